@@ -1,0 +1,980 @@
+# Copyright 2026 The modeling-msa authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The MSA Transformer (Rao et al., "MSA Transformer", ICML 2021).
+
+Axes in shape comments: B batch, R rows (sequences; row 0 is the query), C columns of tokens including ``<cls>``,
+L = C - 1 residue columns, D hidden, H heads, K head dimension, V vocabulary. Hidden states are ``(B, R, C, D)`` from
+the embeddings to the heads.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    MaskedLMOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_msa import MsaConfig
+from .tokenization_msa import MsaTokenizer  # noqa: F401  so that save_pretrained ships the tokenizer's code too
+
+# Without gradients the layers work through blocks of about this many tokens, so that projections and the
+# feed-forward's inner activations stay small beside the hidden states.
+TOKENS_PER_BLOCK = 4096
+
+
+@dataclass
+class MsaModelOutput(BaseModelOutput):
+    """What `MsaModel` returns.
+
+    Attributes
+    ----------
+    last_hidden_state : torch.Tensor
+        ``(B, R, C, D)``, after the final layer norm.
+    hidden_states : tuple of torch.Tensor, optional
+        With ``output_hidden_states=True``: the embeddings' and each layer's output, ``(B, R, C, D)``; the last one
+        after the final layer norm, as fair-esm's ``representations``.
+    attentions : tuple of torch.Tensor, optional
+        With ``output_attentions=True``: each layer's tied row map, ``(B, H, C, C)``, float32.
+    column_attentions : tuple of torch.Tensor, optional
+        With ``output_column_attentions=True``: each layer's column maps, ``(B, H, C, R, R)``. Huge.
+    """
+
+    column_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class MsaMaskedLMOutput(MaskedLMOutput):
+    """What `MsaForMaskedLM` returns: `MsaModelOutput`'s maps, ``logits`` ``(B, R, C, V)`` and the loss."""
+
+    column_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class MsaTokenClassifierOutput(TokenClassifierOutput):
+    """What `MsaForTokenClassification` returns: the maps, ``logits`` ``(B, C, num_labels)`` and the loss."""
+
+    column_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class MsaSequenceClassifierOutput(SequenceClassifierOutput):
+    """What `MsaForSequenceClassification` returns: the maps, ``logits`` ``(B, num_labels)`` and the loss."""
+
+    column_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class MsaContactPredictorOutput(ModelOutput):
+    """What `MsaForContactPrediction` returns: the maps, ``logits`` ``(B, L, L)`` (float32) and the loss."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    column_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def _is_plain_inference() -> bool:
+    """Whether tensors may be cut into blocks and updated in place: no gradients, and no graph being traced.
+
+    A traced graph has its compiler to plan its memory, and must not depend on sizes.
+    """
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def _blocks(length: int, tokens_each: int) -> list[slice]:
+    """Slices along an axis of `length` entries, `tokens_each` tokens in each; a single one but in plain inference."""
+    if not _is_plain_inference():
+        return [slice(None)]
+    step = max(1, TOKENS_PER_BLOCK // max(1, tokens_each))
+    return [slice(start, start + step) for start in range(0, length, step)]
+
+
+class MsaEmbeddings(nn.Module):
+    """Token, column and row embeddings, layer norm, dropout."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.max_columns = config.max_position_embeddings
+        # fair-esm numbers columns from padding_idx + 1; the table keeps its unused first entries, so that a
+        # checkpoint goes there and back bit for bit.
+        self.position_offset = config.pad_token_id + 1
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(
+            config.max_position_embeddings + self.position_offset, config.hidden_size, padding_idx=config.pad_token_id
+        )
+        self.row_position_embeddings = None
+        if config.row_position_embedding_size is not None:
+            self.row_position_embeddings = nn.Embedding(
+                config.max_row_position_embeddings, config.row_position_embedding_size
+            )
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)  # (B, R, C, D)
+        rows, columns = inputs_embeds.shape[1:3]
+        if columns > self.max_columns:
+            raise ValueError(
+                f"The MSA has {columns} columns with <cls>, the model's table of column positions ends at "
+                f"{self.max_columns}: crop the alignment, or tokenize with truncation=True."
+            )
+        if position_ids is None:
+            position_ids = torch.arange(columns, device=inputs_embeds.device).unsqueeze(0)
+        # (B or 1, 1, C, D)
+        hidden_states = inputs_embeds + self.position_embeddings(position_ids + self.position_offset).unsqueeze(1)
+        if self.row_position_embeddings is not None:
+            max_rows = self.row_position_embeddings.num_embeddings
+            if rows > max_rows:
+                raise ValueError(
+                    f"The MSA has {rows} rows, the model's table of row positions ends at {max_rows}: choose fewer "
+                    "rows (modeling_msa.select_rows), or tokenize with truncation=True."
+                )
+            row_ids = torch.arange(rows, device=inputs_embeds.device)
+            hidden_states = hidden_states + self.row_position_embeddings(row_ids)[:, None]  # (R, 1, D or 1)
+        return self.dropout(self.layer_norm(hidden_states))
+
+
+class MsaRowAttention(nn.Module):
+    """Tied row attention (paper, section 3 and appendix A.2) as a pre-norm residual block.
+
+    All rows share one map per head: its logits are the sum over rows of query-key products, divided by
+    sqrt(K * depth). With rows and head dimensions side by side that is one matrix product, and so is the update.
+    """
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.attention_dropout = nn.Dropout(config.attention_dropout)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def fold(self, states: torch.Tensor) -> torch.Tensor:
+        """Bring ``(B, R, C, H*K)`` into the form of the matrix products, ``(B*H, C, R*K)``."""
+        batch, rows, columns, _ = states.shape
+        states = states.view(batch, rows, columns, -1, self.head_dim).permute(0, 3, 2, 1, 4)  # (B, H, C, R, K)
+        return states.reshape(-1, columns, rows * self.head_dim)
+
+    def unfold(self, states: torch.Tensor, batch: int, rows: int) -> torch.Tensor:
+        """Undo `fold`."""
+        columns = states.shape[1]
+        states = states.view(batch, -1, columns, rows, self.head_dim).permute(0, 3, 2, 1, 4)  # (B, R, C, H, K)
+        return states.reshape(batch, rows, columns, -1)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        row_weights: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        row_maps_only: bool = False,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        # hidden_states (B, R, C, D); row_weights (B, R, 1, 1); attention_mask (B, 1, 1, C)
+        batch, rows, columns, _ = hidden_states.shape
+        blocks = _blocks(rows, batch * columns)
+        # normed twice where the rows go through in blocks: cheaper than keeping all of it
+        normed = self.layer_norm(hidden_states) if len(blocks) == 1 else None
+
+        logits = None
+        for block in blocks:
+            states = self.layer_norm(hidden_states[:, block]) if normed is None else normed
+            # a padded row's weight is zero: it adds nothing to the map
+            query = self.fold(self.q_proj(states) * row_weights[:, block].to(states.dtype))
+            key = self.fold(self.k_proj(states))
+            product = torch.bmm(query, key.transpose(1, 2)).float()  # (B*H, C, C), summed over rows in float32
+            logits = product if logits is None else logits.add_(product)
+        logits = logits.view(batch, -1, columns, columns)
+        if attention_mask is not None:
+            logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
+        row_maps = logits.softmax(-1)  # (B, H, C, C)
+        if row_maps_only:
+            return None, row_maps
+
+        maps = self.attention_dropout(row_maps).flatten(0, 1)
+        updated = None if normed is not None else hidden_states.new_empty(hidden_states.shape)
+        for block in blocks:
+            states = self.layer_norm(hidden_states[:, block]) if normed is None else normed
+            value = self.fold(self.v_proj(states))
+            context = self.unfold(torch.bmm(maps.to(value.dtype), value), batch, states.shape[1])
+            update = self.dropout(self.out_proj(context))
+            if updated is None:
+                return hidden_states + update, row_maps
+            updated[:, block] = hidden_states[:, block] + update
+        return updated, row_maps
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of one sequence axis: ``(N, H, S, K)`` each -> ``(N, S, H, K)`` and maps ``(N, H, S, S)``."""
+    logits = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
+    maps = logits.softmax(-1, dtype=torch.float32).to(query.dtype)
+    dropped = F.dropout(maps, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2), maps
+
+
+class MsaColumnAttention(nn.Module):
+    """Attention along each column (paper, section 3) as a pre-norm residual block, through transformers' interface.
+
+    Without gradients it works on `hidden_states` in place: the layer has just made that tensor.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def fold(self, states: torch.Tensor) -> torch.Tensor:
+        """Make every column a sequence of its own: ``(B, R, C, H*K)`` -> ``(B*C, H, R, K)``."""
+        batch, rows, columns, _ = states.shape
+        states = states.view(batch, rows, columns, -1, self.head_dim).permute(0, 2, 3, 1, 4)  # (B, C, H, R, K)
+        return states.reshape(batch * columns, -1, rows, self.head_dim)
+
+    def attend(
+        self, states: torch.Tensor, attention_mask: torch.Tensor | None, need_maps: bool, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attention of the columns in `states` ``(B, R, C, D)``: the update, and maps ``(B, H, C, R, R)``."""
+        batch, rows, columns, _ = states.shape
+        attention: Callable = eager_attention_forward
+        if not need_maps:  # no kernel returns maps
+            attention = ALL_ATTENTION_FUNCTIONS.get_interface(
+                self.config._attn_implementation, eager_attention_forward
+            )
+        if attention_mask is not None:
+            attention_mask = attention_mask.repeat_interleave(columns, dim=0)  # (B*C, 1, 1, R), or (B*C, R) for flash
+        context, maps = attention(
+            self,
+            self.fold(self.q_proj(states)),
+            self.fold(self.k_proj(states)),
+            self.fold(self.v_proj(states)),
+            attention_mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.head_dim**-0.5,
+            **kwargs,
+        )
+        context = context.reshape(batch, columns, rows, -1).transpose(1, 2)  # (B, R, C, H*K)
+        if maps is not None:
+            maps = maps.view(batch, columns, -1, rows, rows).transpose(1, 2)
+        return self.out_proj(context), maps
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_column_attentions: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        # hidden_states (B, R, C, D); attention_mask (B, 1, 1, R), or (B, R) for flash
+        blocks = _blocks(hidden_states.shape[2], hidden_states.shape[0] * hidden_states.shape[1])
+        all_maps = []
+        for block in blocks:
+            states = self.layer_norm(hidden_states[:, :, block])
+            update, maps = self.attend(states, attention_mask, output_column_attentions, **kwargs)
+            if _is_plain_inference():
+                hidden_states[:, :, block] += self.dropout(update)
+            else:
+                hidden_states = hidden_states + self.dropout(update)
+            all_maps.append(maps)
+        return hidden_states, torch.cat(all_maps, dim=2) if output_column_attentions else None
+
+
+class MsaFeedForward(nn.Module):
+    """Feed-forward as a pre-norm residual block; without gradients in place, as `MsaColumnAttention`."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def transition(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return the update alone."""
+        inner = self.activation_dropout(self.activation(self.fc1(self.layer_norm(hidden_states))))
+        return self.dropout(self.fc2(inner))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if not _is_plain_inference():
+            return hidden_states + self.transition(hidden_states)
+        for block in hidden_states.view(-1, hidden_states.shape[-1]).split(TOKENS_PER_BLOCK):
+            block += self.transition(block)
+        return hidden_states
+
+
+class MsaLayer(GradientCheckpointingLayer):
+    """Row attention, column attention, feed-forward (paper, figure 1)."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.row_attention = MsaRowAttention(config)
+        self.column_attention = MsaColumnAttention(config)
+        self.feed_forward = MsaFeedForward(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        row_weights: torch.Tensor,
+        row_attention_mask: torch.Tensor | None = None,
+        column_attention_mask: torch.Tensor | None = None,
+        row_maps_only: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+        hidden_states, row_maps = self.row_attention(hidden_states, row_weights, row_attention_mask, row_maps_only)
+        if row_maps_only:
+            return None, row_maps, None
+        hidden_states, column_maps = self.column_attention(hidden_states, column_attention_mask, **kwargs)
+        return self.feed_forward(hidden_states), row_maps, column_maps
+
+
+class MsaContactHead(nn.Module):
+    """Logistic regression on the symmetrised, APC-corrected row maps (paper, section 4.1; Rao et al., ICLR 2021).
+
+    Weights stand layer by layer, head by head, as in fair-esm. It takes one layer's maps at a time and returns that
+    layer's share of the logits, so that never more than one layer's maps are held.
+    """
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.regression = nn.Linear(config.num_hidden_layers * config.num_attention_heads, 1)
+
+    def forward(self, row_maps: torch.Tensor, layer_idx: int, pair_mask: torch.Tensor | None = None) -> torch.Tensor:
+        # row_maps (B, H, C, C); pair_mask (B, L, L)
+        maps = row_maps[..., 1:, 1:].float()  # without <cls>
+        if pair_mask is not None:
+            maps = maps * pair_mask.unsqueeze(1)
+        heads = maps.shape[1]
+        weights = self.regression.weight[0, layer_idx * heads : (layer_idx + 1) * heads].float()
+        # APC of a symmetrised map S is S - s s^T / sum(s), with s its row sums; the regression is linear, so the
+        # weighted sum over heads comes first and no corrected map is ever made.
+        sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
+        scale = weights / sums.sum(-1).clamp(min=torch.finfo(sums.dtype).tiny)  # (B, H)
+        weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
+        correction = torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
+        logits = weighted + weighted.transpose(1, 2) - correction
+        return logits + self.regression.bias.float() if layer_idx == 0 else logits
+
+
+class MsaPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, loading and saving common to all MSA Transformer classes."""
+
+    config: MsaConfig
+    base_model_prefix = "msa"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MsaEmbeddings", "MsaLayer"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    # From the layers, not from the attention modules: a layer's outputs keep their gradient under checkpointing.
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": MsaLayer,
+        "attentions": OutputRecorder(MsaLayer, index=1),
+        "column_attentions": OutputRecorder(MsaLayer, index=2),
+    }
+    # One checkpoint serves every class: what the others keep beside the backbone is no news.
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^classifier\."]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MsaContactHead):
+            # zero means "never fitted"; see predict_contacts
+            init.zeros_(module.regression.weight)
+            init.zeros_(module.regression.bias)
+
+    def _freeze_unused(self) -> None:
+        """Take the parameters that this class's loss does not reach out of training.
+
+        A parameter without a gradient breaks DDP together with gradient checkpointing. Here it is the contact
+        regression, which only `MsaForContactPrediction` trains.
+        """
+        self.base_model.contact_head.requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as transformers does; afterwards freeze again what it has unfrozen by loading it."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_unused()
+        return loaded
+
+    @torch.no_grad()
+    def predict_contacts(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Probability that two residue columns are in contact (C-beta within 8 Angstrom; paper, section 4.1).
+
+        Neither column maps are made, nor the last layer's column attention and feed-forward, and only one layer's
+        row maps are held at a time.
+
+        Parameters
+        ----------
+        input_ids : torch.Tensor
+            ``(B, R, C)`` token ids.
+        attention_mask, position_ids, inputs_embeds : torch.Tensor, optional
+            As in `MsaModel.forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(B, L, L)`` float32, symmetric, L = C - 1 (without ``<cls>``); zero where a column is padding.
+
+        Raises
+        ------
+        ValueError
+            If the contact regression was never fitted, and for input that `MsaModel.forward` refuses.
+        """
+        model = self.base_model
+        weight = model.contact_head.regression.weight
+        if weight.device.type != "meta" and not weight.any():  # offloaded weights are on the meta device
+            raise ValueError(
+                "This model's contact regression was never fitted (its weights are zero). Convert the checkpoint "
+                "together with its contact-regression file, or train MsaForContactPrediction on known structures."
+            )
+        return model.contact_logits(input_ids, attention_mask, position_ids, inputs_embeds)[0].sigmoid()
+
+
+class MsaModel(MsaPreTrainedModel):
+    """The MSA Transformer without a task head, and with its contact regression.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeling_msa import MsaConfig, MsaModel, MsaTokenizer
+    >>> config = MsaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    >>> model = MsaModel(config).eval()
+    >>> inputs = MsaTokenizer()(["MKVLA", "MRV-A", "-KILA"], return_tensors="pt")
+    >>> with torch.no_grad():
+    ...     output = model(**inputs, output_attentions=True)
+    >>> output.last_hidden_state.shape  # (B, R, C, D)
+    torch.Size([1, 3, 6, 32])
+    >>> output.attentions[0].shape  # (B, H, C, C): one map for all rows
+    torch.Size([1, 4, 6, 6])
+    """
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.embeddings = MsaEmbeddings(config)
+        self.layers = nn.ModuleList([MsaLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.contact_head = MsaContactHead(config)
+        self.gradient_checkpointing = False
+        self._freeze_unused()
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the token embedding."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the token embedding."""
+        self.embeddings.word_embeddings = value
+
+    def _token_mask(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """Check the input's form and return which tokens count, ``(B, R, C)`` bool; None if all do."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+        name, tensor, axes = ("input_ids", input_ids, "(B, R, C)")
+        if tensor is None:
+            name, tensor, axes = ("inputs_embeds", inputs_embeds, "(B, R, C, D)")
+        if tensor.dim() != axes.count(",") + 1:
+            raise ValueError(
+                f"{name} must have the axes {axes}, a batch of MSAs, got the shape {tuple(tensor.shape)}. One MSA is "
+                "a batch of one: use MsaTokenizer, or add the axis with unsqueeze(0)."
+            )
+        shape = tuple(tensor.shape[:3])
+        if 0 in shape:
+            raise ValueError(f"{name} has the shape {tuple(tensor.shape)}: an MSA needs a row and a column.")
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids != self.config.pad_token_id
+        if attention_mask is None:
+            return None
+        if tuple(attention_mask.shape) != shape:
+            raise ValueError(
+                f"attention_mask must have the shape of the tokens, {shape}, got {tuple(attention_mask.shape)}."
+            )
+        mask = attention_mask.bool()
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or mask.device.type == "meta":
+            return mask  # a graph must not depend on values
+        if mask.all():
+            return None
+        _check_padding(mask)
+        return mask
+
+    def _prepare(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | None], torch.Tensor | None]:
+        """Embeddings, the layers' masks, and the mask of column pairs ``(B, L, L)``."""
+        mask = self._token_mask(input_ids, attention_mask, inputs_embeds)
+        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)
+        batch, rows, columns, _ = hidden_states.shape
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
+        if mask is None:
+            weights = hidden_states.new_full((1, rows, 1, 1), 1 / math.sqrt(head_dim * rows), dtype=torch.float32)
+            return hidden_states, {"row_weights": weights}, None
+        mask = mask.to(hidden_states.device)
+        # Padding is right and below, so the first column tells the rows, and the first row the columns. In both
+        # attentions a padded row or column is a key that nobody sees; it still sees the real ones, so that no
+        # softmax is left without a key.
+        row_mask, column_mask = mask[:, :, 0], mask[:, 0]
+        # The depth is the MSA's own. fair-esm divides by the padded depth, so that its output depends on the batch.
+        weights = row_mask / (head_dim * row_mask.sum(-1, keepdim=True)).sqrt()  # (B, R)
+        # Not transformers' create_bidirectional_mask: it would expand to (B*C, 1, R, R).
+        flash = is_flash_attention_requested(self.config)
+        masks = {
+            "row_weights": weights[:, :, None, None],
+            "row_attention_mask": column_mask[:, None, None],  # (B, 1, 1, C)
+            "column_attention_mask": row_mask if flash else row_mask[:, None, None],  # (B, R) or (B, 1, 1, R)
+        }
+        residues = column_mask[:, 1:]
+        return hidden_states, masks, residues[:, :, None] & residues[:, None]
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaModelOutput:
+        """Run the model.
+
+        Parameters
+        ----------
+        input_ids : torch.Tensor
+            ``(B, R, C)`` int64 token ids: a batch of MSAs, row 0 the query, column 0 ``<cls>``.
+        attention_mask : torch.Tensor, optional
+            ``(B, R, C)``, 1 or True where a token counts; padding is right and below. Default: everything that is
+            not ``<pad>`` (everything, for `inputs_embeds`).
+        position_ids : torch.Tensor, optional
+            ``(B, C)`` or ``(1, C)`` int64 column numbers from 0 (``<cls>``). Default: 0 .. C - 1.
+        inputs_embeds : torch.Tensor, optional
+            ``(B, R, C, D)`` token embeddings, instead of `input_ids`; for instance a mixture of tokens,
+            ``probabilities @ model.get_input_embeddings().weight``.
+        **kwargs
+            ``output_hidden_states``, ``output_attentions``, ``output_column_attentions``, ``return_dict``.
+
+        Returns
+        -------
+        MsaModelOutput
+            ``last_hidden_state`` ``(B, R, C, D)`` and what was asked for. An MSA's result never depends on what it
+            is batched with; at padding it has no meaning.
+
+        Raises
+        ------
+        ValueError
+            For input without the three axes, a mask of another shape, padding that is not right and below, an MSA
+            of padding only, more rows or columns than the position tables have.
+        """
+        hidden_states, masks, _ = self._prepare(input_ids, attention_mask, position_ids, inputs_embeds)
+        kwargs = self._layer_kwargs(kwargs)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **masks, **kwargs)[0]
+        return MsaModelOutput(last_hidden_state=self.layer_norm(hidden_states))
+
+    def _layer_kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Keep what the layers act on: the attention interface warns of output flags that it cannot serve."""
+        wanted = kwargs.get("output_column_attentions", self.config.output_column_attentions)
+        kwargs = {key: value for key, value in kwargs.items() if not key.startswith("output_")}
+        return kwargs | {"output_column_attentions": bool(wanted)}
+
+    def contact_logits(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        whole_last_layer: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits of `predict_contacts`, ``(B, L, L)`` float32, with gradients if they are enabled.
+
+        `whole_last_layer` runs what the logits do not need too, and returns the last hidden state beside them
+        (otherwise None). Padded columns get the lowest finite logit.
+        """
+        hidden_states, masks, pair_mask = self._prepare(input_ids, attention_mask, position_ids, inputs_embeds)
+        kwargs = self._layer_kwargs(kwargs)
+        last = len(self.layers) - 1
+        logits = None
+        for index, layer in enumerate(self.layers):
+            maps_only = index == last and not whole_last_layer
+            hidden_states, row_maps, _ = layer(hidden_states, **masks, row_maps_only=maps_only, **kwargs)
+            share = self.contact_head(row_maps, index, pair_mask)
+            logits = share if logits is None else logits + share
+        if pair_mask is not None:
+            logits = logits.masked_fill(~pair_mask.to(logits.device), torch.finfo(logits.dtype).min)
+        return logits, self.layer_norm(hidden_states) if whole_last_layer else None
+
+
+def _check_padding(mask: torch.Tensor) -> None:
+    """Raise if the padding in `mask` ``(B, R, C)`` is not right and below, or leaves an MSA empty."""
+    rows, columns = mask.any(2), mask.any(1)  # (B, R), (B, C)
+    empty = ~rows & (rows.flip(1).cumsum(1).flip(1) > 0)  # all padding, with a row below that is not
+    if not rows.any(1).all():
+        raise ValueError(f"MSA {int((~rows.any(1)).nonzero()[0])} of the batch (from 0) is all padding: leave it out.")
+    if empty.any():
+        msa, row = empty.nonzero()[0].tolist()
+        raise ValueError(
+            f"Row {row + 1} of MSA {msa} (from 0) is all padding, but a row below it is not: remove the row; padding "
+            "goes right and below."
+        )
+    ragged = mask != (rows[:, :, None] & columns[:, None])
+    late = ~columns & (columns.flip(1).cumsum(1).flip(1) > 0)
+    if late.any():
+        msa, column = late.nonzero()[0].tolist()
+        raise ValueError(f"Column {column} of MSA {msa} (from 0) is all padding, but one right of it is not.")
+    if ragged.any():
+        msa, row, column = ragged.nonzero()[0].tolist()
+        raise ValueError(
+            f"Padding must be right and below, the same for all rows of an MSA: row {row + 1}, column {column} of MSA "
+            f"{msa} (from 0) is padding inside the alignment. A missing residue is a gap, '-'."
+        )
+
+
+class MsaLMHead(nn.Module):
+    """Dense layer, GELU, layer norm and the tied projection onto the vocabulary."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        rows = _blocks(hidden_states.shape[1], hidden_states.shape[0] * hidden_states.shape[2])
+        logits = [self.decoder(self.layer_norm(self.activation(self.dense(hidden_states[:, row])))) for row in rows]
+        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)  # (B, R, C, V)
+
+
+class MsaForMaskedLM(MsaPreTrainedModel):
+    """The MSA Transformer with the masked language model head it was trained with (paper, section 3.1)."""
+
+    _tied_weights_keys = {"lm_head.decoder.weight": "msa.embeddings.word_embeddings.weight"}  # noqa: RUF012
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.msa = MsaModel(config)
+        self.lm_head = MsaLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Return the projection onto the vocabulary."""
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the projection onto the vocabulary."""
+        self.lm_head.decoder = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaMaskedLMOutput:
+        """Predict tokens.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, position_ids, inputs_embeds, **kwargs
+            As in `MsaModel.forward`.
+        labels : torch.Tensor, optional
+            ``(B, R, C)`` int64: the token to predict, -100 where there is none. The loss is the mean cross-entropy
+            over targets, in nats; zero (not NaN) if there are none.
+
+        Returns
+        -------
+        MsaMaskedLMOutput
+            With ``logits`` ``(B, R, C, V)``.
+        """
+        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        logits = self.lm_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits, labels, vocab_size=self.config.vocab_size, num_items_in_batch=_targets(labels, kwargs)
+            )
+        return MsaMaskedLMOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            column_attentions=outputs.column_attentions,
+        )
+
+
+def _targets(labels: torch.Tensor, kwargs: dict[str, Any]) -> Any:
+    """Count the targets a loss is divided by: Trainer's count if it gave one, else this batch's, at least one."""
+    if kwargs.get("num_items_in_batch") is not None:
+        return kwargs["num_items_in_batch"]
+    return (labels != -100).sum().clamp(min=1)
+
+
+class MsaForContactPrediction(MsaPreTrainedModel):
+    """The MSA Transformer with its contact regression as the task to train.
+
+    Every part that the logits do not depend on (the last layer's update, the final layer norm) is frozen.
+    """
+
+    # transformers has no auto class for contact maps; with this name save_pretrained copies the code all the same
+    _auto_class = "AutoModelForContactPrediction"
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.msa = MsaModel(config)
+        self._freeze_unused()
+        self.post_init()
+
+    def _freeze_unused(self) -> None:
+        self.msa.contact_head.requires_grad_(True)
+        last = self.msa.layers[-1]
+        for module in (
+            last.row_attention.v_proj,
+            last.row_attention.out_proj,
+            last.column_attention,
+            last.feed_forward,
+            self.msa.layer_norm,
+        ):
+            module.requires_grad_(False)
+
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaContactPredictorOutput:
+        """Predict contacts, with gradients.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, position_ids, inputs_embeds, **kwargs
+            As in `MsaModel.forward`.
+        labels : torch.Tensor, optional
+            ``(B, L, L)``: 1 where two residue columns touch, 0 where not, -100 where unknown or not to be learnt
+            (padding, pairs close in sequence). The loss is the mean binary cross-entropy over the others.
+
+        Returns
+        -------
+        MsaContactPredictorOutput
+            With ``logits`` ``(B, L, L)``; their sigmoid is what `predict_contacts` returns.
+        """
+        whole = any(
+            kwargs.get(name, getattr(self.config, name, False))
+            for name in ("output_hidden_states", "output_column_attentions")
+        )
+        logits, last_hidden_state = self.msa.contact_logits(
+            input_ids, attention_mask, position_ids, inputs_embeds, whole_last_layer=whole, **kwargs
+        )
+        loss = None
+        if labels is not None:
+            labels = labels.to(logits.device)
+            known = labels != -100
+            losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype) * known, reduction="none")
+            loss = (losses * known).sum() / _targets(labels, kwargs)
+        output = MsaContactPredictorOutput(loss=loss, logits=logits)
+        if whole:
+            output.last_hidden_state = last_hidden_state  # capture_outputs takes it as the last of hidden_states
+        return output
+
+
+class MsaForTokenClassification(MsaPreTrainedModel):
+    """The MSA Transformer with a linear classifier on each token of the query row."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.msa = MsaModel(config)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaTokenClassifierOutput:
+        """Classify the query's tokens.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, position_ids, inputs_embeds, **kwargs
+            As in `MsaModel.forward`.
+        labels : torch.Tensor, optional
+            ``(B, C)`` int64 in [0, num_labels), -100 where there is none: at ``<cls>``, padding and gaps.
+
+        Returns
+        -------
+        MsaTokenClassifierOutput
+            With ``logits`` ``(B, C, num_labels)``.
+        """
+        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        logits = self.classifier(self.dropout(outputs.last_hidden_state[:, 0]))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, self.config, num_items_in_batch=_targets(labels, kwargs))
+        return MsaTokenClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            column_attentions=outputs.column_attentions,
+        )
+
+
+class MsaForSequenceClassification(MsaPreTrainedModel):
+    """The MSA Transformer with a classifier (or regressor) on the mean over the query's residues."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.msa = MsaModel(config)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaSequenceClassifierOutput:
+        """Classify the query.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, position_ids, inputs_embeds, **kwargs
+            As in `MsaModel.forward`.
+        labels : torch.Tensor, optional
+            ``(B,)`` int64 classes, ``(B,)`` or ``(B, num_labels)`` float targets; ``config.problem_type`` as
+            everywhere in transformers.
+
+        Returns
+        -------
+        MsaSequenceClassifierOutput
+            With ``logits`` ``(B, num_labels)``.
+        """
+        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        query = outputs.last_hidden_state[:, 0]  # (B, C, D)
+        residues = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device)
+        if attention_mask is not None:
+            residues = attention_mask[:, 0].bool().to(query.device)
+        if input_ids is not None:
+            tokens = input_ids[:, 0].to(query.device)
+            residues = residues & (tokens != self.config.pad_token_id) & (tokens != self.config.gap_token_id)
+        residues = residues.to(query.dtype)[:, 1:, None]  # (B, L, 1), without <cls>
+        pooled = (query[:, 1:] * residues).sum(1) / residues.sum(1).clamp(min=1)  # (B, D)
+        logits = self.classifier(self.dropout(pooled))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return MsaSequenceClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            column_attentions=outputs.column_attentions,
+        )
+
+
+def _classifier_dropout(config: MsaConfig) -> float:
+    return config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
+
+
+MsaModel.register_for_auto_class("AutoModel")
+MsaForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")
+MsaForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+MsaForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+
+__all__ = [
+    "MsaForContactPrediction",
+    "MsaForMaskedLM",
+    "MsaForSequenceClassification",
+    "MsaForTokenClassification",
+    "MsaModel",
+    "MsaPreTrainedModel",
+]
