@@ -1,0 +1,549 @@
+"""Convert checkpoints between fair-esm's files and Hub folders, both ways, by one table of names.
+
+A published fair-esm checkpoint is ``{"args": argparse.Namespace, "model": {name: tensor}}``. Its names carry an
+``encoder.`` or ``encoder.sentence_encoder.`` prefix and have the words *row* and *column* swapped (fair-esm swaps
+them back when it loads). The contact regression is a second file, ``<stem>-contact-regression.pt``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import pickle
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import get_session
+
+from .configuration_msa import MsaConfig
+from .hub import write_model_card
+from .modeling_msa import MsaForMaskedLM
+from .tokenization_msa import MsaTokenizer
+
+OFFICIAL_CHECKPOINTS = ("esm_msa1b_t12_100M_UR50S", "esm_msa1_t12_100M_UR50S")
+DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/fair-esm"
+FAIR_ESM_ROWS = 1024  # fair-esm's row position table has this depth, always
+FAIR_ESM_TOKENS = 33
+
+# fair-esm's name (after its own upgrade) and ours; {} stands for any layer number, * for the rest of the name.
+NAMES = (
+    ("embed_tokens.weight", "msa.embeddings.word_embeddings.weight"),
+    ("embed_positions.weight", "msa.embeddings.position_embeddings.weight"),
+    ("msa_position_embedding", "msa.embeddings.row_position_embeddings.weight"),
+    ("emb_layer_norm_before.*", "msa.embeddings.layer_norm.*"),
+    ("emb_layer_norm_after.*", "msa.layer_norm.*"),
+    ("layers.{}.row_self_attention.layer_norm.*", "msa.layers.{}.row_attention.layer_norm.*"),
+    ("layers.{}.row_self_attention.layer.*", "msa.layers.{}.row_attention.*"),
+    ("layers.{}.column_self_attention.layer_norm.*", "msa.layers.{}.column_attention.layer_norm.*"),
+    ("layers.{}.column_self_attention.layer.*", "msa.layers.{}.column_attention.*"),
+    ("layers.{}.feed_forward_layer.layer_norm.*", "msa.layers.{}.feed_forward.layer_norm.*"),
+    ("layers.{}.feed_forward_layer.layer.*", "msa.layers.{}.feed_forward.*"),
+    ("contact_head.regression.*", "msa.contact_head.regression.*"),
+    ("lm_head.weight", "lm_head.decoder.weight"),
+    ("lm_head.bias", "lm_head.decoder.bias"),
+    ("lm_head.dense.*", "lm_head.dense.*"),
+    ("lm_head.layer_norm.*", "lm_head.layer_norm.*"),
+)
+CONTACT_NAMES = ("contact_head.regression.weight", "contact_head.regression.bias")
+
+
+class ConversionError(ValueError):
+    """A checkpoint or folder that cannot be converted as it is; the message says the mend."""
+
+
+@dataclass
+class ConversionReport:
+    """What a conversion wrote and what it compared.
+
+    Attributes
+    ----------
+    output : Path
+        The folder (or, in reverse, the file) that was written.
+    config : MsaConfig
+        The model's sizes.
+    tensors, parameters : int
+        Tensors compared with the source, all equal bit for bit, and the numbers in them.
+    has_contacts : bool
+        Whether a fitted contact regression is included.
+    differences : dict of str to float
+        Largest absolute difference from fair-esm's own outputs, by name; empty if fair-esm is not installed.
+    compared_on : str
+        The input of that comparison.
+    """
+
+    output: Path
+    config: MsaConfig
+    tensors: int
+    parameters: int
+    has_contacts: bool
+    differences: dict[str, float] = field(default_factory=dict)
+    compared_on: str = ""
+
+    def __str__(self) -> str:
+        config = self.config
+        row_width = config.row_position_embedding_size
+        lines = [
+            ("written", str(self.output)),
+            (
+                "model",
+                f"{config.num_hidden_layers} layers, width {config.hidden_size}, {config.num_attention_heads} heads, "
+                f"{config.max_position_embeddings} columns, "
+                f"row position embedding {'none' if row_width is None else f'of width {row_width}'}",
+            ),
+            ("contacts", "regression included" if self.has_contacts else "no regression: predict_contacts will refuse"),
+            ("read back", f"{self.tensors} of {self.tensors} tensors equal bit for bit ({self.parameters:,} numbers)"),
+        ]
+        if self.differences:
+            figures = ", ".join(f"{name} {value:.1e}" for name, value in self.differences.items())
+            lines.append(("against", f"fair-esm {_fair_esm_version()}, {self.compared_on}: max |difference| {figures}"))
+        return "\n".join(f"{name:<10} {text}" for name, text in lines)
+
+
+def convert_checkpoint(
+    checkpoint: str | os.PathLike,
+    output: str | os.PathLike,
+    contact_regression: str | os.PathLike | None = None,
+    attention_heads: int | None = None,
+) -> ConversionReport:
+    """Convert a fair-esm checkpoint into a complete Hub folder.
+
+    Parameters
+    ----------
+    checkpoint : path or str
+        A file, or the name of a published checkpoint (`OFFICIAL_CHECKPOINTS`), which is downloaded.
+    output : path
+        The folder to make; it must not exist, or be empty. It appears whole or not at all.
+    contact_regression : path, optional
+        Default: ``<stem>-contact-regression.pt`` beside the checkpoint, if it is there.
+    attention_heads : int, optional
+        Needed only for a bare state dict without contact regression: nothing in it tells.
+
+    Returns
+    -------
+    ConversionReport
+
+    Raises
+    ------
+    ConversionError
+        For a truncated or foreign file, one that would run code, missing or unexpected tensors, an output that is
+        not empty.
+    FileNotFoundError
+        If there is no such file.
+    """
+    output = Path(output)
+    _check_output(output)
+    path, regression_path = find_checkpoint(checkpoint, contact_regression)
+    args, source = read_fair_esm(path, regression_path)
+    config = config_from_fair_esm(args, source, attention_heads)
+    has_contacts = CONTACT_NAMES[0] in source
+    if not has_contacts:
+        source |= _empty_contacts(config, source["embed_tokens.weight"].dtype)
+    state = _to_ours(source, config, path)
+    with torch.device("meta"):
+        model = MsaForMaskedLM(config)
+    model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
+
+    with _whole_or_nothing(output) as folder:
+        model.eval().save_pretrained(folder)
+        MsaTokenizer().save_pretrained(folder)
+        loaded = MsaForMaskedLM.from_pretrained(folder)
+        report = ConversionReport(output, config, *_compare(state, loaded.state_dict()), has_contacts)
+        if importlib.util.find_spec("esm") is not None:
+            report.differences, report.compared_on = compare_with_fair_esm(loaded, args, source)
+        write_model_card(folder, name=Path(path).stem, config=config, report=report)
+    return report
+
+
+def revert_checkpoint(folder: str | os.PathLike, output: str | os.PathLike) -> ConversionReport:
+    """Write a Hub folder as files that fair-esm's ``load_model_and_alphabet_local`` loads to the same outputs.
+
+    Parameters
+    ----------
+    folder : path or str
+        A folder, or Hub id, of any MSA Transformer class.
+    output : path
+        ``NAME.pt``, or a folder, which gets ``<name of the input>.pt``. The contact regression goes into
+        ``NAME-contact-regression.pt`` beside it. Neither file may exist.
+
+    Returns
+    -------
+    ConversionReport
+
+    Raises
+    ------
+    ConversionError
+        If fair-esm cannot express the model (other sizes of its alphabet or row table), or a file is in the way.
+    """
+    output = Path(output)
+    if output.suffix != ".pt":
+        output = output / f"{Path(str(folder).rstrip('/')).name}.pt"
+    regression = output.with_name(f"{output.stem}-contact-regression.pt")
+    if re.match("esm2|esm1v|esm_if", output.name):
+        raise ConversionError(f"fair-esm takes a file named {output.name} for another kind of model: name it otherwise.")
+    for file in (output, regression):
+        if file.exists():
+            raise ConversionError(f"{file} exists: remove it, or choose another name.")
+    model = MsaForMaskedLM.from_pretrained(folder)
+    config = model.config
+    if config.vocab_size != FAIR_ESM_TOKENS:
+        raise ConversionError(f"fair-esm's alphabet has {FAIR_ESM_TOKENS} tokens, this model's {config.vocab_size}.")
+    if config.row_position_embedding_size is not None and config.max_row_position_embeddings != FAIR_ESM_ROWS:
+        raise ConversionError(
+            f"fair-esm's table of row positions has {FAIR_ESM_ROWS} rows, this model's "
+            f"{config.max_row_position_embeddings}."
+        )
+    args, upgraded = _to_fair_esm(model)
+    published = {_published_name(name): tensor for name, tensor in upgraded.items() if name not in CONTACT_NAMES}
+    contacts = {name: upgraded[name] for name in CONTACT_NAMES}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # the regression first: the file that the user asked for appears last, when all is there
+    for file, content in ((regression, {"model": contacts}), (output, {"args": args, "model": published})):
+        with _whole_or_nothing(file) as temporary:
+            torch.save(content, temporary)
+    _, written = read_fair_esm(output, regression)
+    state = model.state_dict()
+    report = ConversionReport(
+        output, config, *_compare(_to_ours(written, config, output), state), bool(contacts[CONTACT_NAMES[0]].any())
+    )
+    if importlib.util.find_spec("esm") is not None:
+        report.differences, report.compared_on = compare_with_fair_esm(model, args, written)
+    return report
+
+
+def find_checkpoint(
+    checkpoint: str | os.PathLike, contact_regression: str | os.PathLike | None = None
+) -> tuple[Path, Path | None]:
+    """Locate a checkpoint and its contact regression (None if there is none), downloading a published one."""
+    if str(checkpoint) in OFFICIAL_CHECKPOINTS and not Path(checkpoint).exists():
+        path = download(f"{DOWNLOAD_URL}/models/{checkpoint}.pt")
+        if contact_regression is None:
+            return path, download(f"{DOWNLOAD_URL}/regression/{checkpoint}-contact-regression.pt")
+    else:
+        path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no file {path}. Give a fair-esm checkpoint (.pt) or one of the published names: "
+            f"{', '.join(OFFICIAL_CHECKPOINTS)}."
+        )
+    beside = path.with_name(f"{path.stem}-contact-regression.pt")
+    regression = Path(contact_regression) if contact_regression is not None else beside
+    if contact_regression is not None and not regression.is_file():
+        raise FileNotFoundError(f"There is no contact regression {regression}.")
+    return path, regression if regression.is_file() else None
+
+
+def download(url: str) -> Path:
+    """Download a published file, or go on where an earlier download was cut; a complete one is used as it is.
+
+    It lies where fair-esm puts it, ``<torch.hub.get_dir()>/checkpoints``, so neither downloads twice.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        head = get_session().head(url, follow_redirects=True)
+        head.raise_for_status()
+        size = int(head.headers["Content-Length"])
+        if part.exists() and part.stat().st_size > size:
+            part.unlink()
+        with part.open("ab") as file:
+            http_get(url, file, resume_size=file.tell(), expected_size=size, displayed_filename=path.name)
+    except Exception as error:
+        raise ConversionError(
+            f"{url} could not be downloaded ({type(error).__name__}: {error}). Run the command again to go on from "
+            f"where it stopped, or download it by other means and give the file."
+        ) from error
+    part.replace(path)
+    return path
+
+
+def read_fair_esm(
+    path: str | os.PathLike, contact_regression: str | os.PathLike | None = None
+) -> tuple[argparse.Namespace | None, dict[str, torch.Tensor]]:
+    """Read fair-esm's file(s) without running anything in them.
+
+    Returns
+    -------
+    args : argparse.Namespace or None
+        Sizes, with fair-esm's ``encoder_`` prefixes removed; None for a bare state dict.
+    state : dict of str to torch.Tensor
+        By fair-esm's names after its upgrade.
+
+    Raises
+    ------
+    ConversionError
+        If it is not such a file.
+    """
+    content = _load(path)
+    if not isinstance(content, dict):
+        raise ConversionError(f"{path} holds a {type(content).__name__}, not a fair-esm checkpoint.")
+    args = content.get("args")
+    if args is not None:
+        if not isinstance(args, argparse.Namespace):
+            raise ConversionError(f"{path}: 'args' is a {type(args).__name__}, not an argparse.Namespace.")
+        arch = getattr(args, "arch", None)
+        if arch != "msa_transformer":
+            raise ConversionError(f"{path} is a checkpoint of the architecture {arch!r}, not 'msa_transformer'.")
+        args = argparse.Namespace(**{name.removeprefix("encoder_"): value for name, value in vars(args).items()})
+    state = content.get("model", content)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ConversionError(
+            f"{path} holds neither fair-esm's {{'args', 'model'}} nor a state dict (its keys: {_some(content)})."
+        )
+    if args is not None or any(name.startswith("encoder.") for name in state):
+        state = {_upgraded_name(name): tensor for name, tensor in state.items()}
+    if contact_regression is not None:
+        regression = _load(contact_regression)
+        regression = regression.get("model", regression) if isinstance(regression, dict) else {}
+        if set(regression) != set(CONTACT_NAMES):
+            raise ConversionError(
+                f"{contact_regression} is not a contact regression: it holds {_some(regression)} instead of "
+                f"{', '.join(CONTACT_NAMES)}."
+            )
+        state = state | regression
+    return args, state
+
+
+def config_from_fair_esm(
+    args: argparse.Namespace | None, state: dict[str, torch.Tensor], attention_heads: int | None = None
+) -> MsaConfig:
+    """Read the sizes off the tensors, and what tensors do not tell off `args`."""
+    try:
+        vocab_size, hidden_size = state["embed_tokens.weight"].shape
+        positions = state["embed_positions.weight"].shape[0]
+        intermediate_size = state["layers.0.feed_forward_layer.layer.fc1.weight"].shape[0]
+    except KeyError as error:
+        raise ConversionError(
+            f"This is no MSA Transformer checkpoint, or a truncated one: {error.args[0]} is missing. It holds "
+            f"{_some(state)}."
+        ) from None
+    layers = 1 + max(int(match[1]) for name in state if (match := re.match(r"layers\.(\d+)\.", name)))
+    layers = getattr(args, "layers", layers)
+    contacts = state.get(CONTACT_NAMES[0])
+    heads = getattr(args, "attention_heads", attention_heads)
+    if heads is None and contacts is not None:
+        heads = contacts.shape[1] // layers
+    if heads is None:
+        raise ConversionError(
+            "A bare state dict without contact regression does not tell the number of attention heads: give it "
+            "(--attention-heads), or the regression (--contact-regression)."
+        )
+    rows = state.get("msa_position_embedding")
+    return MsaConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate_size,
+        # fair-esm drops attention maps at args.dropout, not at args.attention_dropout
+        hidden_dropout=getattr(args, "dropout", 0.1),
+        attention_dropout=getattr(args, "dropout", 0.1),
+        activation_dropout=getattr(args, "activation_dropout", 0.1),
+        max_position_embeddings=positions - 2,
+        max_row_position_embeddings=FAIR_ESM_ROWS if rows is None else rows.shape[1],
+        row_position_embedding_size=None if rows is None else rows.shape[-1],
+    )
+
+
+def compare_with_fair_esm(
+    model: MsaForMaskedLM, args: argparse.Namespace | None, state: dict[str, torch.Tensor]
+) -> tuple[dict[str, float], str]:
+    """Largest absolute differences between `model` and fair-esm's module with the weights `state`, on one small MSA."""
+    import esm
+
+    fair_args = _fair_esm_args(model.config, args)
+    alphabet = esm.data.Alphabet.from_architecture("msa_transformer")
+    reference = esm.MSATransformer(fair_args, alphabet).eval()
+    reference.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
+    shape = (1, 8, min(64, model.config.max_position_embeddings))
+    tokens = torch.randint(4, 24, shape, generator=torch.Generator().manual_seed(0))  # the twenty amino acids
+    tokens[:, :, 0] = alphabet.cls_idx
+    with torch.no_grad():
+        expected = reference(tokens, return_contacts=True)
+        logits = model(tokens).logits
+        contacts = model.msa.contact_logits(tokens)[0].sigmoid()
+    differences = {
+        "logits": (logits.float() - expected["logits"]).abs().max().item(),
+        "contacts": (contacts - expected["contacts"]).abs().max().item(),
+    }
+    return differences, f"{shape[1]} random rows of {shape[2] - 1} residues"
+
+
+def push_folder(folder: str | os.PathLike, repo_id: str) -> str:
+    """Upload a converted folder whole to the Hub, making the repository if need be; returns its address."""
+    api = HfApi()
+    repo_id = api.create_repo(repo_id, exist_ok=True).repo_id
+    api.upload_folder(repo_id=repo_id, folder_path=str(folder), commit_message="Upload MSA Transformer")
+    return f"{api.endpoint}/{repo_id}"
+
+
+def translate(name: str, to_ours: bool) -> str | None:
+    """Translate one tensor's name by `NAMES`; None if the table does not know it.
+
+    Examples
+    --------
+    >>> translate("layers.3.row_self_attention.layer.q_proj.weight", to_ours=True)
+    'msa.layers.3.row_attention.q_proj.weight'
+    """
+    for pair in NAMES:
+        source, target = pair if to_ours else pair[::-1]
+        pattern = re.escape(source).replace(r"\{\}", r"(\d+)").replace(r"\*", r"(.+)")
+        if match := re.fullmatch(pattern, name):
+            return target.replace("*", "{}").format(*match.groups())
+    return None
+
+
+def _swap_row_and_column(name: str) -> str:
+    return name.replace("row", "column") if "row" in name else name.replace("column", "row")
+
+
+def _upgraded_name(name: str) -> str:
+    return _swap_row_and_column(name).removeprefix("encoder.").removeprefix("sentence_encoder.")
+
+
+def _published_name(name: str) -> str:
+    prefix = "encoder." if name.startswith("lm_head.") else "encoder.sentence_encoder."
+    return prefix + _swap_row_and_column(name)
+
+
+def _to_ours(source: dict[str, torch.Tensor], config: MsaConfig, path: Path) -> dict[str, torch.Tensor]:
+    """Rename and reshape `source` for a model of `config`, or raise with all that does not fit."""
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in MsaForMaskedLM(config).state_dict().items()}
+    fair_names = {translate(name, to_ours=False): name for name in expected}
+    problems = []
+    if missing := sorted(set(fair_names) - set(source)):
+        problems.append(f"{len(missing)} missing: {_some(missing)}")
+    if unexpected := sorted(set(source) - set(fair_names)):
+        problems.append(f"{len(unexpected)} unexpected: {_some(unexpected)}")
+    state = {}
+    for fair_name in sorted(set(fair_names) & set(source)):
+        name, tensor = fair_names[fair_name], source[fair_name]
+        if fair_name == "msa_position_embedding":  # (1, R, 1, width) there
+            tensor = tensor.reshape(-1, tensor.shape[-1])
+        if tensor.shape != expected[name]:
+            problems.append(f"{fair_name} has the shape {tuple(tensor.shape)}, not {tuple(expected[name])}")
+        state[name] = tensor
+    if problems:
+        raise ConversionError(
+            f"{path} does not hold the tensors of an MSA Transformer of {config.num_hidden_layers} layers, width "
+            f"{config.hidden_size} and {config.num_attention_heads} heads; it may be truncated or of another model. "
+            + "; ".join(problems)
+            + "."
+        )
+    if not torch.equal(source["lm_head.weight"], source["embed_tokens.weight"]):
+        raise ConversionError(f"{path}: lm_head.weight and embed_tokens.weight differ, but fair-esm ties them.")
+    return state
+
+
+def _to_fair_esm(model: MsaForMaskedLM) -> tuple[argparse.Namespace, dict[str, torch.Tensor]]:
+    """Arguments and tensors of `model` by fair-esm's upgraded names."""
+    state = {}
+    for name, tensor in model.state_dict().items():
+        fair_name = translate(name, to_ours=False)
+        state[fair_name] = tensor[None, :, None] if fair_name == "msa_position_embedding" else tensor
+    return _fair_esm_args(model.config), {name: tensor.contiguous().clone() for name, tensor in state.items()}
+
+
+def _fair_esm_args(config: MsaConfig, args: argparse.Namespace | None = None) -> argparse.Namespace:
+    """Build the arguments that fair-esm's module is made with."""
+    ours = {
+        "arch": "msa_transformer",
+        "layers": config.num_hidden_layers,
+        "embed_dim": config.hidden_size,
+        "ffn_embed_dim": config.intermediate_size,
+        "attention_heads": config.num_attention_heads,
+        "max_positions": config.max_position_embeddings,
+        "dropout": config.hidden_dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": config.activation_dropout,
+        "max_tokens": 2**14,
+        "max_tokens_per_msa": 2**14,
+        "logit_bias": True,
+        "embed_positions_msa": config.row_position_embedding_size is not None,
+    }
+    if config.row_position_embedding_size is not None:
+        ours["embed_positions_msa_dim"] = config.row_position_embedding_size
+    return argparse.Namespace(**(vars(args) if args is not None else {}) | ours)
+
+
+def _empty_contacts(config: MsaConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Make a contact regression that says "never fitted"."""
+    width = config.num_hidden_layers * config.num_attention_heads
+    return dict(zip(CONTACT_NAMES, (torch.zeros(1, width, dtype=dtype), torch.zeros(1, dtype=dtype)), strict=True))
+
+
+def _compare(source: dict[str, torch.Tensor], loaded: dict[str, torch.Tensor]) -> tuple[int, int]:
+    """Count tensors and numbers, after making sure that both sides agree bit for bit."""
+    wrong = [name for name in source if name not in loaded or not torch.equal(source[name], loaded[name])]
+    wrong += [name for name in loaded if name not in source]
+    if wrong:
+        raise ConversionError(f"After reading back, {len(wrong)} tensors differ from the source: {_some(wrong)}.")
+    return len(source), sum(tensor.numel() for tensor in source.values())
+
+
+def _load(path: str | os.PathLike) -> Any:
+    """Unpickle tensors, containers and argparse.Namespace, and refuse everything else before it runs."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)|Unsupported (?:operand|global)[^\w]*([\w.]+)", str(error))
+        what = next((group for group in found.groups() if group), "code") if found else None
+        if what is None:
+            raise ConversionError(f"{path} is no PyTorch checkpoint, or a damaged one.") from error
+        raise ConversionError(
+            f"{path} was refused: unpickling it would run {what}. A checkpoint needs tensors and argparse.Namespace "
+            "only; do not load this file unless you know where it comes from."
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
+        raise ConversionError(
+            f"{path} is no PyTorch checkpoint, or a truncated one: copy or download it again."
+        ) from error
+
+
+def _check_output(output: Path) -> None:
+    if output.is_file():
+        raise ConversionError(f"{output} is a file: name a folder that does not exist yet.")
+    if output.is_dir() and any(output.iterdir()):
+        raise ConversionError(f"{output} is not empty: name a folder that does not exist yet, or empty this one.")
+
+
+@contextmanager
+def _whole_or_nothing(output: Path) -> Iterator[Path]:
+    """Give a temporary sibling of `output` to write, which takes its place at the end, or goes away on an error."""
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    parent = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.absolute().parent))
+    temporary = parent / output.name
+    try:
+        if output.suffix != ".pt":
+            temporary.mkdir()
+        yield temporary
+        os.replace(temporary, output)
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+def _some(names: Iterable[Any], limit: int = 6) -> str:
+    """List a few of `names`, and say how many more there are."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "nothing") + more
+
+
+def _fair_esm_version() -> str:
+    return importlib.metadata.version("fair-esm")
