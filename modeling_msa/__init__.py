@@ -1,3 +1,57 @@
+"""The MSA Transformer (Rao et al., ICML 2021) for Hugging Face transformers."""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+from .alignment import Alignment, AlignmentError, bundled_family, read_alignment, write_alignment
 from .configuration_msa import MsaConfig
-from .modeling_msa import *
+from .conversion import ConversionError, convert_checkpoint, revert_checkpoint
+from .modeling_msa import (
+    MsaForContactPrediction,
+    MsaForMaskedLM,
+    MsaForSequenceClassification,
+    MsaForTokenClassification,
+    MsaModel,
+    MsaPreTrainedModel,
+)
+from .sampling import filter_rows, neff, select_rows, sequence_weights
 from .tokenization_msa import MsaTokenizer
+
+# With the package installed, folders without code copies load through the auto classes, and those with them need
+# no trust_remote_code.
+AutoConfig.register(MsaConfig.model_type, MsaConfig)
+AutoTokenizer.register(MsaConfig, MsaTokenizer)
+AutoModel.register(MsaConfig, MsaModel)
+AutoModelForMaskedLM.register(MsaConfig, MsaForMaskedLM)
+AutoModelForSequenceClassification.register(MsaConfig, MsaForSequenceClassification)
+AutoModelForTokenClassification.register(MsaConfig, MsaForTokenClassification)
+
+__version__ = "0.1.0"
+__all__ = [
+    "Alignment",
+    "AlignmentError",
+    "ConversionError",
+    "MsaConfig",
+    "MsaForContactPrediction",
+    "MsaForMaskedLM",
+    "MsaForSequenceClassification",
+    "MsaForTokenClassification",
+    "MsaModel",
+    "MsaPreTrainedModel",
+    "MsaTokenizer",
+    "bundled_family",
+    "convert_checkpoint",
+    "filter_rows",
+    "neff",
+    "read_alignment",
+    "revert_checkpoint",
+    "select_rows",
+    "sequence_weights",
+    "write_alignment",
+]

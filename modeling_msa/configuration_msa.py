@@ -50,10 +50,9 @@ class MsaConfig(PreTrainedConfig):
         Width of the feed-forward layer.
     hidden_act : str, default "gelu"
         Activation of the feed-forward layer and the masked-LM head ("gelu" is the exact, erf one).
-    hidden_dropout, attention_dropout, activation_dropout : float, default 0.1
-        Dropout rates of the residual branches, the attention maps and the feed-forward activation, in [0, 1].
-    classifier_dropout : float or None
-        Dropout before the classification heads; ``None`` takes ``hidden_dropout``.
+    hidden_dropout, attention_dropout, activation_dropout, classifier_dropout : float, default 0.1
+        Dropout rates of the residual branches, the attention maps, the feed-forward activation and the input of the
+        classification heads, in [0, 1].
     max_position_embeddings : int, default 1024
         Most columns C of an MSA, ``<cls>`` included.
     max_row_position_embeddings : int, default 1024
@@ -106,7 +105,7 @@ class MsaConfig(PreTrainedConfig):
     hidden_dropout: float | int = 0.1
     attention_dropout: float | int = 0.1
     activation_dropout: float | int = 0.1
-    classifier_dropout: float | int | None = None
+    classifier_dropout: float | int = 0.1
     max_position_embeddings: int = 1024
     max_row_position_embeddings: int = 1024
     row_position_embedding_size: int | str | None = "hidden_size"
@@ -129,12 +128,12 @@ class MsaConfig(PreTrainedConfig):
     # Row maps exist under every attention implementation (row attention never runs in a kernel), so unlike
     # transformers' base class this one lets `output_attentions` go with sdpa and flash.
     @property
-    def output_attentions(self) -> bool:
+    def output_attentions(self) -> bool | None:
         """Whether the model returns its row maps."""
         return self._output_attentions
 
     @output_attentions.setter
-    def output_attentions(self, value: bool) -> None:
+    def output_attentions(self, value: bool | None) -> None:
         self._output_attentions = value
 
     def validate_output_attentions(self) -> None:
@@ -164,7 +163,7 @@ class MsaConfig(PreTrainedConfig):
                 f"got {self.row_position_embedding_size!r}."
             )
         for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "classifier_dropout"):
-            if not 0 <= (getattr(self, name) or 0) <= 1:
+            if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act must be one of transformers' activations, got {self.hidden_act!r}.")

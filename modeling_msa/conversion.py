@@ -101,12 +101,17 @@ class ConversionReport:
                 f"{config.max_position_embeddings} columns, "
                 f"row position embedding {'none' if row_width is None else f'of width {row_width}'}",
             ),
-            ("contacts", "regression included" if self.has_contacts else "no regression: predict_contacts will refuse"),
+            (
+                "contacts",
+                "regression included" if self.has_contacts else "no regression: predict_contacts will refuse",
+            ),
             ("read back", f"{self.tensors} of {self.tensors} tensors equal bit for bit ({self.parameters:,} numbers)"),
         ]
         if self.differences:
             figures = ", ".join(f"{name} {value:.1e}" for name, value in self.differences.items())
-            lines.append(("against", f"fair-esm {_fair_esm_version()}, {self.compared_on}: max |difference| {figures}"))
+            lines.append(
+                ("against", f"fair-esm {_fair_esm_version()}, {self.compared_on}: max |difference| {figures}")
+            )
         return "\n".join(f"{name:<10} {text}" for name, text in lines)
 
 
@@ -115,6 +120,10 @@ def convert_checkpoint(
     output: str | os.PathLike,
     contact_regression: str | os.PathLike | None = None,
     attention_heads: int | None = None,
+    *,
+    model_id: str | None = None,
+    license: str | None = "mit",
+    note: str | None = None,
 ) -> ConversionReport:
     """Convert a fair-esm checkpoint into a complete Hub folder.
 
@@ -128,6 +137,12 @@ def convert_checkpoint(
         Default: ``<stem>-contact-regression.pt`` beside the checkpoint, if it is there.
     attention_heads : int, optional
         Needed only for a bare state dict without contact regression: nothing in it tells.
+    model_id : str, optional
+        What the model card tells its readers to load; default: the folder's name.
+    license : str or None, default "mit"
+        Licence of the weights, for the card; that of the published ones is MIT.
+    note : str, optional
+        A sentence about these weights, for the card.
 
     Returns
     -------
@@ -162,7 +177,7 @@ def convert_checkpoint(
         report = ConversionReport(output, config, *_compare(state, loaded.state_dict()), has_contacts)
         if importlib.util.find_spec("esm") is not None:
             report.differences, report.compared_on = compare_with_fair_esm(loaded, args, source)
-        write_model_card(folder, name=Path(path).stem, config=config, report=report)
+        write_model_card(folder, path.stem, model_id or output.name, config, report=report, license=license, note=note)
     return report
 
 
@@ -191,7 +206,9 @@ def revert_checkpoint(folder: str | os.PathLike, output: str | os.PathLike) -> C
         output = output / f"{Path(str(folder).rstrip('/')).name}.pt"
     regression = output.with_name(f"{output.stem}-contact-regression.pt")
     if re.match("esm2|esm1v|esm_if", output.name):
-        raise ConversionError(f"fair-esm takes a file named {output.name} for another kind of model: name it otherwise.")
+        raise ConversionError(
+            f"fair-esm takes a file named {output.name} for another kind of model: name it otherwise."
+        )
     for file in (output, regression):
         if file.exists():
             raise ConversionError(f"{file} exists: remove it, or choose another name.")
@@ -300,7 +317,11 @@ def read_fair_esm(
             raise ConversionError(f"{path} is a checkpoint of the architecture {arch!r}, not 'msa_transformer'.")
         args = argparse.Namespace(**{name.removeprefix("encoder_"): value for name, value in vars(args).items()})
     state = content.get("model", content)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(value, torch.Tensor) for value in state.values())
+    ):
         raise ConversionError(
             f"{path} holds neither fair-esm's {{'args', 'model'}} nor a state dict (its keys: {_some(content)})."
         )
@@ -391,8 +412,8 @@ def push_folder(folder: str | os.PathLike, repo_id: str) -> str:
     return f"{api.endpoint}/{repo_id}"
 
 
-def translate(name: str, to_ours: bool) -> str | None:
-    """Translate one tensor's name by `NAMES`; None if the table does not know it.
+def translate(name: str, to_ours: bool) -> str:
+    """Translate one tensor's name by `NAMES`; KeyError if the table does not know it.
 
     Examples
     --------
@@ -404,7 +425,7 @@ def translate(name: str, to_ours: bool) -> str | None:
         pattern = re.escape(source).replace(r"\{\}", r"(\d+)").replace(r"\*", r"(.+)")
         if match := re.fullmatch(pattern, name):
             return target.replace("*", "{}").format(*match.groups())
-    return None
+    raise KeyError(name)
 
 
 def _swap_row_and_column(name: str) -> str:
@@ -533,6 +554,9 @@ def _whole_or_nothing(output: Path) -> Iterator[Path]:
         if output.suffix != ".pt":
             temporary.mkdir()
         yield temporary
+        if temporary.is_dir():  # safetensors keeps its files to their owner
+            for file in temporary.iterdir():
+                shutil.copymode(temporary / "config.json", file)
         os.replace(temporary, output)
     finally:
         shutil.rmtree(parent, ignore_errors=True)

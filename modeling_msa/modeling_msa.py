@@ -42,7 +42,7 @@ from transformers.utils.generic import is_flash_attention_requested, merge_with_
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_msa import MsaConfig
-from .tokenization_msa import MsaTokenizer  # noqa: F401  so that save_pretrained ships the tokenizer's code too
+from .tokenization_msa import MsaTokenizer  # unused here: so that save_pretrained ships the tokenizer's code too
 
 # Without gradients the layers work through blocks of about this many tokens, so that projections and the
 # feed-forward's inner activations stay small beside the hidden states.
@@ -71,31 +71,32 @@ class MsaModelOutput(BaseModelOutput):
 
 @dataclass
 class MsaMaskedLMOutput(MaskedLMOutput):
-    """What `MsaForMaskedLM` returns: `MsaModelOutput`'s maps, ``logits`` ``(B, R, C, V)`` and the loss."""
+    """As `MsaModelOutput`, with ``logits`` ``(B, R, C, V)`` and, if there were labels, ``loss``."""
 
     column_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
 class MsaTokenClassifierOutput(TokenClassifierOutput):
-    """What `MsaForTokenClassification` returns: the maps, ``logits`` ``(B, C, num_labels)`` and the loss."""
+    """As `MsaModelOutput`, with ``logits`` ``(B, C, num_labels)`` and, if there were labels, ``loss``."""
 
     column_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
 class MsaSequenceClassifierOutput(SequenceClassifierOutput):
-    """What `MsaForSequenceClassification` returns: the maps, ``logits`` ``(B, num_labels)`` and the loss."""
+    """As `MsaModelOutput`, with ``logits`` ``(B, num_labels)`` and, if there were labels, ``loss``."""
 
     column_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
 class MsaContactPredictorOutput(ModelOutput):
-    """What `MsaForContactPrediction` returns: the maps, ``logits`` ``(B, L, L)`` (float32) and the loss."""
+    """As `MsaModelOutput`, with ``logits`` ``(B, L, L)`` (float32) and, if there were labels, ``loss``."""
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     column_attentions: tuple[torch.Tensor, ...] | None = None
@@ -125,12 +126,14 @@ class MsaEmbeddings(nn.Module):
         self.max_columns = config.max_position_embeddings
         # fair-esm numbers columns from padding_idx + 1; the table keeps its unused first entries, so that a
         # checkpoint goes there and back bit for bit.
-        self.position_offset = config.pad_token_id + 1
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        padding_idx = config.pad_token_id
+        self.position_offset = padding_idx + 1
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx)
         self.position_embeddings = nn.Embedding(
-            config.max_position_embeddings + self.position_offset, config.hidden_size, padding_idx=config.pad_token_id
+            config.max_position_embeddings + self.position_offset, config.hidden_size, padding_idx
         )
         self.row_position_embeddings = None
+        # CODEPATH: MSA-1b has a row embedding of the hidden size, MSA-1 one of width 1; own models may have none
         if config.row_position_embedding_size is not None:
             self.row_position_embeddings = nn.Embedding(
                 config.max_row_position_embeddings, config.row_position_embedding_size
@@ -168,23 +171,27 @@ class MsaEmbeddings(nn.Module):
         return self.dropout(self.layer_norm(hidden_states))
 
 
-class MsaRowAttention(nn.Module):
-    """Tied row attention (paper, section 3 and appendix A.2) as a pre-norm residual block.
-
-    All rows share one map per head: its logits are the sum over rows of query-key products, divided by
-    sqrt(K * depth). With rows and head dimensions side by side that is one matrix product, and so is the update.
-    """
+class MsaAttention(nn.Module):
+    """What both attentions are made of."""
 
     def __init__(self, config: MsaConfig):
         super().__init__()
+        self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.attention_dropout = nn.Dropout(config.attention_dropout)
         self.dropout = nn.Dropout(config.hidden_dropout)
+
+
+class MsaRowAttention(MsaAttention):
+    """Tied row attention (paper, section 3 and appendix A.2) as a pre-norm residual block.
+
+    All rows share one map per head: its logits are the sum over rows of query-key products, divided by
+    sqrt(K * depth). With rows and head dimensions side by side that is one matrix product, and so is the update.
+    """
 
     def fold(self, states: torch.Tensor) -> torch.Tensor:
         """Bring ``(B, R, C, H*K)`` into the form of the matrix products, ``(B*H, C, R*K)``."""
@@ -226,7 +233,7 @@ class MsaRowAttention(nn.Module):
         if row_maps_only:
             return None, row_maps
 
-        maps = self.attention_dropout(row_maps).flatten(0, 1)
+        maps = F.dropout(row_maps, p=self.config.attention_dropout, training=self.training).flatten(0, 1)
         updated = None if normed is not None else hidden_states.new_empty(hidden_states.shape)
         for block in blocks:
             states = self.layer_norm(hidden_states[:, block]) if normed is None else normed
@@ -258,24 +265,13 @@ def eager_attention_forward(
     return torch.matmul(dropped, value).transpose(1, 2), maps
 
 
-class MsaColumnAttention(nn.Module):
+class MsaColumnAttention(MsaAttention):
     """Attention along each column (paper, section 3) as a pre-norm residual block, through transformers' interface.
 
     Without gradients it works on `hidden_states` in place: the layer has just made that tensor.
     """
 
     is_causal = False
-
-    def __init__(self, config: MsaConfig):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout)
 
     def fold(self, states: torch.Tensor) -> torch.Tensor:
         """Make every column a sequence of its own: ``(B, R, C, H*K)`` -> ``(B*C, H, R, K)``."""
@@ -327,8 +323,9 @@ class MsaColumnAttention(nn.Module):
                 hidden_states[:, :, block] += self.dropout(update)
             else:
                 hidden_states = hidden_states + self.dropout(update)
-            all_maps.append(maps)
-        return hidden_states, torch.cat(all_maps, dim=2) if output_column_attentions else None
+            if maps is not None and output_column_attentions:
+                all_maps.append(maps)
+        return hidden_states, torch.cat(all_maps, dim=2) if all_maps else None
 
 
 class MsaFeedForward(nn.Module):
@@ -416,19 +413,19 @@ class MsaPreTrainedModel(PreTrainedModel):
     base_model_prefix = "msa"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MsaEmbeddings", "MsaLayer"]  # noqa: RUF012
+    _no_split_modules = ["MsaEmbeddings", "MsaLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     # From the layers, not from the attention modules: a layer's outputs keep their gradient under checkpointing.
-    _can_record_outputs = {  # noqa: RUF012
+    _can_record_outputs = {
         "hidden_states": MsaLayer,
         "attentions": OutputRecorder(MsaLayer, index=1),
         "column_attentions": OutputRecorder(MsaLayer, index=2),
     }
     # One checkpoint serves every class: what the others keep beside the backbone is no news.
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^classifier\."]  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^classifier\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -468,9 +465,7 @@ class MsaPreTrainedModel(PreTrainedModel):
 
         Parameters
         ----------
-        input_ids : torch.Tensor
-            ``(B, R, C)`` token ids.
-        attention_mask, position_ids, inputs_embeds : torch.Tensor, optional
+        input_ids, attention_mask, position_ids, inputs_embeds : torch.Tensor, optional
             As in `MsaModel.forward`.
 
         Returns
@@ -522,40 +517,32 @@ class MsaModel(MsaPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Return the token embedding."""
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding."""
-        self.embeddings.word_embeddings = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.word_embeddings = value  # type: ignore[assignment]
 
     def _token_mask(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, inputs_embeds: torch.Tensor | None
     ) -> torch.Tensor | None:
         """Check the input's form and return which tokens count, ``(B, R, C)`` bool; None if all do."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
-        name, tensor, axes = ("input_ids", input_ids, "(B, R, C)")
-        if tensor is None:
-            name, tensor, axes = ("inputs_embeds", inputs_embeds, "(B, R, C, D)")
-        if tensor.dim() != axes.count(",") + 1:
+        tensor = input_ids if inputs_embeds is None else inputs_embeds
+        name, axes = ("input_ids", "(B, R, C)") if inputs_embeds is None else ("inputs_embeds", "(B, R, C, D)")
+        shape = tuple(tensor.shape)
+        if len(shape) != axes.count(",") + 1 or 0 in shape:
             raise ValueError(
-                f"{name} must have the axes {axes}, a batch of MSAs, got the shape {tuple(tensor.shape)}. One MSA is "
-                "a batch of one: use MsaTokenizer, or add the axis with unsqueeze(0)."
+                f"{name} must have the axes {axes}, none of them empty: a batch of MSAs. Its shape is {shape}. One MSA "
+                "is a batch of one: use MsaTokenizer, or add the axis with unsqueeze(0)."
             )
-        shape = tuple(tensor.shape[:3])
-        if 0 in shape:
-            raise ValueError(f"{name} has the shape {tuple(tensor.shape)}: an MSA needs a row and a column.")
-        if attention_mask is None and input_ids is not None:
-            attention_mask = input_ids != self.config.pad_token_id
         if attention_mask is None:
-            return None
-        if tuple(attention_mask.shape) != shape:
+            if input_ids is None:
+                return None
+            attention_mask = input_ids.ne(self.config.pad_token_id)
+        if attention_mask.shape != shape[:3]:
             raise ValueError(
-                f"attention_mask must have the shape of the tokens, {shape}, got {tuple(attention_mask.shape)}."
+                f"attention_mask must have the shape of the tokens, {shape[:3]}, got {tuple(attention_mask.shape)}."
             )
         mask = attention_mask.bool()
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or mask.device.type == "meta":
@@ -566,16 +553,12 @@ class MsaModel(MsaPreTrainedModel):
         return mask
 
     def _prepare(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | None], torch.Tensor | None]:
+        self, input_ids: Any = None, attention_mask: Any = None, position_ids: Any = None, inputs_embeds: Any = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None]:
         """Embeddings, the layers' masks, and the mask of column pairs ``(B, L, L)``."""
         mask = self._token_mask(input_ids, attention_mask, inputs_embeds)
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)
-        batch, rows, columns, _ = hidden_states.shape
+        rows = hidden_states.shape[1]
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         if mask is None:
             weights = hidden_states.new_full((1, rows, 1, 1), 1 / math.sqrt(head_dim * rows), dtype=torch.float32)
@@ -649,28 +632,21 @@ class MsaModel(MsaPreTrainedModel):
         return kwargs | {"output_column_attentions": bool(wanted)}
 
     def contact_logits(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        whole_last_layer: bool = False,
-        **kwargs: Any,
+        self, *inputs: torch.Tensor | None, whole_last_layer: bool = False, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits of `predict_contacts`, ``(B, L, L)`` float32, with gradients if they are enabled.
 
-        `whole_last_layer` runs what the logits do not need too, and returns the last hidden state beside them
-        (otherwise None). Padded columns get the lowest finite logit.
+        `inputs` are `forward`'s four. `whole_last_layer` runs what the logits do not need too, and returns the last
+        hidden state beside them (otherwise None). Padded columns get the lowest finite logit.
         """
-        hidden_states, masks, pair_mask = self._prepare(input_ids, attention_mask, position_ids, inputs_embeds)
+        hidden_states, masks, pair_mask = self._prepare(*inputs)
         kwargs = self._layer_kwargs(kwargs)
-        last = len(self.layers) - 1
-        logits = None
+        shares = []  # small, (B, L, L) each
         for index, layer in enumerate(self.layers):
-            maps_only = index == last and not whole_last_layer
+            maps_only = index == len(self.layers) - 1 and not whole_last_layer
             hidden_states, row_maps, _ = layer(hidden_states, **masks, row_maps_only=maps_only, **kwargs)
-            share = self.contact_head(row_maps, index, pair_mask)
-            logits = share if logits is None else logits + share
+            shares.append(self.contact_head(row_maps, index, pair_mask))
+        logits = torch.stack(shares).sum(0)
         if pair_mask is not None:
             logits = logits.masked_fill(~pair_mask.to(logits.device), torch.finfo(logits.dtype).min)
         return logits, self.layer_norm(hidden_states) if whole_last_layer else None
@@ -679,25 +655,23 @@ class MsaModel(MsaPreTrainedModel):
 def _check_padding(mask: torch.Tensor) -> None:
     """Raise if the padding in `mask` ``(B, R, C)`` is not right and below, or leaves an MSA empty."""
     rows, columns = mask.any(2), mask.any(1)  # (B, R), (B, C)
-    empty = ~rows & (rows.flip(1).cumsum(1).flip(1) > 0)  # all padding, with a row below that is not
     if not rows.any(1).all():
-        raise ValueError(f"MSA {int((~rows.any(1)).nonzero()[0])} of the batch (from 0) is all padding: leave it out.")
-    if empty.any():
-        msa, row = empty.nonzero()[0].tolist()
-        raise ValueError(
-            f"Row {row + 1} of MSA {msa} (from 0) is all padding, but a row below it is not: remove the row; padding "
-            "goes right and below."
-        )
+        msa = (~rows.any(1)).nonzero()[0].item()
+        raise ValueError(f"MSA {msa} of the batch (from 0) is all padding: leave it out.")
+    for axis, used in (("row", rows), ("column", columns)):
+        empty = ~used & (used.flip(1).cumsum(1).flip(1) > 0)  # all padding, with something after it that is not
+        if empty.any():
+            msa, index = empty.nonzero()[0].tolist()
+            raise ValueError(
+                f"MSA {msa}, {axis} {index} (all from 0) is all padding, but a later {axis} is not: take it out. "
+                "Padding goes right and below."
+            )
     ragged = mask != (rows[:, :, None] & columns[:, None])
-    late = ~columns & (columns.flip(1).cumsum(1).flip(1) > 0)
-    if late.any():
-        msa, column = late.nonzero()[0].tolist()
-        raise ValueError(f"Column {column} of MSA {msa} (from 0) is all padding, but one right of it is not.")
     if ragged.any():
         msa, row, column = ragged.nonzero()[0].tolist()
         raise ValueError(
-            f"Padding must be right and below, the same for all rows of an MSA: row {row + 1}, column {column} of MSA "
-            f"{msa} (from 0) is padding inside the alignment. A missing residue is a gap, '-'."
+            f"MSA {msa}, row {row}, column {column} (all from 0) is padding inside the alignment: padding goes right "
+            "and below, the same for all rows of an MSA. A missing residue is a gap, '-'."
         )
 
 
@@ -720,7 +694,7 @@ class MsaLMHead(nn.Module):
 class MsaForMaskedLM(MsaPreTrainedModel):
     """The MSA Transformer with the masked language model head it was trained with (paper, section 3.1)."""
 
-    _tied_weights_keys = {"lm_head.decoder.weight": "msa.embeddings.word_embeddings.weight"}  # noqa: RUF012
+    _tied_weights_keys = {"lm_head.decoder.weight": "msa.embeddings.word_embeddings.weight"}
 
     def __init__(self, config: MsaConfig):
         super().__init__(config)
@@ -729,11 +703,9 @@ class MsaForMaskedLM(MsaPreTrainedModel):
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
-        """Return the projection onto the vocabulary."""
         return self.lm_head.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the projection onto the vocabulary."""
         self.lm_head.decoder = new_embeddings
 
     @can_return_tuple
@@ -746,20 +718,13 @@ class MsaForMaskedLM(MsaPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MsaMaskedLMOutput:
-        """Predict tokens.
+        """Predict tokens; the other parameters are `MsaModel.forward`'s.
 
         Parameters
         ----------
-        input_ids, attention_mask, position_ids, inputs_embeds, **kwargs
-            As in `MsaModel.forward`.
         labels : torch.Tensor, optional
             ``(B, R, C)`` int64: the token to predict, -100 where there is none. The loss is the mean cross-entropy
             over targets, in nats; zero (not NaN) if there are none.
-
-        Returns
-        -------
-        MsaMaskedLMOutput
-            With ``logits`` ``(B, R, C, V)``.
         """
         outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         logits = self.lm_head(outputs.last_hidden_state)
@@ -768,13 +733,12 @@ class MsaForMaskedLM(MsaPreTrainedModel):
             loss = self.loss_function(
                 logits, labels, vocab_size=self.config.vocab_size, num_items_in_batch=_targets(labels, kwargs)
             )
-        return MsaMaskedLMOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            column_attentions=outputs.column_attentions,
-        )
+        return MsaMaskedLMOutput(loss=loss, logits=logits, **_recorded(outputs))
+
+
+def _recorded(outputs: MsaModelOutput) -> dict[str, Any]:
+    """Pass on what the model recorded."""
+    return {name: getattr(outputs, name) for name in ("hidden_states", "attentions", "column_attentions")}
 
 
 def _targets(labels: torch.Tensor, kwargs: dict[str, Any]) -> Any:
@@ -821,20 +785,13 @@ class MsaForContactPrediction(MsaPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MsaContactPredictorOutput:
-        """Predict contacts, with gradients.
+        """Predict contacts, with gradients; the other parameters are `MsaModel.forward`'s.
 
         Parameters
         ----------
-        input_ids, attention_mask, position_ids, inputs_embeds, **kwargs
-            As in `MsaModel.forward`.
         labels : torch.Tensor, optional
             ``(B, L, L)``: 1 where two residue columns touch, 0 where not, -100 where unknown or not to be learnt
             (padding, pairs close in sequence). The loss is the mean binary cross-entropy over the others.
-
-        Returns
-        -------
-        MsaContactPredictorOutput
-            With ``logits`` ``(B, L, L)``; their sigmoid is what `predict_contacts` returns.
         """
         whole = any(
             kwargs.get(name, getattr(self.config, name, False))
@@ -849,10 +806,7 @@ class MsaForContactPrediction(MsaPreTrainedModel):
             known = labels != -100
             losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype) * known, reduction="none")
             loss = (losses * known).sum() / _targets(labels, kwargs)
-        output = MsaContactPredictorOutput(loss=loss, logits=logits)
-        if whole:
-            output.last_hidden_state = last_hidden_state  # capture_outputs takes it as the last of hidden_states
-        return output
+        return MsaContactPredictorOutput(loss=loss, logits=logits, last_hidden_state=last_hidden_state)
 
 
 class MsaForTokenClassification(MsaPreTrainedModel):
@@ -861,7 +815,7 @@ class MsaForTokenClassification(MsaPreTrainedModel):
     def __init__(self, config: MsaConfig):
         super().__init__(config)
         self.msa = MsaModel(config)
-        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
@@ -875,32 +829,19 @@ class MsaForTokenClassification(MsaPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MsaTokenClassifierOutput:
-        """Classify the query's tokens.
+        """Classify the query's tokens; the other parameters are `MsaModel.forward`'s.
 
         Parameters
         ----------
-        input_ids, attention_mask, position_ids, inputs_embeds, **kwargs
-            As in `MsaModel.forward`.
         labels : torch.Tensor, optional
             ``(B, C)`` int64 in [0, num_labels), -100 where there is none: at ``<cls>``, padding and gaps.
-
-        Returns
-        -------
-        MsaTokenClassifierOutput
-            With ``logits`` ``(B, C, num_labels)``.
         """
         outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         logits = self.classifier(self.dropout(outputs.last_hidden_state[:, 0]))
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, self.config, num_items_in_batch=_targets(labels, kwargs))
-        return MsaTokenClassifierOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            column_attentions=outputs.column_attentions,
-        )
+        return MsaTokenClassifierOutput(loss=loss, logits=logits, **_recorded(outputs))
 
 
 class MsaForSequenceClassification(MsaPreTrainedModel):
@@ -909,7 +850,7 @@ class MsaForSequenceClassification(MsaPreTrainedModel):
     def __init__(self, config: MsaConfig):
         super().__init__(config)
         self.msa = MsaModel(config)
-        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
@@ -923,20 +864,13 @@ class MsaForSequenceClassification(MsaPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MsaSequenceClassifierOutput:
-        """Classify the query.
+        """Classify the query; the other parameters are `MsaModel.forward`'s.
 
         Parameters
         ----------
-        input_ids, attention_mask, position_ids, inputs_embeds, **kwargs
-            As in `MsaModel.forward`.
         labels : torch.Tensor, optional
             ``(B,)`` int64 classes, ``(B,)`` or ``(B, num_labels)`` float targets; ``config.problem_type`` as
             everywhere in transformers.
-
-        Returns
-        -------
-        MsaSequenceClassifierOutput
-            With ``logits`` ``(B, num_labels)``.
         """
         outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         query = outputs.last_hidden_state[:, 0]  # (B, C, D)
@@ -952,17 +886,7 @@ class MsaForSequenceClassification(MsaPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-        return MsaSequenceClassifierOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            column_attentions=outputs.column_attentions,
-        )
-
-
-def _classifier_dropout(config: MsaConfig) -> float:
-    return config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
+        return MsaSequenceClassifierOutput(loss=loss, logits=logits, **_recorded(outputs))
 
 
 MsaModel.register_for_auto_class("AutoModel")

@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Convert a fair-esm checkpoint of the MSA Transformer into a Hugging Face folder; ``--help`` says how."""
+
+import typer
+
+from modeling_msa.cli import convert
+
+if __name__ == "__main__":
+    typer.run(convert)
