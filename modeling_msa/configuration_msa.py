@@ -84,16 +84,26 @@ class MsaConfig(PreTrainedConfig):
     """
 
     model_type = "msa_transformer"
-    # The residual stream stays whole on every rank; heads and feed-forward channels are split.
+    # The residual stream stays whole on every rank; column heads and feed-forward channels are split. Row attention
+    # splits its weights and projections only: every rank makes all row maps, which the contact regression needs.
     base_model_tp_plan = {
-        f"layers.*.{attention}.{projection}": "rowwise" if projection == "out_proj" else "colwise"
-        for attention in ("row_attention", "column_attention")
-        for projection in ("q_proj", "k_proj", "v_proj", "out_proj")
-    } | {"layers.*.feed_forward.fc1": "colwise", "layers.*.feed_forward.fc2": "rowwise"}
+        "layers.*.row_attention.q_proj": "colwise_gather_output",
+        "layers.*.row_attention.k_proj": "colwise_gather_output",
+        "layers.*.row_attention.v_proj": "colwise_gather_output",
+        "layers.*.row_attention.out_proj": "rowwise_split_input",
+        "layers.*.column_attention.q_proj": "colwise",
+        "layers.*.column_attention.k_proj": "colwise",
+        "layers.*.column_attention.v_proj": "colwise",
+        "layers.*.column_attention.out_proj": "rowwise",
+        "layers.*.feed_forward.fc1": "colwise",
+        "layers.*.feed_forward.fc2": "rowwise",
+    }
+    # The word embedding by itself: transformers takes it out again where the masked-LM head is tied to it.
     base_model_fsdp_plan = {
-        "embeddings": "free_full_weight",
+        "embeddings.word_embeddings": "free_full_weight",
         "layers.*": "free_full_weight",
         "layer_norm": "keep_full_weight",
+        "contact_head.regression": "keep_full_weight",
     }
 
     vocab_size: int = 33

@@ -8,21 +8,24 @@ them back when it loads). The contact regression is a second file, ``<stem>-cont
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import importlib.util
 import os
 import pickle
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi
+from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
@@ -161,22 +164,26 @@ def convert_checkpoint(
     path, regression_path = find_checkpoint(checkpoint, contact_regression)
     args, source = read_fair_esm(path, regression_path)
     config = config_from_fair_esm(args, source, attention_heads)
-    has_contacts = CONTACT_NAMES[0] in source
-    if not has_contacts:
+    has_contacts = CONTACT_NAMES[0] in source and bool(source[CONTACT_NAMES[0]].any())
+    if CONTACT_NAMES[0] not in source:
         source |= _empty_contacts(config, source["embed_tokens.weight"].dtype)
     state = _to_ours(source, config, path)
     with torch.device("meta"):
         model = MsaForMaskedLM(config)
+    # one type for all, as transformers loads them: that of the checkpoint, whatever the regression's
+    dtypes = {tensor.dtype for name, tensor in state.items() if "contact_head" not in name}
+    dtype = functools.reduce(torch.promote_types, dtypes)
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
 
     with _whole_or_nothing(output) as folder:
         model.eval().save_pretrained(folder)
-        MsaTokenizer().save_pretrained(folder)
+        _tokenizer(config).save_pretrained(folder)
         loaded = MsaForMaskedLM.from_pretrained(folder)
         report = ConversionReport(output, config, *_compare(state, loaded.state_dict()), has_contacts)
         if importlib.util.find_spec("esm") is not None:
-            report.differences, report.compared_on = compare_with_fair_esm(loaded, args, source)
+            report.differences, report.compared_on = compare_with_fair_esm(loaded, path, regression_path)
         write_model_card(folder, path.stem, model_id or output.name, config, report=report, license=license, note=note)
     return report
 
@@ -201,41 +208,36 @@ def revert_checkpoint(folder: str | os.PathLike, output: str | os.PathLike) -> C
     ConversionError
         If fair-esm cannot express the model (other sizes of its alphabet or row table), or a file is in the way.
     """
-    output = Path(output)
-    if output.suffix != ".pt":
-        output = output / f"{Path(str(folder).rstrip('/')).name}.pt"
-    regression = output.with_name(f"{output.stem}-contact-regression.pt")
-    if re.match("esm2|esm1v|esm_if", output.name):
+    output, regression = _reverse_files(folder, Path(output))
+    try:
+        model, info = MsaForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    except OSError as error:
         raise ConversionError(
-            f"fair-esm takes a file named {output.name} for another kind of model: name it otherwise."
+            f"{folder} could not be loaded: give a folder, or a Hub id, of an MSA Transformer ({error})."
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise ConversionError(
+            f"{folder} holds no whole masked language model, as fair-esm's file does; {len(missing)} tensors are "
+            f"missing: {_some(missing)}. Give a folder that was converted, or saved from MsaForMaskedLM."
         )
-    for file in (output, regression):
-        if file.exists():
-            raise ConversionError(f"{file} exists: remove it, or choose another name.")
-    model = MsaForMaskedLM.from_pretrained(folder)
     config = model.config
-    if config.vocab_size != FAIR_ESM_TOKENS:
-        raise ConversionError(f"fair-esm's alphabet has {FAIR_ESM_TOKENS} tokens, this model's {config.vocab_size}.")
-    if config.row_position_embedding_size is not None and config.max_row_position_embeddings != FAIR_ESM_ROWS:
-        raise ConversionError(
-            f"fair-esm's table of row positions has {FAIR_ESM_ROWS} rows, this model's "
-            f"{config.max_row_position_embeddings}."
-        )
+    _check_expressible(config)
     args, upgraded = _to_fair_esm(model)
     published = {_published_name(name): tensor for name, tensor in upgraded.items() if name not in CONTACT_NAMES}
     contacts = {name: upgraded[name] for name in CONTACT_NAMES}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # the regression first: the file that the user asked for appears last, when all is there
-    for file, content in ((regression, {"model": contacts}), (output, {"args": args, "model": published})):
-        with _whole_or_nothing(file) as temporary:
-            torch.save(content, temporary)
-    _, written = read_fair_esm(output, regression)
-    state = model.state_dict()
-    report = ConversionReport(
-        output, config, *_compare(_to_ours(written, config, output), state), bool(contacts[CONTACT_NAMES[0]].any())
-    )
-    if importlib.util.find_spec("esm") is not None:
-        report.differences, report.compared_on = compare_with_fair_esm(model, args, written)
+    with _temporary_sibling(output) as temporary:
+        torch.save({"args": args, "model": published}, temporary / output.name)
+        torch.save({"model": contacts}, temporary / regression.name)
+        _, written = read_fair_esm(temporary / output.name, temporary / regression.name)
+        tensors, parameters = _compare(_to_ours(written, config, output), model.state_dict())
+        report = ConversionReport(output, config, tensors, parameters, bool(contacts[CONTACT_NAMES[0]].any()))
+        if importlib.util.find_spec("esm") is not None:
+            report.differences, report.compared_on = compare_with_fair_esm(
+                model, temporary / output.name, temporary / regression.name
+            )
+        # the regression first: the file that the user asked for appears last, when all is there
+        os.replace(temporary / regression.name, regression)
+        os.replace(temporary / output.name, output)
     return report
 
 
@@ -243,7 +245,7 @@ def find_checkpoint(
     checkpoint: str | os.PathLike, contact_regression: str | os.PathLike | None = None
 ) -> tuple[Path, Path | None]:
     """Locate a checkpoint and its contact regression (None if there is none), downloading a published one."""
-    if str(checkpoint) in OFFICIAL_CHECKPOINTS and not Path(checkpoint).exists():
+    if str(checkpoint) in OFFICIAL_CHECKPOINTS and not Path(checkpoint).is_file():
         path = download(f"{DOWNLOAD_URL}/models/{checkpoint}.pt")
         if contact_regression is None:
             return path, download(f"{DOWNLOAD_URL}/regression/{checkpoint}-contact-regression.pt")
@@ -320,7 +322,7 @@ def read_fair_esm(
     if (
         not isinstance(state, dict)
         or not state
-        or not all(isinstance(value, torch.Tensor) for value in state.values())
+        or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items())
     ):
         raise ConversionError(
             f"{path} holds neither fair-esm's {{'args', 'model'}} nor a state dict (its keys: {_some(content)})."
@@ -330,9 +332,14 @@ def read_fair_esm(
     if contact_regression is not None:
         regression = _load(contact_regression)
         regression = regression.get("model", regression) if isinstance(regression, dict) else {}
-        if set(regression) != set(CONTACT_NAMES):
+        if (
+            not isinstance(regression, dict)
+            or set(regression) != set(CONTACT_NAMES)
+            or not all(isinstance(value, torch.Tensor) and value.ndim for value in regression.values())
+        ):
+            held = regression if isinstance(regression, dict) else [type(regression).__name__]
             raise ConversionError(
-                f"{contact_regression} is not a contact regression: it holds {_some(regression)} instead of "
+                f"{contact_regression} is not a contact regression: it holds {_some(held)} instead of the tensors "
                 f"{', '.join(CONTACT_NAMES)}."
             )
         state = state | regression
@@ -343,15 +350,20 @@ def config_from_fair_esm(
     args: argparse.Namespace | None, state: dict[str, torch.Tensor], attention_heads: int | None = None
 ) -> MsaConfig:
     """Read the sizes off the tensors, and what tensors do not tell off `args`."""
-    try:
-        vocab_size, hidden_size = state["embed_tokens.weight"].shape
-        positions = state["embed_positions.weight"].shape[0]
-        intermediate_size = state["layers.0.feed_forward_layer.layer.fc1.weight"].shape[0]
-    except KeyError as error:
-        raise ConversionError(
-            f"This is no MSA Transformer checkpoint, or a truncated one: {error.args[0]} is missing. It holds "
-            f"{_some(state)}."
-        ) from None
+    for name, axes in {
+        "embed_tokens.weight": 2,
+        "embed_positions.weight": 2,
+        "msa_position_embedding": 4,
+        "layers.0.feed_forward_layer.layer.fc1.weight": 2,
+        CONTACT_NAMES[0]: 2,
+    }.items():
+        if name not in state and name not in ("msa_position_embedding", CONTACT_NAMES[0]):
+            raise ConversionError(
+                f"This is no MSA Transformer checkpoint, or a truncated one: {name} is missing. It holds "
+                f"{_some(state)}."
+            )
+        if name in state and state[name].ndim != axes:
+            raise ConversionError(f"{name} must have {axes} axes; its shape is {tuple(state[name].shape)}.")
     layers = 1 + max(int(match[1]) for name in state if (match := re.match(r"layers\.(\d+)\.", name)))
     layers = getattr(args, "layers", layers)
     contacts = state.get(CONTACT_NAMES[0])
@@ -363,33 +375,50 @@ def config_from_fair_esm(
             "A bare state dict without contact regression does not tell the number of attention heads: give it "
             "(--attention-heads), or the regression (--contact-regression)."
         )
+    vocab_size, hidden_size = state["embed_tokens.weight"].shape
     rows = state.get("msa_position_embedding")
-    return MsaConfig(
-        vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=intermediate_size,
-        # fair-esm drops attention maps at args.dropout, not at args.attention_dropout
-        hidden_dropout=getattr(args, "dropout", 0.1),
-        attention_dropout=getattr(args, "dropout", 0.1),
-        activation_dropout=getattr(args, "activation_dropout", 0.1),
-        max_position_embeddings=positions - 2,
-        max_row_position_embeddings=FAIR_ESM_ROWS if rows is None else rows.shape[1],
-        row_position_embedding_size=None if rows is None else rows.shape[-1],
-    )
+    try:
+        return MsaConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=state["layers.0.feed_forward_layer.layer.fc1.weight"].shape[0],
+            # fair-esm drops attention maps at args.dropout, not at args.attention_dropout
+            hidden_dropout=getattr(args, "dropout", 0.1),
+            attention_dropout=getattr(args, "dropout", 0.1),
+            activation_dropout=getattr(args, "activation_dropout", 0.1),
+            max_position_embeddings=state["embed_positions.weight"].shape[0] - 2,
+            max_row_position_embeddings=FAIR_ESM_ROWS if rows is None else rows.shape[1],
+            row_position_embedding_size=None if rows is None else rows.shape[-1],
+        )
+    except StrictDataclassError as error:
+        raise ConversionError(
+            "The sizes in this checkpoint, or its contact regression, fit no MSA Transformer: "
+            f"{error.__cause__ or error}"
+        ) from error
 
 
 def compare_with_fair_esm(
-    model: MsaForMaskedLM, args: argparse.Namespace | None, state: dict[str, torch.Tensor]
+    model: MsaForMaskedLM, path: str | os.PathLike, contact_regression: str | os.PathLike | None = None
 ) -> tuple[dict[str, float], str]:
-    """Largest absolute differences between `model` and fair-esm's module with the weights `state`, on one small MSA."""
+    """Largest absolute differences between `model` and what fair-esm makes of the file(s), on a small MSA."""
     import esm
 
-    fair_args = _fair_esm_args(model.config, args)
-    alphabet = esm.data.Alphabet.from_architecture("msa_transformer")
-    reference = esm.MSATransformer(fair_args, alphabet).eval()
-    reference.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
+    args, state = read_fair_esm(path, contact_regression)
+    defaults = _fair_esm_args(model.config)
+    if args is not None:
+        # by fair-esm's own reading of the names, not by ours
+        content = _load(path)
+        content["args"] = argparse.Namespace(**vars(defaults) | vars(content["args"]))
+        content["model"].update({name: state[name] for name in CONTACT_NAMES if name in state})
+        reference, alphabet, state = esm.pretrained._load_model_and_alphabet_core_v1(content)
+    else:
+        alphabet = esm.data.Alphabet.from_architecture("msa_transformer")
+        reference = esm.MSATransformer(defaults, alphabet)
+    has_contacts = bool(model.msa.contact_head.regression.weight.any())
+    reference.load_state_dict(state, strict=has_contacts)
+    reference.eval()
     shape = (1, 8, min(64, model.config.max_position_embeddings))
     tokens = torch.randint(4, 24, shape, generator=torch.Generator().manual_seed(0))  # the twenty amino acids
     tokens[:, :, 0] = alphabet.cls_idx
@@ -397,10 +426,9 @@ def compare_with_fair_esm(
         expected = reference(tokens, return_contacts=True)
         logits = model(tokens).logits
         contacts = model.msa.contact_logits(tokens)[0].sigmoid()
-    differences = {
-        "logits": (logits.float() - expected["logits"]).abs().max().item(),
-        "contacts": (contacts - expected["contacts"]).abs().max().item(),
-    }
+    differences = {"logits": (logits.float() - expected["logits"]).abs().max().item()}
+    if has_contacts:
+        differences["contacts"] = (contacts - expected["contacts"]).abs().max().item()
     return differences, f"{shape[1]} random rows of {shape[2] - 1} residues"
 
 
@@ -410,6 +438,37 @@ def push_folder(folder: str | os.PathLike, repo_id: str) -> str:
     repo_id = api.create_repo(repo_id, exist_ok=True).repo_id
     api.upload_folder(repo_id=repo_id, folder_path=str(folder), commit_message="Upload MSA Transformer")
     return f"{api.endpoint}/{repo_id}"
+
+
+def _reverse_files(folder: str | os.PathLike, output: Path) -> tuple[Path, Path]:
+    """Choose the two files that `revert_checkpoint` writes, and make sure that they can be written and read."""
+    if output.suffix != ".pt":
+        if output.exists() and not output.is_dir():
+            raise ConversionError(f"{output} is a file: name one that ends in .pt, or a folder.")
+        name = Path(folder).resolve().name if Path(folder).is_dir() else str(folder).rstrip("/").rsplit("/", 1)[-1]
+        output = output / f"{name}.pt"
+    if re.match("esm2", output.stem) or re.search("esm1v|esm_if", output.stem):
+        raise ConversionError(
+            f"fair-esm takes a file named {output.name} for another kind of model: name it otherwise."
+        )
+    regression = output.with_name(f"{output.stem}-contact-regression.pt")
+    for file in (output, regression):
+        if file.exists():
+            raise ConversionError(f"{file} exists: remove it, or choose another name.")
+    return output, regression
+
+
+def _check_expressible(config: MsaConfig) -> None:
+    """Raise for what fair-esm has fixed in its code and this model has otherwise."""
+    fixed = {"vocab_size": FAIR_ESM_TOKENS, "pad_token_id": 1, "hidden_act": "gelu", "layer_norm_eps": 1e-5}
+    if config.row_position_embedding_size is not None:
+        fixed["max_row_position_embeddings"] = FAIR_ESM_ROWS
+    for name, value in fixed.items():
+        if getattr(config, name) != value:
+            raise ConversionError(
+                f"fair-esm cannot express this model: its {name} is {value!r}, always, and this model's is "
+                f"{getattr(config, name)!r}."
+            )
 
 
 def translate(name: str, to_ours: bool) -> str:
@@ -458,6 +517,8 @@ def _to_ours(source: dict[str, torch.Tensor], config: MsaConfig, path: Path) -> 
             tensor = tensor.reshape(-1, tensor.shape[-1])
         if tensor.shape != expected[name]:
             problems.append(f"{fair_name} has the shape {tuple(tensor.shape)}, not {tuple(expected[name])}")
+        if not tensor.is_floating_point():
+            problems.append(f"{fair_name} is of the type {tensor.dtype}, not of floats")
         state[name] = tensor
     if problems:
         raise ConversionError(
@@ -480,9 +541,9 @@ def _to_fair_esm(model: MsaForMaskedLM) -> tuple[argparse.Namespace, dict[str, t
     return _fair_esm_args(model.config), {name: tensor.contiguous().clone() for name, tensor in state.items()}
 
 
-def _fair_esm_args(config: MsaConfig, args: argparse.Namespace | None = None) -> argparse.Namespace:
+def _fair_esm_args(config: MsaConfig) -> argparse.Namespace:
     """Build the arguments that fair-esm's module is made with."""
-    ours = {
+    args = {
         "arch": "msa_transformer",
         "layers": config.num_hidden_layers,
         "embed_dim": config.hidden_size,
@@ -498,8 +559,14 @@ def _fair_esm_args(config: MsaConfig, args: argparse.Namespace | None = None) ->
         "embed_positions_msa": config.row_position_embedding_size is not None,
     }
     if config.row_position_embedding_size is not None:
-        ours["embed_positions_msa_dim"] = config.row_position_embedding_size
-    return argparse.Namespace(**(vars(args) if args is not None else {}) | ours)
+        args["embed_positions_msa_dim"] = config.row_position_embedding_size
+    return argparse.Namespace(**args)
+
+
+def _tokenizer(config: MsaConfig) -> MsaTokenizer:
+    """Make a tokenizer that knows how large an alignment the model takes."""
+    depth = sys.maxsize if config.row_position_embedding_size is None else config.max_row_position_embeddings
+    return MsaTokenizer(model_max_length=config.max_position_embeddings, model_max_depth=depth)
 
 
 def _empty_contacts(config: MsaConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -522,18 +589,17 @@ def _load(path: str | os.PathLike) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)|Unsupported (?:operand|global)[^\w]*([\w.]+)", str(error))
-        what = next((group for group in found.groups() if group), "code") if found else None
-        if what is None:
-            raise ConversionError(f"{path} is no PyTorch checkpoint, or a damaged one.") from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except Exception as error:  # a damaged file fails anywhere in the unpickler: IndexError, struct.error, OSError ...
+        if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
+            raise ConversionError(
+                f"{path} was refused: unpickling it would run {found[1]}. A checkpoint needs tensors and "
+                "argparse.Namespace only; do not load this file unless you know where it comes from."
+            ) from None
         raise ConversionError(
-            f"{path} was refused: unpickling it would run {what}. A checkpoint needs tensors and argparse.Namespace "
-            "only; do not load this file unless you know where it comes from."
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
-        raise ConversionError(
-            f"{path} is no PyTorch checkpoint, or a truncated one: copy or download it again."
+            f"{path} is no PyTorch checkpoint, or a truncated or damaged one: remove it, and copy or download it "
+            "again."
         ) from error
 
 
@@ -542,24 +608,36 @@ def _check_output(output: Path) -> None:
         raise ConversionError(f"{output} is a file: name a folder that does not exist yet.")
     if output.is_dir() and any(output.iterdir()):
         raise ConversionError(f"{output} is not empty: name a folder that does not exist yet, or empty this one.")
+    if output.exists() and (output.is_mount() or output.samefile(Path.cwd())):
+        raise ConversionError(f"{output} is in use as a folder: name one inside it that does not exist yet.")
+
+
+@contextmanager
+def _temporary_sibling(output: Path) -> Iterator[Path]:
+    """Give a hidden temporary folder beside `output`; it goes away at the end, as do parents made in vain."""
+    parent = output.absolute().parent
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=parent))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # not empty: then it was not in vain
+            for folder in made:
+                folder.rmdir()
 
 
 @contextmanager
 def _whole_or_nothing(output: Path) -> Iterator[Path]:
-    """Give a temporary sibling of `output` to write, which takes its place at the end, or goes away on an error."""
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    parent = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.absolute().parent))
-    temporary = parent / output.name
-    try:
-        if output.suffix != ".pt":
-            temporary.mkdir()
+    """Give a temporary folder to fill, which takes the place of `output` at the end, or goes away on an error."""
+    with _temporary_sibling(output) as parent:
+        temporary = parent / "folder"
+        temporary.mkdir()
         yield temporary
-        if temporary.is_dir():  # safetensors keeps its files to their owner
-            for file in temporary.iterdir():
-                shutil.copymode(temporary / "config.json", file)
+        for file in temporary.iterdir():  # safetensors keeps its files to their owner
+            shutil.copymode(temporary / "config.json", file)
         os.replace(temporary, output)
-    finally:
-        shutil.rmtree(parent, ignore_errors=True)
 
 
 def _some(names: Iterable[Any], limit: int = 6) -> str:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from .configuration_msa import MsaConfig
 
@@ -18,6 +18,14 @@ PUBLISHED = {
     "esm_msa1b_t12_100M_UR50S": "ESM-MSA-1b, trained on 26 million MSAs of UniRef50 queries against UniClust30",
     "esm_msa1_t12_100M_UR50S": "ESM-MSA-1, trained on 26 million MSAs of UniRef50 queries against UniClust30",
 }
+
+
+def require_login() -> None:
+    """Raise if nobody is logged in to the Hub: better before a long conversion than after."""
+    try:
+        HfApi().whoami()
+    except OSError as error:
+        raise OSError(f"The Hub does not know you ({error}). Log in first: hf auth login.") from error
 
 
 def card_template() -> str:

@@ -157,8 +157,8 @@ class MsaEmbeddings(nn.Module):
             )
         if position_ids is None:
             position_ids = torch.arange(columns, device=inputs_embeds.device).unsqueeze(0)
-        # (B or 1, 1, C, D)
-        hidden_states = inputs_embeds + self.position_embeddings(position_ids + self.position_offset).unsqueeze(1)
+        positions = self.position_embeddings(position_ids + self.position_offset)  # (B or 1, C, D)
+        hidden_states = inputs_embeds + positions.unsqueeze(1).to(inputs_embeds.device)
         if self.row_position_embeddings is not None:
             max_rows = self.row_position_embeddings.num_embeddings
             if rows > max_rows:
@@ -167,7 +167,8 @@ class MsaEmbeddings(nn.Module):
                     "rows (modeling_msa.select_rows), or tokenize with truncation=True."
                 )
             row_ids = torch.arange(rows, device=inputs_embeds.device)
-            hidden_states = hidden_states + self.row_position_embeddings(row_ids)[:, None]  # (R, 1, D or 1)
+            row_positions = self.row_position_embeddings(row_ids)[:, None]  # (R, 1, D or 1)
+            hidden_states = hidden_states + row_positions.to(inputs_embeds.device)
         return self.dropout(self.layer_norm(hidden_states))
 
 
@@ -378,16 +379,18 @@ class MsaLayer(GradientCheckpointingLayer):
         return self.feed_forward(hidden_states), row_maps, column_maps
 
 
-class MsaContactHead(nn.Module):
+class MsaContactRegression(nn.Module):
     """Logistic regression on the symmetrised, APC-corrected row maps (paper, section 4.1; Rao et al., ICLR 2021).
 
     Weights stand layer by layer, head by head, as in fair-esm. It takes one layer's maps at a time and returns that
-    layer's share of the logits, so that never more than one layer's maps are held.
+    layer's share of the logits, so that never more than one layer's maps are held. No `nn.Linear`: the weights are
+    read here and not by a call of it, and whoever offloads, shards or quantizes them goes by the module called.
     """
 
-    def __init__(self, config: MsaConfig):
+    def __init__(self, num_maps: int):
         super().__init__()
-        self.regression = nn.Linear(config.num_hidden_layers * config.num_attention_heads, 1)
+        self.weight = nn.Parameter(torch.zeros(1, num_maps))
+        self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, row_maps: torch.Tensor, layer_idx: int, pair_mask: torch.Tensor | None = None) -> torch.Tensor:
         # row_maps (B, H, C, C); pair_mask (B, L, L)
@@ -395,7 +398,7 @@ class MsaContactHead(nn.Module):
         if pair_mask is not None:
             maps = maps * pair_mask.unsqueeze(1)
         heads = maps.shape[1]
-        weights = self.regression.weight[0, layer_idx * heads : (layer_idx + 1) * heads].float()
+        weights = self.weight[0, layer_idx * heads : (layer_idx + 1) * heads].float()
         # APC of a symmetrised map S is S - s s^T / sum(s), with s its row sums; the regression is linear, so the
         # weighted sum over heads comes first and no corrected map is ever made.
         sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
@@ -403,7 +406,18 @@ class MsaContactHead(nn.Module):
         weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
         correction = torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
         logits = weighted + weighted.transpose(1, 2) - correction
-        return logits + self.regression.bias.float() if layer_idx == 0 else logits
+        return logits + self.bias.float() if layer_idx == 0 else logits
+
+
+class MsaContactHead(nn.Module):
+    """Holds the regression under fair-esm's name."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.regression = MsaContactRegression(config.num_hidden_layers * config.num_attention_heads)
+
+    def forward(self, *args: Any) -> torch.Tensor:
+        return self.regression(*args)
 
 
 class MsaPreTrainedModel(PreTrainedModel):
@@ -413,7 +427,7 @@ class MsaPreTrainedModel(PreTrainedModel):
     base_model_prefix = "msa"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MsaEmbeddings", "MsaLayer"]
+    _no_split_modules = ["MsaLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -430,10 +444,10 @@ class MsaPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, MsaContactHead):
+        if isinstance(module, MsaContactRegression):
             # zero means "never fitted"; see predict_contacts
-            init.zeros_(module.regression.weight)
-            init.zeros_(module.regression.bias)
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
 
     def _freeze_unused(self) -> None:
         """Take the parameters that this class's loss does not reach out of training.

@@ -1,0 +1,39 @@
+# make demo, make test and make lint work from a fresh clone: each makes the virtual environment it needs.
+PYTHON ?= python3
+VENV ?= .venv
+CHECKPOINT ?=
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint test-lowest clean
+
+demo: $(VENV)/.plot
+	$(BIN)/python examples/demo.py $(CHECKPOINT)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python .ci/mlint.py
+
+# model and tokenizer on the lowest transformers that is supported
+test-lowest: $(VENV)-lowest/.installed
+	$(VENV)-lowest/bin/python -m pytest tests/test_modeling.py tests/test_configuration.py tests/test_tokenization.py
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+# one stamp per extra, so that the demo does not wait for the test tools
+$(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	touch $@
+
+$(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/pip install --quiet --constraint constraints-lowest.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-lowest demo

@@ -1,0 +1,74 @@
+"""What `make demo` runs: convert a checkpoint, load the folder as anyone would, draw a contact map.
+
+    python examples/demo.py [CHECKPOINT]
+
+Without CHECKPOINT (a fair-esm file, or a published name) it makes a small one with random weights.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from transformers.utils import logging
+
+from modeling_msa import bundled_family, convert_checkpoint, read_alignment
+from modeling_msa.contacts import ContactMap, prepare_alignment, write_contacts
+from modeling_msa.plotting import plot_contacts
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = Path("demo")
+
+# As in any other process: only torch and transformers, and the code that the folder brings.
+LOAD_AND_PREDICT = """
+import json, sys
+sys.modules["modeling_msa"] = None  # importing it raises ImportError
+import numpy as np
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+logging.disable_progress_bar()
+folder, rows, output = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+inputs = tokenizer(json.load(open(rows)), return_tensors="pt")
+np.save(output, model.predict_contacts(**inputs)[0].numpy())
+print(f"loaded     {type(model).__module__.rsplit('.', 1)[0]}.{type(model).__name__}, without this package")
+"""
+
+
+def main(checkpoint: str | None = None) -> None:
+    logging.disable_progress_bar()
+    if checkpoint is not None and Path(checkpoint).is_file():
+        checkpoint = str(Path(checkpoint).resolve())
+    os.chdir(ROOT)
+    shutil.rmtree(DEMO, ignore_errors=True)
+    DEMO.mkdir()
+    title, note = "contacts", None
+    if checkpoint is None:
+        title, note = "contacts from UNTRAINED weights", "These weights are random: predictions mean nothing."
+        checkpoint = str(DEMO / "untrained.pt")
+        subprocess.run([sys.executable, ROOT / "examples" / "make_untrained_checkpoint.py", checkpoint], check=True)
+        print("checkpoint UNTRAINED, random weights: the map below shows that everything runs, and no contacts")
+    print(convert_checkpoint(checkpoint, DEMO / "model", note=note))
+
+    family = prepare_alignment(read_alignment(bundled_family()))
+    rows, array = DEMO / "rows.json", DEMO / "contacts.npy"
+    rows.write_text(json.dumps(family.sequences))
+    subprocess.run([sys.executable, "-c", LOAD_AND_PREDICT, DEMO / "model", rows, array], check=True)
+    contacts = ContactMap(family.names[0], family.query, family.column_residues, np.load(array), family.depth)
+    rows.unlink()
+    array.unlink()
+
+    write_contacts(contacts, DEMO / "contacts.tsv")
+    plot_contacts(contacts, DEMO / "contacts.png", title=f"Fibronectin type III, {contacts.name}\n{title}")
+    print(f"family     {contacts.name}, {len(contacts.residues)} residues, {contacts.depth} sequences")
+    for name in ("contacts.tsv", "contacts.png"):
+        print(f"written    {DEMO / name}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,106 @@
+"""The ``msa`` command: arguments in, task functions called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from transformers.utils import logging
+
+from .alignment import read_alignment
+from .contacts import load_model, predict_contacts, write_contacts
+from .conversion import convert_checkpoint, push_folder, revert_checkpoint
+from .hub import require_login
+from .plotting import plot_contacts
+
+app = typer.Typer(
+    help="MSA Transformer: a protein language model that reads whole alignments.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def _errors_in_words() -> Iterator[None]:
+    """End with the error's words and exit code 1 where the user can mend it; a traceback means a bug."""
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def contacts(
+    alignment: Annotated[Path, typer.Argument(help="A3M, A2M, aligned FASTA or Stockholm; .gz and .xz too.")],
+    model: Annotated[str, typer.Option(help="Folder or Hub id of a converted model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: i, j, probability.")],
+    plot: Annotated[Path | None, typer.Option(help="Picture to draw as well (.png, .pdf, .svg).")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Most rows of the alignment to read.")] = 128,
+    select: Annotated[str, typer.Option(help="Which rows: first, random, diverse or weighted.")] = "diverse",
+    seed: Annotated[int, typer.Option(help="Seed of random and weighted rows.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16 or float16.")] = "auto",
+) -> None:
+    """Predict which residues of the query (the first row) touch.
+
+    Pairs are query residue numbers from 1, at least 6 apart, the most probable first.
+
+    Example: msa contacts family.a3m --model msa1b -o contacts.tsv --plot contacts.png
+    """
+    with _errors_in_words():
+        family = read_alignment(alignment)
+        result = predict_contacts(family, load_model(model, device, dtype), rows, select, seed)
+        write_contacts(result, output)
+        if plot is not None:
+            plot_contacts(result, plot)
+        typer.echo(f"{output}: {result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows")
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="fair-esm file (.pt), or a published name, which is downloaded: esm_msa1b_t12_100M_UR50S, "
+            "esm_msa1_t12_100M_UR50S. With --reverse: a folder or Hub id."
+        ),
+    ],
+    output_dir: Annotated[
+        Path, typer.Argument(help="Folder to make; it must be empty or new. With --reverse: NAME.pt, or a folder.")
+    ],
+    contact_regression: Annotated[
+        Path | None, typer.Option(help="Default: <stem>-contact-regression.pt beside the checkpoint.")
+    ] = None,
+    attention_heads: Annotated[
+        int | None, typer.Option(min=1, help="Only for a bare state dict without contact regression.")
+    ] = None,
+    license: Annotated[str, typer.Option(help="Licence of the weights, for the model card.")] = "mit",
+    push_to_hub: Annotated[str | None, typer.Option(metavar="REPO_ID", help="Upload the folder too.")] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Write files that fair-esm loads.")] = False,
+) -> None:
+    """Convert a fair-esm checkpoint of the MSA Transformer into a Hugging Face folder, or back.
+
+    The folder holds config, tokenizer, weights, the model's code and a card: AutoModel.from_pretrained(folder,
+    trust_remote_code=True) needs nothing else. The weights are read back and compared before the folder appears.
+
+    Example: python convert_checkpoint.py esm_msa1b_t12_100M_UR50S msa1b
+    """
+    with _errors_in_words():
+        if reverse:
+            if push_to_hub or contact_regression:
+                raise ValueError("--reverse goes with neither --push-to-hub nor --contact-regression.")
+            typer.echo(revert_checkpoint(checkpoint, output_dir))
+            return
+        if push_to_hub:
+            require_login()
+        report = convert_checkpoint(
+            checkpoint, output_dir, contact_regression, attention_heads, model_id=push_to_hub, license=license
+        )
+        typer.echo(report)
+        if push_to_hub:
+            typer.echo(f"uploaded   {push_folder(output_dir, push_to_hub)}")

@@ -1,0 +1,82 @@
+"""The documentation's contract: every code block of README.md runs as printed and prints what it says.
+
+Blocks run in a folder that has what they name: a checkpoint in fair-esm's files (small and random), an alignment.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modeling_msa import bundled_family, read_alignment, write_alignment
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+SHELL = [code for language, code in BLOCKS if language == "bash"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder as the README's reader has it, after its shell blocks."""
+    folder = tmp_path_factory.mktemp("readme")
+    checkpoint = folder / "esm_msa1b_t12_100M_UR50S.pt"
+    subprocess.run([sys.executable, ROOT / "examples" / "make_untrained_checkpoint.py", checkpoint], check=True)
+    shutil.copy(ROOT / "convert_checkpoint.py", folder)
+    write_alignment(read_alignment(bundled_family()).drop_query_gaps(), folder / "family.a3m")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for block in SHELL:
+        for line in block.splitlines():
+            if not line.startswith("make "):  # these two run this test, and are run by .ci/run
+                subprocess.run(line, shell=True, cwd=folder, env=environment, check=True)
+    return folder
+
+
+def test_all_blocks_are_of_a_kind_that_is_checked():
+    assert {language for language, _ in BLOCKS} == {"python", "bash", "text"}
+    assert len(PYTHON) >= 4
+    targets = re.findall(r"^make (\w+)", "".join(SHELL), flags=re.MULTILINE)
+    assert targets == ["demo", "test"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_shell_blocks(folder):
+    table = (folder / "contacts.tsv").read_text().splitlines()
+    assert table[0] == "i\tj\tprobability"
+    values = [float(line.split("\t")[2]) for line in table[1:]]
+    assert len(values) == sum(range(1, 86 - 5))  # pairs of 86 residues, at least 6 apart
+    assert values == sorted(values, reverse=True)
+    assert (folder / "contacts.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "msa1b" / "model.safetensors").is_file()
+    assert (folder / "fair-esm-files" / "msa1b-converted.pt").is_file()
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_python_block(code, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {})
+    # what a print prints stands in the next line, as a comment
+    expected = re.findall(r"^print\(.*\n# (.*)$", code, flags=re.MULTILINE)
+    assert len(expected) == len(re.findall(r"^print\(", code, flags=re.MULTILINE))
+    assert printed.getvalue().splitlines() == expected
+
+
+def test_what_the_demo_prints(folder):
+    """The text block shows the demo's lines, but for paths."""
+    shown = next(code for language, code in BLOCKS if language == "text")
+    names = [line.split()[0] for line in shown.splitlines()]
+    assert names == ["checkpoint", "written", "model", "contacts", "read", "loaded", "family", "written", "written"]
+    card = (folder / "msa1b" / "README.md").read_text()
+    assert re.search(r"[\d,]+ numbers\) were read back", card)
+    counted = re.search(r"(\d+) tensors \(([\d,]+) numbers\)", card)
+    assert f"{counted[1]} of {counted[1]} tensors equal bit for bit ({counted[2]} numbers)" in shown
