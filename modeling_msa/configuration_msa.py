@@ -13,6 +13,9 @@
 # limitations under the License.
 """Configuration of the MSA Transformer."""
 
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -181,6 +184,16 @@ class MsaConfig(PreTrainedConfig):
             raise ValueError("layer_norm_eps must be positive and initializer_range not negative.")
         if self.pad_token_id is None or not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id must be in the vocabulary (0 to {self.vocab_size - 1}).")
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save as transformers does, with all the code that the map names: it copies this file alone."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("modeling_msa.py", "tokenization_msa.py"):
+            source = Path(__file__).with_name(name)
+            if source.is_file() and source.resolve() != (folder / name).resolve():
+                shutil.copyfile(source, folder / name)
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary, with the map from every auto class to its class here."""

@@ -407,6 +407,7 @@ def compare_with_fair_esm(
 
     args, state = read_fair_esm(path, contact_regression)
     defaults = _fair_esm_args(model.config)
+    reference: Any
     if args is not None:
         # by fair-esm's own reading of the names, not by ours
         content = _load(path)

@@ -118,6 +118,11 @@ def _blocks(length: int, tokens_each: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, length, step)]
 
 
+def _widen(tensor: torch.Tensor) -> torch.Tensor:
+    """Bring half precision to float32; float64 stays."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class MsaEmbeddings(nn.Module):
     """Token, column and row embeddings, layer norm, dropout."""
 
@@ -129,15 +134,12 @@ class MsaEmbeddings(nn.Module):
         padding_idx = config.pad_token_id
         self.position_offset = padding_idx + 1
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx)
-        self.position_embeddings = nn.Embedding(
-            config.max_position_embeddings + self.position_offset, config.hidden_size, padding_idx
-        )
+        positions = self.max_columns + self.position_offset
+        self.position_embeddings = nn.Embedding(positions, config.hidden_size, padding_idx)
         self.row_position_embeddings = None
         # CODEPATH: MSA-1b has a row embedding of the hidden size, MSA-1 one of width 1; own models may have none
-        if config.row_position_embedding_size is not None:
-            self.row_position_embeddings = nn.Embedding(
-                config.max_row_position_embeddings, config.row_position_embedding_size
-            )
+        if (width := config.row_position_embedding_size) is not None:
+            self.row_position_embeddings = nn.Embedding(config.max_row_position_embeddings, width)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
@@ -225,7 +227,7 @@ class MsaRowAttention(MsaAttention):
             # a padded row's weight is zero: it adds nothing to the map
             query = self.fold(self.q_proj(states) * row_weights[:, block].to(states.dtype))
             key = self.fold(self.k_proj(states))
-            product = torch.bmm(query, key.transpose(1, 2)).float()  # (B*H, C, C), summed over rows in float32
+            product = _widen(torch.bmm(query, key.transpose(1, 2)))  # (B*H, C, C), summed over rows in float32
             logits = product if logits is None else logits.add_(product)
         logits = logits.view(batch, -1, columns, columns)
         if attention_mask is not None:
@@ -261,7 +263,7 @@ def eager_attention_forward(
     logits = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
-    maps = logits.softmax(-1, dtype=torch.float32).to(query.dtype)
+    maps = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(query.dtype)
     dropped = F.dropout(maps, p=dropout, training=module.training)
     return torch.matmul(dropped, value).transpose(1, 2), maps
 
@@ -285,11 +287,8 @@ class MsaColumnAttention(MsaAttention):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attention of the columns in `states` ``(B, R, C, D)``: the update, and maps ``(B, H, C, R, R)``."""
         batch, rows, columns, _ = states.shape
-        attention: Callable = eager_attention_forward
-        if not need_maps:  # no kernel returns maps
-            attention = ALL_ATTENTION_FUNCTIONS.get_interface(
-                self.config._attn_implementation, eager_attention_forward
-            )
+        implementation = "eager" if need_maps else self.config._attn_implementation  # no kernel returns maps
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         if attention_mask is not None:
             attention_mask = attention_mask.repeat_interleave(columns, dim=0)  # (B*C, 1, 1, R), or (B*C, R) for flash
         context, maps = attention(
@@ -302,7 +301,7 @@ class MsaColumnAttention(MsaAttention):
             scaling=self.head_dim**-0.5,
             **kwargs,
         )
-        context = context.reshape(batch, columns, rows, -1).transpose(1, 2)  # (B, R, C, H*K)
+        context = context.reshape(batch, columns, rows, -1).transpose(1, 2).contiguous()  # (B, R, C, H*K)
         if maps is not None:
             maps = maps.view(batch, columns, -1, rows, rows).transpose(1, 2)
         return self.out_proj(context), maps
@@ -379,7 +378,7 @@ class MsaLayer(GradientCheckpointingLayer):
         return self.feed_forward(hidden_states), row_maps, column_maps
 
 
-class MsaContactRegression(nn.Module):
+class MsaContactHead(nn.Module):
     """Logistic regression on the symmetrised, APC-corrected row maps (paper, section 4.1; Rao et al., ICLR 2021).
 
     Weights stand layer by layer, head by head, as in fair-esm. It takes one layer's maps at a time and returns that
@@ -387,18 +386,18 @@ class MsaContactRegression(nn.Module):
     read here and not by a call of it, and whoever offloads, shards or quantizes them goes by the module called.
     """
 
-    def __init__(self, num_maps: int):
+    def __init__(self, config: MsaConfig):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, num_maps))
+        self.weight = nn.Parameter(torch.zeros(1, config.num_hidden_layers * config.num_attention_heads))
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, row_maps: torch.Tensor, layer_idx: int, pair_mask: torch.Tensor | None = None) -> torch.Tensor:
         # row_maps (B, H, C, C); pair_mask (B, L, L)
-        maps = row_maps[..., 1:, 1:].float()  # without <cls>
+        maps = _widen(row_maps[..., 1:, 1:])  # without <cls>
         if pair_mask is not None:
             maps = maps * pair_mask.unsqueeze(1)
         heads = maps.shape[1]
-        weights = self.weight[0, layer_idx * heads : (layer_idx + 1) * heads].float()
+        weights = self.weight[0, layer_idx * heads : (layer_idx + 1) * heads].to(maps.dtype)
         # APC of a symmetrised map S is S - s s^T / sum(s), with s its row sums; the regression is linear, so the
         # weighted sum over heads comes first and no corrected map is ever made.
         sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
@@ -406,18 +405,7 @@ class MsaContactRegression(nn.Module):
         weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
         correction = torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
         logits = weighted + weighted.transpose(1, 2) - correction
-        return logits + self.bias.float() if layer_idx == 0 else logits
-
-
-class MsaContactHead(nn.Module):
-    """Holds the regression under fair-esm's name."""
-
-    def __init__(self, config: MsaConfig):
-        super().__init__()
-        self.regression = MsaContactRegression(config.num_hidden_layers * config.num_attention_heads)
-
-    def forward(self, *args: Any) -> torch.Tensor:
-        return self.regression(*args)
+        return logits + self.bias.to(logits.dtype) if layer_idx == 0 else logits
 
 
 class MsaPreTrainedModel(PreTrainedModel):
@@ -444,7 +432,7 @@ class MsaPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, MsaContactRegression):
+        if isinstance(module, MsaContactHead):
             # zero means "never fitted"; see predict_contacts
             init.zeros_(module.weight)
             init.zeros_(module.bias)
@@ -494,6 +482,8 @@ class MsaPreTrainedModel(PreTrainedModel):
         """
         model = self.base_model
         weight = model.contact_head.regression.weight
+        if hasattr(weight, "full_tensor"):  # sharded, this rank may hold nothing of it
+            weight = weight.full_tensor()
         if weight.device.type != "meta" and not weight.any():  # offloaded weights are on the meta device
             raise ValueError(
                 "This model's contact regression was never fitted (its weights are zero). Convert the checkpoint "
@@ -525,7 +515,7 @@ class MsaModel(MsaPreTrainedModel):
         self.embeddings = MsaEmbeddings(config)
         self.layers = nn.ModuleList([MsaLayer(config) for _ in range(config.num_hidden_layers)])
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.contact_head = MsaContactHead(config)
+        self.contact_head: Any = nn.ModuleDict({"regression": MsaContactHead(config)})  # named as in fair-esm
         self.gradient_checkpointing = False
         self._freeze_unused()
         self.post_init()
@@ -547,8 +537,8 @@ class MsaModel(MsaPreTrainedModel):
         shape = tuple(tensor.shape)
         if len(shape) != axes.count(",") + 1 or 0 in shape:
             raise ValueError(
-                f"{name} must have the axes {axes}, none of them empty: a batch of MSAs. Its shape is {shape}. One MSA "
-                "is a batch of one: use MsaTokenizer, or add the axis with unsqueeze(0)."
+                f"{name} must have the axes {axes}, none of them empty: a batch of MSAs. Its shape is {shape}. One "
+                "MSA is a batch of one: use MsaTokenizer, or add the axis with unsqueeze(0)."
             )
         if attention_mask is None:
             if input_ids is None:
@@ -659,7 +649,7 @@ class MsaModel(MsaPreTrainedModel):
         for index, layer in enumerate(self.layers):
             maps_only = index == len(self.layers) - 1 and not whole_last_layer
             hidden_states, row_maps, _ = layer(hidden_states, **masks, row_maps_only=maps_only, **kwargs)
-            shares.append(self.contact_head(row_maps, index, pair_mask))
+            shares.append(self.contact_head.regression(row_maps, index, pair_mask))
         logits = torch.stack(shares).sum(0)
         if pair_mask is not None:
             logits = logits.masked_fill(~pair_mask.to(logits.device), torch.finfo(logits.dtype).min)
@@ -744,9 +734,8 @@ class MsaForMaskedLM(MsaPreTrainedModel):
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                logits, labels, vocab_size=self.config.vocab_size, num_items_in_batch=_targets(labels, kwargs)
-            )
+            targets = _targets(labels, kwargs)
+            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=targets)
         return MsaMaskedLMOutput(loss=loss, logits=logits, **_recorded(outputs))
 
 
@@ -780,13 +769,8 @@ class MsaForContactPrediction(MsaPreTrainedModel):
     def _freeze_unused(self) -> None:
         self.msa.contact_head.requires_grad_(True)
         last = self.msa.layers[-1]
-        for module in (
-            last.row_attention.v_proj,
-            last.row_attention.out_proj,
-            last.column_attention,
-            last.feed_forward,
-            self.msa.layer_norm,
-        ):
+        unused = (last.row_attention.v_proj, last.row_attention.out_proj, last.column_attention, last.feed_forward)
+        for module in (*unused, self.msa.layer_norm):
             module.requires_grad_(False)
 
     @capture_outputs
@@ -807,10 +791,8 @@ class MsaForContactPrediction(MsaPreTrainedModel):
             ``(B, L, L)``: 1 where two residue columns touch, 0 where not, -100 where unknown or not to be learnt
             (padding, pairs close in sequence). The loss is the mean binary cross-entropy over the others.
         """
-        whole = any(
-            kwargs.get(name, getattr(self.config, name, False))
-            for name in ("output_hidden_states", "output_column_attentions")
-        )
+        flags = ("output_hidden_states", "output_column_attentions")
+        whole = any(kwargs.get(name, getattr(self.config, name, False)) for name in flags)
         logits, last_hidden_state = self.msa.contact_logits(
             input_ids, attention_mask, position_ids, inputs_embeds, whole_last_layer=whole, **kwargs
         )

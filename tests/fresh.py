@@ -1,0 +1,34 @@
+"""Run code as a user without this package does: in a fresh process, with an empty module cache and no network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PRELUDE = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "modeling_msa":
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import modeling_msa
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit("modeling_msa can be imported")
+"""
+
+
+def run_fresh(code: str, cwd: Path, *args: object, packaged: bool = False) -> subprocess.CompletedProcess:
+    """Run `code` in `cwd` with `args` in sys.argv; `packaged` leaves the package importable."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
+    env = kept | {"HF_HOME": str(cwd / ".hf"), "HF_HUB_OFFLINE": "1", "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
+    start = PRELUDE
+    if packaged:
+        start = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    command = [sys.executable, "-I", "-c", start + code, *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
