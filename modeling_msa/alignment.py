@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import whole_file
+
 FORMATS = ("a3m", "a2m", "fasta", "stockholm")
 
 _SUFFIXES = {
@@ -419,12 +421,8 @@ def write_alignment(
         data = gzip.compress(data, mtime=0)
     elif path.suffix == ".xz":
         data = lzma.compress(data)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def bundled_family(name: str = "fn3") -> Path:

@@ -53,6 +53,9 @@ def contacts(
     Example: msa contacts family.a3m --model msa1b -o contacts.tsv --plot contacts.png
     """
     with _errors_in_words():
+        for path in filter(None, (output, plot)):
+            if not path.absolute().parent.is_dir():
+                raise ValueError(f"{path} cannot be written: there is no folder {path.parent}.")
         family = read_alignment(alignment)
         result = predict_contacts(family, load_model(model, device, dtype), rows, select, seed)
         write_contacts(result, output)

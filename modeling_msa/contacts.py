@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from .alignment import Alignment
-from .modeling_msa import MsaPreTrainedModel
+from .files import whole_file
+from .modeling_msa import MsaModel, MsaPreTrainedModel
 from .sampling import select_rows
 from .tokenization_msa import MsaTokenizer
 
@@ -142,19 +142,12 @@ def write_contacts(contacts: ContactMap, path: str | os.PathLike, min_separation
     numbers = contacts.residues[pairs].tolist()
     values = contacts.probabilities[pairs[:, 0], pairs[:, 1]].tolist()
     lines = [f"{i}\t{j}\t{value:.6f}\n" for (i, j), value in zip(numbers, values, strict=True)]
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text("i\tj\tprobability\n" + "".join(lines))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_model(folder: str | os.PathLike, device: str = "auto", dtype: str = "auto") -> MsaPreTrainedModel:
     """Load a folder or Hub id with this package's code (its own copy of the code is not run)."""
-    from .modeling_msa import MsaModel
-
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return MsaModel.from_pretrained(folder, dtype=dtype).to(device)

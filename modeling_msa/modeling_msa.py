@@ -401,10 +401,10 @@ class MsaContactHead(nn.Module):
         # APC of a symmetrised map S is S - s s^T / sum(s), with s its row sums; the regression is linear, so the
         # weighted sum over heads comes first and no corrected map is ever made.
         sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
-        scale = weights / sums.sum(-1).clamp(min=torch.finfo(sums.dtype).tiny)  # (B, H)
+        total = sums.sum(-1)
+        scale = weights / total.masked_fill(total == 0, 1)  # (B, H); zero where an MSA has no residues
         weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
-        correction = torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
-        logits = weighted + weighted.transpose(1, 2) - correction
+        logits = weighted + weighted.transpose(1, 2) - torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
         return logits + self.bias.to(logits.dtype) if layer_idx == 0 else logits
 
 
@@ -730,7 +730,7 @@ class MsaForMaskedLM(MsaPreTrainedModel):
             ``(B, R, C)`` int64: the token to predict, -100 where there is none. The loss is the mean cross-entropy
             over targets, in nats; zero (not NaN) if there are none.
         """
-        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if labels is not None:
@@ -832,7 +832,7 @@ class MsaForTokenClassification(MsaPreTrainedModel):
         labels : torch.Tensor, optional
             ``(B, C)`` int64 in [0, num_labels), -100 where there is none: at ``<cls>``, padding and gaps.
         """
-        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.last_hidden_state[:, 0]))
         loss = None
         if labels is not None:
@@ -868,7 +868,7 @@ class MsaForSequenceClassification(MsaPreTrainedModel):
             ``(B,)`` int64 classes, ``(B,)`` or ``(B, num_labels)`` float targets; ``config.problem_type`` as
             everywhere in transformers.
         """
-        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
         query = outputs.last_hidden_state[:, 0]  # (B, C, D)
         residues = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device)
         if attention_mask is not None:

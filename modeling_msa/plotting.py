@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from .contacts import MIN_SEPARATION, ContactMap
+from .files import whole_file
 
 
 def plot_contacts(contacts: ContactMap, path: str | os.PathLike, title: str | None = None) -> None:
@@ -51,10 +51,5 @@ def plot_contacts(contacts: ContactMap, path: str | os.PathLike, title: str | No
     axes.set(xlabel="residue", ylabel="residue", title=title or contacts.name)
     figure.legend(loc="outside lower center", frameon=False)
     figure.colorbar(image, ax=axes, label="contact probability", shrink=0.85)
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with whole_file(path) as temporary:
         figure.savefig(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

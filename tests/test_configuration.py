@@ -128,7 +128,7 @@ def test_round_trip(tmp_path, width):
     assert config.row_position_embedding_size == (64 if width == "hidden_size" else width)
     config.save_pretrained(tmp_path)
     for again in (MsaConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
-        assert again.to_dict() == config.to_dict()
+        assert again.to_dict() | {"_name_or_path": ""} == config.to_dict()
         assert again.row_position_embedding_size == config.row_position_embedding_size
 
 
