@@ -17,7 +17,7 @@ import esm
 import torch
 
 from modeling_msa import MsaConfig, MsaForMaskedLM
-from modeling_msa.conversion import _fair_esm_args, _to_fair_esm
+from modeling_msa.conversion import fair_esm_args, to_fair_esm
 
 
 def contact_functions(names: tuple[str, ...]) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
@@ -29,8 +29,8 @@ def contact_functions(names: tuple[str, ...]) -> dict[str, Callable[[torch.Tenso
     functions = {"ours": ours.predict_contacts}
     if "fair-esm" in names:
         alphabet = esm.data.Alphabet.from_architecture("msa_transformer")
-        theirs = esm.MSATransformer(_fair_esm_args(config), alphabet).eval()
-        theirs.load_state_dict(_to_fair_esm(ours)[1])
+        theirs = esm.MSATransformer(fair_esm_args(config), alphabet).eval()
+        theirs.load_state_dict(to_fair_esm(ours)[1])
         functions["fair-esm"] = theirs.predict_contacts
         if "ours" not in names:
             del ours, functions["ours"]

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from modeling_msa import bundled_family, convert_checkpoint, read_alignment
 from modeling_msa.contacts import ContactMap, prepare_alignment, write_contacts
+from modeling_msa.conversion import find_checkpoint
 from modeling_msa.plotting import plot_contacts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,18 +43,22 @@ print(f"loaded     {type(model).__module__.rsplit('.', 1)[0]}.{type(model).__nam
 
 def main(checkpoint: str | None = None) -> None:
     logging.disable_progress_bar()
-    if checkpoint is not None and Path(checkpoint).is_file():
-        checkpoint = str(Path(checkpoint).resolve())
+    path = None
+    if checkpoint is not None:  # found, and downloaded if need be, before anything of an earlier demo goes
+        path, _ = find_checkpoint(checkpoint)
+        path = path.resolve()
     os.chdir(ROOT)
-    shutil.rmtree(DEMO, ignore_errors=True)
-    DEMO.mkdir()
+    DEMO.mkdir(exist_ok=True)
+    shutil.rmtree(DEMO / "model", ignore_errors=True)
     title, note = "contacts", None
-    if checkpoint is None:
+    if path is None:
         title, note = "contacts from UNTRAINED weights", "These weights are random: predictions mean nothing."
-        checkpoint = str(DEMO / "untrained.pt")
-        subprocess.run([sys.executable, ROOT / "examples" / "make_untrained_checkpoint.py", checkpoint], check=True)
+        path = DEMO / "untrained.pt"
+        for old in DEMO.glob("untrained*.pt"):
+            old.unlink()
+        subprocess.run([sys.executable, ROOT / "examples" / "make_untrained_checkpoint.py", path], check=True)
         print("checkpoint UNTRAINED, random weights: the map below shows that everything runs, and no contacts")
-    print(convert_checkpoint(checkpoint, DEMO / "model", note=note))
+    print(convert_checkpoint(path, DEMO / "model", note=note))
 
     family = prepare_alignment(read_alignment(bundled_family()))
     rows, array = DEMO / "rows.json", DEMO / "contacts.npy"
@@ -71,4 +76,7 @@ def main(checkpoint: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

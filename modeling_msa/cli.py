@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from transformers.utils import logging
 
 from .alignment import read_alignment
-from .contacts import load_model, predict_contacts, write_contacts
+from .contacts import predict_contacts, write_contacts
 from .conversion import convert_checkpoint, push_folder, revert_checkpoint
-from .hub import require_login
-from .plotting import plot_contacts
+from .hub import load_model, require_login
+from .plotting import check_picture, plot_contacts
 
 app = typer.Typer(
     help="MSA Transformer: a protein language model that reads whole alignments.",
@@ -40,9 +40,19 @@ def contacts(
     model: Annotated[str, typer.Option(help="Folder or Hub id of a converted model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: i, j, probability.")],
     plot: Annotated[Path | None, typer.Option(help="Picture to draw as well (.png, .pdf, .svg).")] = None,
+    format: Annotated[
+        Literal["a3m", "a2m", "fasta", "stockholm"] | None,
+        typer.Option(help="Default: by the file's ending, or else its content."),
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Most rows of the alignment to read.")] = 128,
-    select: Annotated[str, typer.Option(help="Which rows: first, random, diverse or weighted.")] = "diverse",
+    select: Annotated[Literal["first", "random", "diverse", "weighted"], typer.Option(help="Which rows.")] = "diverse",
     seed: Annotated[int, typer.Option(help="Seed of random and weighted rows.")] = 0,
+    filter_coverage: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Leave out rows that cover less of the query, in percent.")
+    ] = None,
+    filter_identity: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Leave out rows more alike than this, in percent.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16 or float16.")] = "auto",
 ) -> None:
@@ -56,8 +66,12 @@ def contacts(
         for path in filter(None, (output, plot)):
             if not path.absolute().parent.is_dir():
                 raise ValueError(f"{path} cannot be written: there is no folder {path.parent}.")
-        family = read_alignment(alignment)
-        result = predict_contacts(family, load_model(model, device, dtype), rows, select, seed)
+        if plot is not None:
+            check_picture(plot)
+        family = read_alignment(alignment, format)
+        result = predict_contacts(
+            family, load_model(model, device, dtype), rows, select, seed, filter_coverage, filter_identity
+        )
         write_contacts(result, output)
         if plot is not None:
             plot_contacts(result, plot)
@@ -82,7 +96,9 @@ def convert(
     attention_heads: Annotated[
         int | None, typer.Option(min=1, help="Only for a bare state dict without contact regression.")
     ] = None,
-    license: Annotated[str, typer.Option(help="Licence of the weights, for the model card.")] = "mit",
+    license: Annotated[
+        str | None, typer.Option(help="Licence of the weights, for the card. Default: mit for the published ones.")
+    ] = None,
     push_to_hub: Annotated[str | None, typer.Option(metavar="REPO_ID", help="Upload the folder too.")] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="Write files that fair-esm loads.")] = False,
 ) -> None:

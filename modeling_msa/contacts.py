@@ -6,13 +6,12 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from .alignment import Alignment
 from .files import whole_file
-from .modeling_msa import MsaModel, MsaPreTrainedModel
+from .hub import tokenizer_for
+from .modeling_msa import MsaPreTrainedModel
 from .sampling import select_rows
-from .tokenization_msa import MsaTokenizer
 
 MIN_SEPARATION = 6  # pairs closer in sequence are not counted as contacts (CASP's convention)
 
@@ -74,7 +73,12 @@ class ContactMap:
 
 
 def prepare_alignment(
-    alignment: Alignment, rows: int = 128, select: str = "diverse", seed: int = 0, **options: float
+    alignment: Alignment,
+    rows: int = 128,
+    select: str = "diverse",
+    seed: int = 0,
+    coverage: float | None = None,
+    identity: float | None = None,
 ) -> Alignment:
     """Make the alignment that the model sees: columns with a query residue, and at most `rows` rows.
 
@@ -82,7 +86,7 @@ def prepare_alignment(
     ----------
     alignment : Alignment
         Query first.
-    rows, select, seed, **options
+    rows, select, seed, coverage, identity
         As `modeling_msa.select_rows`; fair-esm's examples use the 128 most diverse rows.
 
     Returns
@@ -90,7 +94,7 @@ def prepare_alignment(
     Alignment
         With its residue numbers still those of the whole query.
     """
-    return select_rows(alignment.drop_query_gaps(), rows, select, seed, **options)
+    return select_rows(alignment.drop_query_gaps(), rows, select, seed, coverage=coverage, identity=identity)
 
 
 def predict_contacts(
@@ -99,7 +103,8 @@ def predict_contacts(
     rows: int = 128,
     select: str = "diverse",
     seed: int = 0,
-    **options: float,
+    coverage: float | None = None,
+    identity: float | None = None,
 ) -> ContactMap:
     """Predict the contacts of an alignment's query.
 
@@ -109,7 +114,7 @@ def predict_contacts(
         Query first; see `modeling_msa.read_alignment`.
     model : MsaModel, or a class with a head
         With a fitted contact regression, in evaluation mode.
-    rows, select, seed, **options
+    rows, select, seed, coverage, identity
         Which rows the model sees; see `prepare_alignment`.
 
     Returns
@@ -121,14 +126,14 @@ def predict_contacts(
     ValueError
         If the query is longer than the model's table, or its contact regression was never fitted.
     """
-    seen = prepare_alignment(alignment, rows, select, seed, **options)
-    columns = model.config.max_position_embeddings
-    if seen.length >= columns:
+    tokenizer = tokenizer_for(model.config)
+    seen = prepare_alignment(alignment, min(rows, tokenizer.model_max_depth), select, seed, coverage, identity)
+    if seen.length >= tokenizer.model_max_length:
         raise ValueError(
             f"{alignment.source or alignment.names[0]}: the query has {seen.length} aligned residues, the model reads "
-            f"{columns - 1}: cut the alignment into domains."
+            f"{tokenizer.model_max_length - 1}: cut the alignment into domains."
         )
-    inputs = MsaTokenizer()(seen, return_tensors="pt").to(model.device)
+    inputs = tokenizer(seen, return_tensors="pt").to(model.device)
     probabilities = model.predict_contacts(**inputs)[0].cpu().numpy()
     return ContactMap(seen.names[0], seen.query, seen.column_residues, probabilities, seen.depth)
 
@@ -144,10 +149,3 @@ def write_contacts(contacts: ContactMap, path: str | os.PathLike, min_separation
     lines = [f"{i}\t{j}\t{value:.6f}\n" for (i, j), value in zip(numbers, values, strict=True)]
     with whole_file(path) as temporary:
         temporary.write_text("i\tj\tprobability\n" + "".join(lines))
-
-
-def load_model(folder: str | os.PathLike, device: str = "auto", dtype: str = "auto") -> MsaPreTrainedModel:
-    """Load a folder or Hub id with this package's code (its own copy of the code is not run)."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return MsaModel.from_pretrained(folder, dtype=dtype).to(device)

@@ -15,7 +15,6 @@ import os
 import pickle
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,9 +29,8 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
 from .configuration_msa import MsaConfig
-from .hub import write_model_card
+from .hub import tokenizer_for, write_model_card
 from .modeling_msa import MsaForMaskedLM
-from .tokenization_msa import MsaTokenizer
 
 OFFICIAL_CHECKPOINTS = ("esm_msa1b_t12_100M_UR50S", "esm_msa1_t12_100M_UR50S")
 DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/fair-esm"
@@ -125,7 +123,7 @@ def convert_checkpoint(
     attention_heads: int | None = None,
     *,
     model_id: str | None = None,
-    license: str | None = "mit",
+    license: str | None = None,
     note: str | None = None,
 ) -> ConversionReport:
     """Convert a fair-esm checkpoint into a complete Hub folder.
@@ -142,8 +140,8 @@ def convert_checkpoint(
         Needed only for a bare state dict without contact regression: nothing in it tells.
     model_id : str, optional
         What the model card tells its readers to load; default: the folder's name.
-    license : str or None, default "mit"
-        Licence of the weights, for the card; that of the published ones is MIT.
+    license : str, optional
+        Licence of the weights, for the card; default: MIT for the published ones, otherwise none is named.
     note : str, optional
         A sentence about these weights, for the card.
 
@@ -179,11 +177,12 @@ def convert_checkpoint(
 
     with _whole_or_nothing(output) as folder:
         model.eval().save_pretrained(folder)
-        _tokenizer(config).save_pretrained(folder)
+        tokenizer_for(config).save_pretrained(folder)
         loaded = MsaForMaskedLM.from_pretrained(folder)
         report = ConversionReport(output, config, *_compare(state, loaded.state_dict()), has_contacts)
         if importlib.util.find_spec("esm") is not None:
             report.differences, report.compared_on = compare_with_fair_esm(loaded, path, regression_path)
+        license = license or ("mit" if path.stem in OFFICIAL_CHECKPOINTS else None)
         write_model_card(folder, path.stem, model_id or output.name, config, report=report, license=license, note=note)
     return report
 
@@ -222,7 +221,7 @@ def revert_checkpoint(folder: str | os.PathLike, output: str | os.PathLike) -> C
         )
     config = model.config
     _check_expressible(config)
-    args, upgraded = _to_fair_esm(model)
+    args, upgraded = to_fair_esm(model)
     published = {_published_name(name): tensor for name, tensor in upgraded.items() if name not in CONTACT_NAMES}
     contacts = {name: upgraded[name] for name in CONTACT_NAMES}
     with _temporary_sibling(output) as temporary:
@@ -406,7 +405,7 @@ def compare_with_fair_esm(
     import esm
 
     args, state = read_fair_esm(path, contact_regression)
-    defaults = _fair_esm_args(model.config)
+    defaults = fair_esm_args(model.config)
     reference: Any
     if args is not None:
         # by fair-esm's own reading of the names, not by ours
@@ -533,16 +532,16 @@ def _to_ours(source: dict[str, torch.Tensor], config: MsaConfig, path: Path) -> 
     return state
 
 
-def _to_fair_esm(model: MsaForMaskedLM) -> tuple[argparse.Namespace, dict[str, torch.Tensor]]:
+def to_fair_esm(model: MsaForMaskedLM) -> tuple[argparse.Namespace, dict[str, torch.Tensor]]:
     """Arguments and tensors of `model` by fair-esm's upgraded names."""
     state = {}
     for name, tensor in model.state_dict().items():
         fair_name = translate(name, to_ours=False)
         state[fair_name] = tensor[None, :, None] if fair_name == "msa_position_embedding" else tensor
-    return _fair_esm_args(model.config), {name: tensor.contiguous().clone() for name, tensor in state.items()}
+    return fair_esm_args(model.config), {name: tensor.contiguous().clone() for name, tensor in state.items()}
 
 
-def _fair_esm_args(config: MsaConfig) -> argparse.Namespace:
+def fair_esm_args(config: MsaConfig) -> argparse.Namespace:
     """Build the arguments that fair-esm's module is made with."""
     args = {
         "arch": "msa_transformer",
@@ -562,12 +561,6 @@ def _fair_esm_args(config: MsaConfig) -> argparse.Namespace:
     if config.row_position_embedding_size is not None:
         args["embed_positions_msa_dim"] = config.row_position_embedding_size
     return argparse.Namespace(**args)
-
-
-def _tokenizer(config: MsaConfig) -> MsaTokenizer:
-    """Make a tokenizer that knows how large an alignment the model takes."""
-    depth = sys.maxsize if config.row_position_embedding_size is None else config.max_row_position_embeddings
-    return MsaTokenizer(model_max_length=config.max_position_embeddings, model_max_depth=depth)
 
 
 def _empty_contacts(config: MsaConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:

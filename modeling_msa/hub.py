@@ -1,14 +1,19 @@
-"""Model cards of exported folders."""
+"""Folders and repositories: loading them with this package's code, and their model cards."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
+from safetensors import SafetensorError
 
 from .configuration_msa import MsaConfig
+from .modeling_msa import MsaModel
+from .tokenization_msa import MsaTokenizer
 
 if TYPE_CHECKING:
     from .conversion import ConversionReport
@@ -18,6 +23,56 @@ PUBLISHED = {
     "esm_msa1b_t12_100M_UR50S": "ESM-MSA-1b, trained on 26 million MSAs of UniRef50 queries against UniClust30",
     "esm_msa1_t12_100M_UR50S": "ESM-MSA-1, trained on 26 million MSAs of UniRef50 queries against UniClust30",
 }
+
+
+def load_model(folder: str | os.PathLike, device: str = "auto", dtype: str = "auto") -> MsaModel:
+    """Load a folder or Hub id with this package's code (the folder's own copy of it is not run).
+
+    Parameters
+    ----------
+    folder : path or str
+        Saved from any class; a task head is left out.
+    device : str, default "auto"
+        "auto" is a GPU if there is one.
+    dtype : str, default "auto"
+        "auto" is the type it was saved in; else "float32", "bfloat16" or "float16".
+
+    Returns
+    -------
+    MsaModel
+        In evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another kind of model, or not all of this one's tensors, or there is no such device.
+    OSError
+        If there is no such folder or repository.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"There is no device {device!r} here ({str(error).splitlines()[0]}).") from None
+    kind = MsaConfig.get_config_dict(folder)[0].get("model_type")
+    if kind != MsaConfig.model_type:
+        raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
+    try:
+        model, info = MsaModel.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"The weights in {folder} are damaged, or do not fit its config.json: {error}") from error
+    if wrong := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"{folder} lacks {len(wrong)} tensors of its model, {wrong[0]} for one: convert or download it again."
+        )
+    return model.to(device)
+
+
+def tokenizer_for(config: MsaConfig) -> MsaTokenizer:
+    """Make a tokenizer that knows how large an alignment the model takes."""
+    depth = sys.maxsize if config.row_position_embedding_size is None else config.max_row_position_embeddings
+    return MsaTokenizer(model_max_length=config.max_position_embeddings, model_max_depth=depth)
 
 
 def require_login() -> None:
@@ -73,10 +128,8 @@ def write_model_card(
     data = ModelCardData(
         license=license,
         library_name="transformers",
-        pipeline_tag="fill-mask",
         tags=["biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction"],
-        # MSAs are no text: the Hub's widget cannot send them
-        inference=False,
+        inference=False,  # MSAs are no text: the Hub's widget cannot send them; so no pipeline_tag either
     )
     card = ModelCard.from_template(
         data,

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 
 from .contacts import MIN_SEPARATION, ContactMap
 from .files import whole_file
+
+
+def check_picture(path: str | os.PathLike) -> None:
+    """Raise, before work starts, if no picture can be drawn there: ImportError, ValueError."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise ImportError("Pictures need matplotlib: pip install 'modeling-msa[plot]'.") from None
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.removeprefix(".") not in endings:
+        raise ValueError(f"{path} names no kind of picture: end it with .png, .pdf or .svg.")
 
 
 def plot_contacts(contacts: ContactMap, path: str | os.PathLike, title: str | None = None) -> None:
@@ -27,10 +39,8 @@ def plot_contacts(contacts: ContactMap, path: str | os.PathLike, title: str | No
     ImportError
         Without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("Pictures need matplotlib: pip install 'modeling-msa[plot]'.") from None
+    check_picture(path)
+    from matplotlib.figure import Figure
 
     first, last = contacts.residues[0], contacts.residues[-1]
     size = last - first + 1

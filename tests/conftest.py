@@ -41,3 +41,22 @@ def real_tokens():
         return fair_esm.tokens([fair_esm.read_a3m(path, rows)])[..., :columns]
 
     return read
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """Call it to have plain inference work in small blocks."""
+    from modeling_msa import modeling_msa
+
+    return lambda tokens=40: monkeypatch.setattr(modeling_msa, "TOKENS_PER_BLOCK", tokens)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tensors here are small: more threads only wait for each other, above all on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
