@@ -30,12 +30,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import (
-    BaseModelOutput,
-    MaskedLMOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
@@ -70,49 +65,30 @@ class MsaModelOutput(BaseModelOutput):
 
 
 @dataclass
-class MsaMaskedLMOutput(MaskedLMOutput):
-    """As `MsaModelOutput`, with ``logits`` ``(B, R, C, V)`` and, if there were labels, ``loss``."""
-
-    column_attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class MsaTokenClassifierOutput(TokenClassifierOutput):
-    """As `MsaModelOutput`, with ``logits`` ``(B, C, num_labels)`` and, if there were labels, ``loss``."""
-
-    column_attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class MsaSequenceClassifierOutput(SequenceClassifierOutput):
-    """As `MsaModelOutput`, with ``logits`` ``(B, num_labels)`` and, if there were labels, ``loss``."""
-
-    column_attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class MsaContactPredictorOutput(ModelOutput):
-    """As `MsaModelOutput`, with ``logits`` ``(B, L, L)`` (float32) and, if there were labels, ``loss``."""
+class MsaTaskOutput(ModelOutput):
+    """What the task classes return: as `MsaModelOutput`, with ``logits`` and, if there were labels, ``loss``."""
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     column_attentions: tuple[torch.Tensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
 
 
-def _is_plain_inference() -> bool:
-    """Whether tensors may be cut into blocks and updated in place: no gradients, and no graph being traced.
+def _is_plain_inference(module: nn.Module) -> bool:
+    """Whether tensors may be cut into blocks and updated in place: no training, no gradients, no traced graph.
 
-    A traced graph has its compiler to plan its memory, and must not depend on sizes.
+    Reentrant checkpointing trains without gradients at first, and must draw the same dropout again. A traced graph
+    has its compiler to plan its memory, and must not depend on sizes.
     """
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not (module.training or torch.is_grad_enabled() or tracing)
 
 
-def _blocks(length: int, tokens_each: int) -> list[slice]:
+def _blocks(module: nn.Module, length: int, tokens_each: int) -> list[slice]:
     """Slices along an axis of `length` entries, `tokens_each` tokens in each; a single one but in plain inference."""
-    if not _is_plain_inference():
+    if not _is_plain_inference(module):
         return [slice(None)]
     step = max(1, TOKENS_PER_BLOCK // max(1, tokens_each))
     return [slice(start, start + step) for start in range(0, length, step)]
@@ -217,7 +193,7 @@ class MsaRowAttention(MsaAttention):
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         # hidden_states (B, R, C, D); row_weights (B, R, 1, 1); attention_mask (B, 1, 1, C)
         batch, rows, columns, _ = hidden_states.shape
-        blocks = _blocks(rows, batch * columns)
+        blocks = _blocks(self, rows, batch * columns)
         # normed twice where the rows go through in blocks: cheaper than keeping all of it
         normed = self.layer_norm(hidden_states) if len(blocks) == 1 else None
 
@@ -227,7 +203,7 @@ class MsaRowAttention(MsaAttention):
             # a padded row's weight is zero: it adds nothing to the map
             query = self.fold(self.q_proj(states) * row_weights[:, block].to(states.dtype))
             key = self.fold(self.k_proj(states))
-            product = _widen(torch.bmm(query, key.transpose(1, 2)))  # (B*H, C, C), summed over rows in float32
+            product = _widen(torch.bmm(query, key.transpose(1, 2)))  # (B*H, C, C); blocks add up in float32
             logits = product if logits is None else logits.add_(product)
         logits = logits.view(batch, -1, columns, columns)
         if attention_mask is not None:
@@ -314,12 +290,12 @@ class MsaColumnAttention(MsaAttention):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         # hidden_states (B, R, C, D); attention_mask (B, 1, 1, R), or (B, R) for flash
-        blocks = _blocks(hidden_states.shape[2], hidden_states.shape[0] * hidden_states.shape[1])
+        blocks = _blocks(self, hidden_states.shape[2], hidden_states.shape[0] * hidden_states.shape[1])
         all_maps = []
         for block in blocks:
             states = self.layer_norm(hidden_states[:, :, block])
             update, maps = self.attend(states, attention_mask, output_column_attentions, **kwargs)
-            if _is_plain_inference():
+            if _is_plain_inference(self):
                 hidden_states[:, :, block] += self.dropout(update)
             else:
                 hidden_states = hidden_states + self.dropout(update)
@@ -346,7 +322,7 @@ class MsaFeedForward(nn.Module):
         return self.dropout(self.fc2(inner))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if not _is_plain_inference():
+        if not _is_plain_inference(self):
             return hidden_states + self.transition(hidden_states)
         for block in hidden_states.view(-1, hidden_states.shape[-1]).split(TOKENS_PER_BLOCK):
             block += self.transition(block)
@@ -378,34 +354,47 @@ class MsaLayer(GradientCheckpointingLayer):
         return self.feed_forward(hidden_states), row_maps, column_maps
 
 
-class MsaContactHead(nn.Module):
+class MsaContactRegression(nn.Module):
     """Logistic regression on the symmetrised, APC-corrected row maps (paper, section 4.1; Rao et al., ICLR 2021).
 
     Weights stand layer by layer, head by head, as in fair-esm. It takes one layer's maps at a time and returns that
-    layer's share of the logits, so that never more than one layer's maps are held. No `nn.Linear`: the weights are
+    layer's share of the logits, so that never more than one layer's maps are held. Not an nn.Linear: the weights are
     read here and not by a call of it, and whoever offloads, shards or quantizes them goes by the module called.
     """
 
-    def __init__(self, config: MsaConfig):
+    def __init__(self, num_maps: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, config.num_hidden_layers * config.num_attention_heads))
+        self.weight = nn.Parameter(torch.zeros(1, num_maps))
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, row_maps: torch.Tensor, layer_idx: int, pair_mask: torch.Tensor | None = None) -> torch.Tensor:
         # row_maps (B, H, C, C); pair_mask (B, L, L)
-        maps = _widen(row_maps[..., 1:, 1:])  # without <cls>
-        if pair_mask is not None:
-            maps = maps * pair_mask.unsqueeze(1)
-        heads = maps.shape[1]
-        weights = self.weight[0, layer_idx * heads : (layer_idx + 1) * heads].to(maps.dtype)
-        # APC of a symmetrised map S is S - s s^T / sum(s), with s its row sums; the regression is linear, so the
-        # weighted sum over heads comes first and no corrected map is ever made.
-        sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
-        total = sums.sum(-1)
-        scale = weights / total.masked_fill(total == 0, 1)  # (B, H); zero where an MSA has no residues
-        weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
-        logits = weighted + weighted.transpose(1, 2) - torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
-        return logits + self.bias.to(logits.dtype) if layer_idx == 0 else logits
+        with torch.autocast(row_maps.device.type, enabled=False):  # the correction takes a difference of near equals
+            maps = _widen(row_maps[..., 1:, 1:])  # without <cls>
+            if pair_mask is not None:
+                maps = maps * pair_mask.unsqueeze(1)
+            heads = maps.shape[1]
+            weights = self.weight[0, layer_idx * heads : (layer_idx + 1) * heads].to(maps.dtype)
+            # APC of a symmetrised map S is S - s s^T / sum(s), with s its row sums; the regression is linear, so the
+            # weighted sum over heads comes first and no corrected map is ever made.
+            sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
+            total = sums.sum(-1)
+            scale = weights / total.masked_fill(total == 0, 1)  # (B, H); zero where an MSA has no residues
+            weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
+            correction = torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
+            logits = weighted + weighted.transpose(1, 2) - correction
+            return logits + self.bias.to(logits.dtype) if layer_idx == 0 else logits
+
+
+class MsaContactHead(nn.Module):
+    """The regression, under the name that fair-esm's checkpoints give it."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.regression = MsaContactRegression(config.num_hidden_layers * config.num_attention_heads)
+
+    def forward(self, *inputs: Any) -> torch.Tensor:
+        return self.regression(*inputs)
 
 
 class MsaPreTrainedModel(PreTrainedModel):
@@ -413,9 +402,9 @@ class MsaPreTrainedModel(PreTrainedModel):
 
     config: MsaConfig
     base_model_prefix = "msa"
-    main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _no_split_modules = ["MsaLayer"]
+    _input_embed_layer = "word_embeddings"  # of MsaModel.embeddings
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -432,8 +421,7 @@ class MsaPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, MsaContactHead):
-            # zero means "never fitted"; see predict_contacts
+        if isinstance(module, MsaContactRegression):  # zero means "never fitted"; see predict_contacts
             init.zeros_(module.weight)
             init.zeros_(module.bias)
 
@@ -462,8 +450,7 @@ class MsaPreTrainedModel(PreTrainedModel):
     ) -> torch.Tensor:
         """Probability that two residue columns are in contact (C-beta within 8 Angstrom; paper, section 4.1).
 
-        Neither column maps are made, nor the last layer's column attention and feed-forward, and only one layer's
-        row maps are held at a time.
+        It makes no column maps, runs no more of the last layer than its map, and holds one layer's row maps at a time.
 
         Parameters
         ----------
@@ -484,12 +471,24 @@ class MsaPreTrainedModel(PreTrainedModel):
         weight = model.contact_head.regression.weight
         if hasattr(weight, "full_tensor"):  # sharded, this rank may hold nothing of it
             weight = weight.full_tensor()
-        if weight.device.type != "meta" and not weight.any():  # offloaded weights are on the meta device
+        # offloaded weights are on the meta device, and show in the result
+        fitted = torch.compiler.is_compiling() or weight.device.type == "meta" or weight.any()
+        dropping = [module for module in self.modules() if module.training]  # Trainer leaves them so
+        try:
+            for module in dropping:
+                module.training = False
+            if fitted:
+                logits = model.contact_logits(input_ids, attention_mask, position_ids, inputs_embeds)[0]
+                fitted = weight.device.type != "meta" or len(logits.unique()) > 2 or logits.shape[1] < 3
+        finally:
+            for module in dropping:
+                module.training = True
+        if not fitted:
             raise ValueError(
                 "This model's contact regression was never fitted (its weights are zero). Convert the checkpoint "
                 "together with its contact-regression file, or train MsaForContactPrediction on known structures."
             )
-        return model.contact_logits(input_ids, attention_mask, position_ids, inputs_embeds)[0].sigmoid()
+        return logits.sigmoid()
 
 
 class MsaModel(MsaPreTrainedModel):
@@ -515,16 +514,10 @@ class MsaModel(MsaPreTrainedModel):
         self.embeddings = MsaEmbeddings(config)
         self.layers = nn.ModuleList([MsaLayer(config) for _ in range(config.num_hidden_layers)])
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.contact_head: Any = nn.ModuleDict({"regression": MsaContactHead(config)})  # named as in fair-esm
+        self.contact_head = MsaContactHead(config)
         self.gradient_checkpointing = False
         self._freeze_unused()
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.word_embeddings = value  # type: ignore[assignment]
 
     def _token_mask(
         self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, inputs_embeds: torch.Tensor | None
@@ -564,8 +557,9 @@ class MsaModel(MsaPreTrainedModel):
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)
         rows = hidden_states.shape[1]
         head_dim = self.config.hidden_size // self.config.num_attention_heads
+        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
         if mask is None:
-            weights = hidden_states.new_full((1, rows, 1, 1), 1 / math.sqrt(head_dim * rows), dtype=torch.float32)
+            weights = hidden_states.new_full((1, rows, 1, 1), 1 / math.sqrt(head_dim * rows), dtype=dtype)
             return hidden_states, {"row_weights": weights}, None
         mask = mask.to(hidden_states.device)
         # Padding is right and below, so the first column tells the rows, and the first row the columns. In both
@@ -573,7 +567,7 @@ class MsaModel(MsaPreTrainedModel):
         # softmax is left without a key.
         row_mask, column_mask = mask[:, :, 0], mask[:, 0]
         # The depth is the MSA's own. fair-esm divides by the padded depth, so that its output depends on the batch.
-        weights = row_mask / (head_dim * row_mask.sum(-1, keepdim=True)).sqrt()  # (B, R)
+        weights = row_mask / (head_dim * row_mask.sum(-1, keepdim=True, dtype=dtype)).sqrt()  # (B, R)
         # Not transformers' create_bidirectional_mask: it would expand to (B*C, 1, R, R).
         flash = is_flash_attention_requested(self.config)
         masks = {
@@ -649,7 +643,7 @@ class MsaModel(MsaPreTrainedModel):
         for index, layer in enumerate(self.layers):
             maps_only = index == len(self.layers) - 1 and not whole_last_layer
             hidden_states, row_maps, _ = layer(hidden_states, **masks, row_maps_only=maps_only, **kwargs)
-            shares.append(self.contact_head.regression(row_maps, index, pair_mask))
+            shares.append(self.contact_head(row_maps, index, pair_mask))
         logits = torch.stack(shares).sum(0)
         if pair_mask is not None:
             logits = logits.masked_fill(~pair_mask.to(logits.device), torch.finfo(logits.dtype).min)
@@ -690,7 +684,7 @@ class MsaLMHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        rows = _blocks(hidden_states.shape[1], hidden_states.shape[0] * hidden_states.shape[2])
+        rows = _blocks(self, hidden_states.shape[1], hidden_states.shape[0] * hidden_states.shape[2])
         logits = [self.decoder(self.layer_norm(self.activation(self.dense(hidden_states[:, row])))) for row in rows]
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)  # (B, R, C, V)
 
@@ -721,7 +715,7 @@ class MsaForMaskedLM(MsaPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> MsaMaskedLMOutput:
+    ) -> MsaTaskOutput:
         """Predict tokens; the other parameters are `MsaModel.forward`'s.
 
         Parameters
@@ -734,27 +728,26 @@ class MsaForMaskedLM(MsaPreTrainedModel):
         logits = self.lm_head(outputs.last_hidden_state)
         loss = None
         if labels is not None:
-            targets = _targets(labels, kwargs)
+            targets = _targets(labels != -100, kwargs)
             loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=targets)
-        return MsaMaskedLMOutput(loss=loss, logits=logits, **_recorded(outputs))
+        return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
 
 
 def _recorded(outputs: MsaModelOutput) -> dict[str, Any]:
-    """Pass on what the model recorded."""
     return {name: getattr(outputs, name) for name in ("hidden_states", "attentions", "column_attentions")}
 
 
-def _targets(labels: torch.Tensor, kwargs: dict[str, Any]) -> Any:
+def _targets(known: torch.Tensor, kwargs: dict[str, Any]) -> Any:
     """Count the targets a loss is divided by: Trainer's count if it gave one, else this batch's, at least one."""
-    if kwargs.get("num_items_in_batch") is not None:
-        return kwargs["num_items_in_batch"]
-    return (labels != -100).sum().clamp(min=1)
+    count = kwargs.get("num_items_in_batch")
+    return known.sum().clamp(min=1) if count is None else count
 
 
 class MsaForContactPrediction(MsaPreTrainedModel):
     """The MSA Transformer with its contact regression as the task to train.
 
-    Every part that the logits do not depend on (the last layer's update, the final layer norm) is frozen.
+    Every part that the logits do not depend on (the last layer's update, the final layer norm) is frozen; adapters
+    should leave it out too (PEFT: ``exclude_modules``).
     """
 
     # transformers has no auto class for contact maps; with this name save_pretrained copies the code all the same
@@ -782,7 +775,7 @@ class MsaForContactPrediction(MsaPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> MsaContactPredictorOutput:
+    ) -> MsaTaskOutput:
         """Predict contacts, with gradients; the other parameters are `MsaModel.forward`'s.
 
         Parameters
@@ -799,10 +792,16 @@ class MsaForContactPrediction(MsaPreTrainedModel):
         loss = None
         if labels is not None:
             labels = labels.to(logits.device)
-            known = labels != -100
-            losses = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype) * known, reduction="none")
-            loss = (losses * known).sum() / _targets(labels, kwargs)
-        return MsaContactPredictorOutput(loss=loss, logits=logits, last_hidden_state=last_hidden_state)
+            known = (labels != -100) & (logits > torch.finfo(logits.dtype).min)  # padding is never a target
+            if not torch.compiler.is_compiling() and (known & (labels != 0) & (labels != 1)).any():
+                raise ValueError(
+                    "Contact labels must be 0, 1 or -100: make contacts of distances first (< 8 Angstrom)."
+                )
+            losses = F.binary_cross_entropy_with_logits(
+                logits.masked_fill(~known, 0), labels.to(logits.dtype).masked_fill(~known, 0), reduction="none"
+            )
+            loss = (losses * known).sum() / _targets(known, kwargs)
+        return MsaTaskOutput(loss=loss, logits=logits, last_hidden_state=last_hidden_state)
 
 
 class MsaForTokenClassification(MsaPreTrainedModel):
@@ -824,7 +823,7 @@ class MsaForTokenClassification(MsaPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> MsaTokenClassifierOutput:
+    ) -> MsaTaskOutput:
         """Classify the query's tokens; the other parameters are `MsaModel.forward`'s.
 
         Parameters
@@ -836,12 +835,14 @@ class MsaForTokenClassification(MsaPreTrainedModel):
         logits = self.classifier(self.dropout(outputs.last_hidden_state[:, 0]))
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits, labels, self.config, num_items_in_batch=_targets(labels, kwargs))
-        return MsaTokenClassifierOutput(loss=loss, logits=logits, **_recorded(outputs))
+            loss = self.loss_function(logits, labels, self.config, num_items_in_batch=_targets(labels != -100, kwargs))
+        return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
 
 
 class MsaForSequenceClassification(MsaPreTrainedModel):
     """The MSA Transformer with a classifier (or regressor) on the mean over the query's residues."""
+
+    accepts_loss_kwargs = False  # the loss is this batch's mean: Trainer has to divide it by its accumulation steps
 
     def __init__(self, config: MsaConfig):
         super().__init__(config)
@@ -859,7 +860,7 @@ class MsaForSequenceClassification(MsaPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> MsaSequenceClassifierOutput:
+    ) -> MsaTaskOutput:
         """Classify the query; the other parameters are `MsaModel.forward`'s.
 
         Parameters
@@ -882,7 +883,7 @@ class MsaForSequenceClassification(MsaPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-        return MsaSequenceClassifierOutput(loss=loss, logits=logits, **_recorded(outputs))
+        return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
 
 
 MsaModel.register_for_auto_class("AutoModel")
