@@ -13,6 +13,7 @@ import operator
 import os
 import re
 import string
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -345,6 +346,11 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
     FileNotFoundError
         If there is no such file.
 
+    Warns
+    -----
+    UserWarning
+        If the format had to be guessed, and the guess leaves residues of the query without a column.
+
     Examples
     --------
     >>> family = read_alignment(bundled_family("fn3"))
@@ -374,7 +380,10 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
         format = "stockholm"
     else:
         names, rows = _parse_fasta(data, where)
-        format = format or _guess_format(rows)
+        if format is None:
+            format = _guess_format(rows)
+            if format != "fasta":
+                _warn_of_soft_masking(rows, where)
     return _build(names, rows, format, source, where)
 
 
@@ -595,6 +604,17 @@ def _build(names: list[str], rows: list[bytes], format: str, source: str | None,
         raw_rows=tuple(rows) if any(map(operator.ne, rows, matches)) else None,
         source=source,
     )
+
+
+def _warn_of_soft_masking(rows: list[bytes], where: str) -> None:
+    """Say that rows which could as well be FASTA were taken for A3M or A2M: residues of the query would go unseen."""
+    inserted = len(rows[0]) - len(rows[0].translate(None, _LOWER))
+    if inserted and len({len(row) for row in rows}) == 1 and not any(b"." in row for row in rows):
+        warnings.warn(
+            f"{where}: taken for A3M or A2M, so {inserted} lower-case residues of the query have no column; if they "
+            "are soft-masked FASTA, say format='fasta'",
+            stacklevel=3,
+        )
 
 
 def _check_ascii(names: list[str], rows: list[bytes], where: str) -> None:

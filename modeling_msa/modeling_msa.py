@@ -39,8 +39,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_msa import MsaConfig
 from .tokenization_msa import MsaTokenizer  # unused here: so that save_pretrained ships the tokenizer's code too
 
-# Without gradients the layers work through blocks of about this many tokens, so that projections and the
-# feed-forward's inner activations stay small beside the hidden states.
+# In inference the layers work through blocks of about this many tokens: inner activations stay small.
 TOKENS_PER_BLOCK = 4096
 
 

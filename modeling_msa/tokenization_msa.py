@@ -242,8 +242,9 @@ class MsaTokenizer(TokenizersBackend):
         encoded_inputs : list of mappings, or mapping
             One mapping for each alignment, or one for the batch. `input_ids` of an alignment is (R, C), or (1, R, C)
             as a call on one alignment gives it; lists, ndarrays or tensors. `attention_mask`,
-            `special_tokens_mask` and `labels` of the same shape are padded with 0, 1 and -100; everything else,
-            such as a label for each alignment, is only stacked.
+            `special_tokens_mask` and `labels` of the same shape are padded with 0, 1 and -100, and so are `labels`
+            of the query's tokens (C,) and of its residue pairs (C - 1, C - 1); everything else, such as a label for
+            each alignment, is only stacked.
         padding, max_length, pad_to_multiple_of, padding_side, return_attention_mask, return_tensors, max_depth
             As for a call; without `return_tensors` the result is of the type that came in.
         verbose : bool
@@ -288,6 +289,9 @@ class MsaTokenizer(TokenizersBackend):
             if like_ids and all(v.shape in (a.shape, m.shape) for v, a, m in zip(like_ids, arrays, msas, strict=True)):
                 like_ids = [value.reshape(ids.shape) for value, ids in zip(like_ids, msas, strict=True)]
                 padded[key] = _stack(_pad_all(like_ids, shape, fill[key]), return_tensors)
+            elif key == "labels" and (side := _label_side(like_ids, msas)) is not None:
+                size = None if shape is None else (shape[1] - side,) * like_ids[0].ndim
+                padded[key] = _stack(_pad_all(like_ids, size, fill[key]), return_tensors)
             else:
                 rest[key] = [_to_array(value)[()] if torch.is_tensor(value) else value for value in values]
         return BatchEncoding({**padded, **BatchEncoding(rest, tensor_type=return_tensors)})
@@ -612,12 +616,19 @@ def _padded_shape(
     return rows, -(-columns // multiple) * multiple
 
 
-def _pad_all(msas: list[np.ndarray], shape: tuple[int, int] | None, fill: int) -> list[np.ndarray]:
+def _label_side(labels: list[np.ndarray], msas: list[np.ndarray]) -> int | None:
+    """Columns less than tokens in labels of tokens (C,), 0, or of residue pairs (L, L), 1; None for other labels."""
+    columns = [ids.shape[1] for ids in msas]
+    if all(label.shape == (c,) for label, c in zip(labels, columns, strict=True)):
+        return 0
+    return 1 if all(label.shape == (c - 1, c - 1) for label, c in zip(labels, columns, strict=True)) else None
+
+
+def _pad_all(arrays: list[np.ndarray], shape: tuple[int, ...] | None, fill: int) -> list[np.ndarray]:
     if shape is None:
-        return msas
-    return [
-        np.pad(ids, ((0, shape[0] - ids.shape[0]), (0, shape[1] - ids.shape[1])), constant_values=fill) for ids in msas
-    ]
+        return arrays
+    widths = ([(0, to - size) for to, size in zip(shape, array.shape, strict=True)] for array in arrays)
+    return [np.pad(array, width, constant_values=fill) for array, width in zip(arrays, widths, strict=True)]
 
 
 def _stack(msas: list[np.ndarray], return_tensors: str | None) -> Any:

@@ -310,3 +310,10 @@ def test_reading_is_fast(tmp_path):
     family = read_alignment(tmp_path / "big.a3m")
     assert time.perf_counter() - start < 1.0  # 0.1 s on two cores
     assert family.array.tobytes() == b"".join(rows)
+
+
+def test_a_guess_that_drops_query_residues_is_said():
+    soft_masked = ">q\nMKvlAWW\n>b\nMRvlAWW\n"
+    with pytest.warns(UserWarning, match=r"2 lower-case residues of the query.*format='fasta'"):
+        assert read_alignment(soft_masked).length == 5
+    assert read_alignment(soft_masked, format="fasta").sequences == ["MKVLAWW", "MRVLAWW"]

@@ -254,9 +254,10 @@ def test_tokenizer_knows_the_model_takes_any_depth(hub):
 
 def test_card(published, tmp_path):
     note = "These weights are untrained."
-    convert_checkpoint(published / "wide.pt", tmp_path / "out", model_id="someone/thing", note=note)
+    convert_checkpoint(published / "wide.pt", tmp_path / "out", model_id="someone/thing", license="mit", note=note)
     card = ModelCard.load(tmp_path / "out" / "README.md")
-    assert (card.data.license, card.data.library_name, card.data.pipeline_tag) == ("mit", "transformers", "fill-mask")
+    assert (card.data.license, card.data.library_name) == ("mit", "transformers")
+    assert card.data.pipeline_tag is None  # no pipeline takes an alignment
     assert {"biology", "protein", "msa", "contact-prediction"} <= set(card.data.tags)
     text = card.text
     for words in (
@@ -271,11 +272,15 @@ def test_card(published, tmp_path):
     assert not re.search(r"\n- .*\n\n- ", text)
 
 
-def test_card_of_unlicensed_weights(published, tmp_path):
-    convert_checkpoint(published / "wide.pt", tmp_path / "out", license=None)
-    card = ModelCard.load(tmp_path / "out" / "README.md")
-    assert card.data.license is None
-    assert "Licence" not in card.text
+def test_licence_is_named_where_it_is_known(published, tmp_path):
+    """That of the published weights is MIT; of others nobody has told."""
+    official = tmp_path / "esm_msa1_t12_100M_UR50S.pt"
+    shutil.copy(published / "wide.pt", official)
+    for checkpoint, license in ((published / "wide.pt", None), (official, "mit")):
+        convert_checkpoint(checkpoint, tmp_path / checkpoint.stem)
+        card = ModelCard.load(tmp_path / checkpoint.stem / "README.md")
+        assert card.data.license == license
+        assert ("Licence" in card.text) == (license is not None)
 
 
 def test_code_in_the_card_runs_without_the_package(hub):

@@ -531,3 +531,20 @@ def test_ten_thousand_rows_in_under_a_second(tokenizer, record_property):
         record_property(name, seconds)
         assert out["input_ids"].shape == (1, 10_000, 301)
         assert seconds < 1.0, f"{name}: {seconds:.2f} s"
+
+
+def test_pad_pads_the_labels_of_every_head():
+    """Labels of the query's tokens and of residue pairs are padded with -100 along their own axes; classes are not."""
+    tokenizer = MsaTokenizer()
+    short, long = tokenizer(["MKV", "MRV"])["input_ids"][0], tokenizer(["MKVLA"])["input_ids"][0]
+    pairs = [np.ones((3, 3), int), np.zeros((5, 5), int)]
+    for labels, shape in (([[-100, 1, 0, 1], [-100, 1, 1, 0, 0, 1]], (2, 6)), (pairs, (2, 5, 5)), ([2, 0], (2,))):
+        features = [{"input_ids": i, "labels": y} for i, y in zip((short, long), labels, strict=True)]
+        batch = tokenizer.pad(features, return_tensors="pt")
+        assert batch["input_ids"].shape == (2, 2, 6)
+        assert batch["labels"].shape == shape
+        if len(shape) > 1:
+            assert (batch["labels"][0] == -100).sum() == batch["labels"][0].numel() - np.size(labels[0]) + (
+                np.asarray(labels[0]) == -100
+            ).sum()
+    assert batch["labels"].tolist() == [2, 0]
