@@ -18,9 +18,9 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python .ci/mlint.py
 
-# model and tokenizer on the lowest transformers that is supported
+# model, training and tokenizer on the lowest transformers that is supported
 test-lowest: $(VENV)-lowest/.installed
-	$(VENV)-lowest/bin/python -m pytest tests/test_modeling.py tests/test_configuration.py tests/test_tokenization.py
+	$(VENV)-lowest/bin/python -m pytest $(addprefix tests/test_,configuration.py modeling.py deployment.py heads.py tokenization.py)
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
