@@ -29,7 +29,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
 from .configuration_msa import MsaConfig
-from .hub import tokenizer_for, write_model_card
+from .hub import is_published, tokenizer_for, write_model_card
 from .modeling_msa import MsaForMaskedLM
 
 OFFICIAL_CHECKPOINTS = ("esm_msa1b_t12_100M_UR50S", "esm_msa1_t12_100M_UR50S")
@@ -182,7 +182,7 @@ def convert_checkpoint(
         report = ConversionReport(output, config, *_compare(state, loaded.state_dict()), has_contacts)
         if importlib.util.find_spec("esm") is not None:
             report.differences, report.compared_on = compare_with_fair_esm(loaded, path, regression_path)
-        license = license or ("mit" if path.stem in OFFICIAL_CHECKPOINTS else None)
+        license = license or ("mit" if is_published(path.stem, config) else None)
         write_model_card(folder, path.stem, model_id or output.name, config, report=report, license=license, note=note)
     return report
 

@@ -83,6 +83,12 @@ def require_login() -> None:
         raise OSError(f"The Hub does not know you ({error}). Log in first: hf auth login.") from error
 
 
+def is_published(name: str, config: MsaConfig) -> bool:
+    """Whether a checkpoint has the name and the sizes of one that fair-esm distributes."""
+    sizes = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+    return name in PUBLISHED and sizes == (12, 768, 12)
+
+
 def card_template() -> str:
     """Text of ``hub_card.md``: in the repository it lies above the package, in an installed package inside it."""
     package = Path(__file__).parent
@@ -138,7 +144,7 @@ def write_model_card(
         model_id=model_id,
         config=config,
         report=report,
-        published=PUBLISHED.get(name),
+        published=PUBLISHED[name] if is_published(name, config) else None,
         license=license,
         note=note,
     )

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 import modeling_msa
 from modeling_msa import ConversionError, MsaForMaskedLM, MsaForTokenClassification, MsaModel, MsaTokenizer, conversion
 from modeling_msa.conversion import convert_checkpoint, revert_checkpoint
+from modeling_msa.hub import is_published
 
 # layers, width, heads, feed-forward, width of the row embedding
 SIZES = {"wide": (2, 16, 4, 24, 16), "as-msa-1": (2, 16, 4, 24, 1), "no-rows": (2, 16, 4, 24, None)}
@@ -273,14 +274,15 @@ def test_card(published, tmp_path):
 
 
 def test_licence_is_named_where_it_is_known(published, tmp_path):
-    """That of the published weights is MIT; of others nobody has told."""
-    official = tmp_path / "esm_msa1_t12_100M_UR50S.pt"
-    shutil.copy(published / "wide.pt", official)
-    for checkpoint, license in ((published / "wide.pt", None), (official, "mit")):
-        convert_checkpoint(checkpoint, tmp_path / checkpoint.stem)
-        card = ModelCard.load(tmp_path / checkpoint.stem / "README.md")
-        assert card.data.license == license
-        assert ("Licence" in card.text) == (license is not None)
+    """That of the published weights, known by name and sizes, is MIT; of others nobody has told."""
+    report = convert_checkpoint(published / "wide.pt", tmp_path / "out")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license is None
+    assert "Licence" not in card.text
+    name = "esm_msa1_t12_100M_UR50S"
+    assert is_published(name, modeling_msa.MsaConfig(row_position_embedding_size=1))
+    assert not is_published("mine", modeling_msa.MsaConfig())
+    assert not is_published(name, report.config)
 
 
 def test_code_in_the_card_runs_without_the_package(hub):
