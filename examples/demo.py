@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from transformers.utils import logging
 
 from modeling_msa import bundled_family, convert_checkpoint, read_alignment
 from modeling_msa.contacts import ContactMap, prepare_alignment, write_contacts
 from modeling_msa.conversion import find_checkpoint
+from modeling_msa.hub import quiet_loading
 from modeling_msa.plotting import plot_contacts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,7 @@ print(f"loaded     {type(model).__module__.rsplit('.', 1)[0]}.{type(model).__nam
 
 
 def main(checkpoint: str | None = None) -> None:
-    logging.disable_progress_bar()
+    quiet_loading()
     path = None
     if checkpoint is not None:  # found, and downloaded if need be, before anything of an earlier demo goes
         path, _ = find_checkpoint(checkpoint)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from transformers.utils import logging
 
 from .alignment import read_alignment
 from .contacts import predict_contacts, write_contacts
 from .conversion import convert_checkpoint, push_folder, revert_checkpoint
-from .hub import load_model, require_login
+from .hub import load_model, quiet_loading, require_login
 from .plotting import check_picture, plot_contacts
 
 app = typer.Typer(
@@ -26,7 +25,7 @@ app = typer.Typer(
 @contextmanager
 def _errors_in_words() -> Iterator[None]:
     """End with the error's words and exit code 1 where the user can mend it; a traceback means a bug."""
-    logging.disable_progress_bar()
+    quiet_loading()
     try:
         yield
     except (ValueError, OSError, ImportError) as error:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub.utils import enable_progress_bars
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from .configuration_msa import MsaConfig
 from .modeling_msa import MsaModel
@@ -23,6 +25,12 @@ PUBLISHED = {
     "esm_msa1b_t12_100M_UR50S": "ESM-MSA-1b, trained on 26 million MSAs of UniRef50 queries against UniClust30",
     "esm_msa1_t12_100M_UR50S": "ESM-MSA-1, trained on 26 million MSAs of UniRef50 queries against UniClust30",
 }
+
+
+def quiet_loading() -> None:
+    """Turn off transformers' bars over loaded weights, and keep those over downloads, which it turns off too."""
+    logging.disable_progress_bar()
+    enable_progress_bars()
 
 
 def load_model(folder: str | os.PathLike, device: str = "auto", dtype: str = "auto") -> MsaModel:

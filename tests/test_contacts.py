@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -74,6 +75,7 @@ def test_plot(tmp_path, folder):
 def test_command_on_real_files(path, folder, tmp_path):
     result = run(path, "--model", folder, "-o", tmp_path / "c.tsv", "--rows", 4)
     assert result.exit_code == 0, result.output
+    assert not are_progress_bars_disabled()  # downloads show theirs
     family = read_alignment(path)
     table = np.loadtxt(tmp_path / "c.tsv", skiprows=1)
     covered = np.flatnonzero(family.residue_columns >= 0) + 1
