@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from huggingface_hub.utils import enable_progress_bars
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from transformers.utils import logging
 
@@ -29,8 +29,10 @@ PUBLISHED = {
 
 def quiet_loading() -> None:
     """Turn off transformers' bars over loaded weights, and keep those over downloads, which it turns off too."""
+    shown = not are_progress_bars_disabled()
     logging.disable_progress_bar()
-    enable_progress_bars()
+    if shown:
+        enable_progress_bars()
 
 
 def load_model(folder: str | os.PathLike, device: str = "auto", dtype: str = "auto") -> MsaModel:
