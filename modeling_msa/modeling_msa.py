@@ -39,8 +39,8 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_msa import MsaConfig
 from .tokenization_msa import MsaTokenizer  # unused here: so that save_pretrained ships the tokenizer's code too
 
-# In inference the layers work through blocks of about this many tokens: inner activations stay small.
-TOKENS_PER_BLOCK = 4096
+# Inference goes by blocks of about so many tokens: inner tensors stay under 32 MB, where malloc reuses its pages.
+TOKENS_PER_BLOCK = 2048
 
 
 @dataclass
@@ -220,7 +220,7 @@ class MsaRowAttention(MsaAttention):
             update = self.dropout(self.out_proj(context))
             if updated is None:
                 return hidden_states + update, row_maps
-            updated[:, block] = hidden_states[:, block] + update
+            torch.add(hidden_states[:, block], update, out=updated[:, block])
         return updated, row_maps
 
 
@@ -276,10 +276,10 @@ class MsaColumnAttention(MsaAttention):
             scaling=self.head_dim**-0.5,
             **kwargs,
         )
-        context = context.reshape(batch, columns, rows, -1).transpose(1, 2).contiguous()  # (B, R, C, H*K)
+        update = self.out_proj(context.reshape(batch, columns, rows, -1)).transpose(1, 2)  # (B, R, C, D)
         if maps is not None:
             maps = maps.view(batch, columns, -1, rows, rows).transpose(1, 2)
-        return self.out_proj(context), maps
+        return update, maps
 
     def forward(
         self,
