@@ -29,10 +29,10 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
 from .configuration_msa import MsaConfig
-from .hub import is_published, tokenizer_for, write_model_card
+from .hub import PUBLISHED, is_published, tokenizer_for, write_model_card
 from .modeling_msa import MsaForMaskedLM
 
-OFFICIAL_CHECKPOINTS = ("esm_msa1b_t12_100M_UR50S", "esm_msa1_t12_100M_UR50S")
+OFFICIAL_CHECKPOINTS = tuple(PUBLISHED)
 DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/fair-esm"
 FAIR_ESM_ROWS = 1024  # fair-esm's row position table has this depth, always
 FAIR_ESM_TOKENS = 33
