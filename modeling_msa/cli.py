@@ -122,3 +122,25 @@ def convert(
         typer.echo(report)
         if push_to_hub:
             typer.echo(f"uploaded   {push_folder(output_dir, push_to_hub)}")
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    short_help="Train by a recipe: pretraining or fine-tuning.",
+)
+def train(context: typer.Context) -> None:
+    """Train by a recipe; `modeling_msa.recipes.help_text` is its help."""
+    from .recipes import help_text  # the Trainer takes seconds to import
+
+    if not context.args or "--help" in context.args:
+        typer.echo(help_text())
+        return
+    with _errors_in_words():
+        from .training import train as train_by_recipe
+
+        train_by_recipe(context.args[0], context.args[1:])
+
+
+if __name__ == "__main__":
+    app()
