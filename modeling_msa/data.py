@@ -1,35 +1,54 @@
-"""Alignments for training: datasets, batches of alike size, and collators.
+"""Alignments for training: datasets, and batches of alike size; the collators come with them.
 
-A feature is one alignment, ``{"alignment": Alignment or uint8 (R, L)}`` or ``{"sequences": list of str}``, with
-optional ``labels`` and ``visit``. A collator chooses rows and columns anew at each visit, turns them into tokens and
-pads them: `MsaDataCollatorForMaskedLM` for pretraining, the other three for labels.
+`MsaDataset` lists alignments and reads one when it is asked for, `VariantDataset` gives one example for each variant
+of a family, and `SizeGroupedSampler` puts alignments of alike size into a batch. `load_stream` reads shards, which
+`pack_alignments` makes of a folder.
 
-All random choices follow from a seed and from the visit ``(epoch, example)``, so that a batch depends neither on how
-many worker processes there are nor on whether a run was resumed.
+A dataset has to hear of each epoch (`set_epoch`), or every pass draws the same rows and masks. Trainer tells the
+dataset only if the sampler knows no epochs; `SizeGroupedSampler` passes it on in all cases.
 """
 
 from __future__ import annotations
 
 import logging
+import lzma
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
-from .alignment import Alignment, AlignmentError, _format_of, read_alignment
-from .sampling import diverse_rows, first_rows, random_rows, weighted_rows
-from .tokenization_msa import MsaTokenizer
+from .alignment import Alignment, AlignmentError, _build, _format_of, _guess_format, _parse_fasta, read_alignment
+from .collators import (
+    MsaDataCollator,
+    MsaDataCollatorForContactPrediction,
+    MsaDataCollatorForMaskedLM,
+    MsaDataCollatorForSequenceClassification,
+    MsaDataCollatorForTokenClassification,
+)
+from .labels import check_shape, label_shape, load_contacts
+from .variants import mutate, parse_variants, read_variants
+
+__all__ = [
+    "MsaDataCollator",
+    "MsaDataCollatorForContactPrediction",
+    "MsaDataCollatorForMaskedLM",
+    "MsaDataCollatorForSequenceClassification",
+    "MsaDataCollatorForTokenClassification",
+    "MsaDataset",
+    "SizeGroupedSampler",
+    "VariantDataset",
+    "list_alignments",
+]
 
 logger = logging.getLogger(__name__)
 
-_GAP = ord("-")
-_IGNORE = -100
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
+_PEEK_BYTES = 32_768
 
 
 def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
@@ -95,7 +114,97 @@ def name_of(path: str | os.PathLike[str]) -> str:
     return path.stem if _format_of(path.name) else path.name
 
 
-class MsaDataset(Dataset):
+class Peek(NamedTuple):
+    """Size of an alignment, as far as the beginning of its file tells."""
+
+    depth: int  # rows; estimated from the size of the file if that is large
+    length: int  # match columns
+    residues: int  # of the query, insertions included
+
+
+def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) -> Peek:
+    """Find the size of an alignment from the first 32 kB of its file; Stockholm files are read whole.
+
+    Parameters
+    ----------
+    item : str, path-like or Alignment
+        File, plain or compressed, or an alignment, whose size is then exact.
+    format : {"a3m", "a2m", "fasta", "stockholm"}, optional
+        Default: by the ending, else by the content.
+
+    Returns
+    -------
+    Peek
+
+    Raises
+    ------
+    OSError, AlignmentError
+        If the file is not there, or its first row cannot be read.
+
+    Examples
+    --------
+    >>> from modeling_msa.alignment import bundled_family
+    >>> peek(bundled_family())
+    Peek(depth=98, length=117, residues=86)
+    """
+    if isinstance(item, Alignment):
+        return Peek(item.depth, item.length, len(item.query))
+    where = os.fspath(item)
+    format = format or _format_of(where)
+    if format == "stockholm":
+        return peek(read_alignment(item, format))
+    size, read, data = _beginning(where, _PEEK_BYTES)
+    if data.count(b"\n>") < 2 and read < size:  # the query alone fills the beginning
+        size, read, data = _beginning(where, size)
+    if data.lstrip().startswith(b"# STOCKHOLM"):
+        return peek(read_alignment(item))
+    if read < size:
+        data = data[: data.rindex(b"\n>") + 1]
+    data = data.replace(b"\r\n", b"\n")
+    names, rows = _parse_fasta(data, where)
+    if not rows:
+        raise AlignmentError(f"{where}: there is no sequence.")
+    query = _build(names[:1], rows[:1], format or _guess_format(rows), where, where)
+    return Peek(max(1, round(len(rows) * size / read)) if read < size else len(rows), query.length, len(query.query))
+
+
+def _beginning(path: str, count: int) -> tuple[int, int, bytes]:
+    """Size of a file, how many of its bytes were read, and what they say."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(count)
+    read = len(data)
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            data = zlib.decompressobj(31).decompress(data)
+        elif data.startswith(b"\xfd7zXZ\x00"):
+            data = lzma.LZMADecompressor().decompress(data)
+    except (zlib.error, lzma.LZMAError, EOFError) as error:
+        raise AlignmentError(f"{path}: the compressed file is damaged ({error}); fetch it again") from None
+    return size, read, data
+
+
+class _VisitedDataset(Dataset):
+    """A dataset that knows the epoch, in memory that worker processes share, also those that outlive an epoch."""
+
+    def __init__(self, fixed: bool) -> None:
+        self.fixed = fixed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """What `set_epoch` said last; 0 at first."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin a new pass, in which rows, columns and masks are drawn anew; reaches running workers."""
+        self._epoch.fill_(epoch)
+
+    def _visit(self, index: int) -> tuple[int, int]:
+        return (0 if self.fixed else self.epoch, index)
+
+
+class MsaDataset(_VisitedDataset):
     """Alignments, listed at the start and read when asked for.
 
     Parameters
@@ -103,18 +212,21 @@ class MsaDataset(Dataset):
     source : str, path-like, or list of paths and `Alignment`
         See `list_alignments`; a list may mix files and alignments.
     labels : mapping of str to label, optional
-        By the name of the alignment (`name_of` its file). The examples are then those with a label.
+        By the name of the alignment (its file's, without endings); labels of others are passed over. A label that is
+        a path is read with the alignment, see `modeling_msa.labels.load_contacts`.
     format : {"a3m", "a2m", "fasta", "stockholm"}, optional
         Of all files; default: by their endings.
     on_error : {"raise", "skip"}, default "raise"
-        What an unreadable file does. Skipped, it is replaced by the next readable one, and is in `unreadable`.
+        What a file that is unreadable, or has no label, does. Skipped, an unreadable one is replaced by the next
+        readable one, and is in `unreadable`.
     fixed : bool, default False
         For evaluation: every visit draws the same rows, columns and masks.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a source is not there, there is no alignment, or labels and alignments do not go together.
+        If a source is not there, there is no alignment, an alignment has no label, or labels are more or fewer than
+        the query's residues (found from the beginning of the file).
 
     Examples
     --------
@@ -126,13 +238,14 @@ class MsaDataset(Dataset):
 
     def __init__(
         self,
-        source: str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Alignment],
+        source: str | os.PathLike[str] | Alignment | Iterable[str | os.PathLike[str] | Alignment],
         *,
         labels: Mapping[str, Any] | None = None,
         format: str | None = None,
         on_error: str = "raise",
         fixed: bool = False,
     ) -> None:
+        super().__init__(fixed)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}.")
         self.items = _list_items(source)
@@ -140,84 +253,92 @@ class MsaDataset(Dataset):
         self.labels = labels
         self.format = format
         self.on_error = on_error
-        self.fixed = fixed
-        # In shared memory: worker processes that outlive an epoch see the next one, and tell what they could not read.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._peeks: dict[int, Peek] = {}
         if labels is not None:
             self._keep_labelled(labels)
+        # in shared memory, so that worker processes tell what they could not read
         self._failed = torch.zeros(len(self.items), dtype=torch.bool).share_memory_()
         self._messages: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.items)
 
-    @property
-    def epoch(self) -> int:
-        """What `set_epoch` said last; 0 at first."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Begin a new pass, in which rows, columns and masks are drawn anew; reaches running workers."""
-        self._epoch.fill_(epoch)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         count = len(self.items)
         if not -count <= index < count:
             raise IndexError(f"there is no example {index} of {count}")
         index %= count
-        for k in range(index, index + count):
-            k %= count
+        for k in (*range(index, count), *range(index)):
             if self._failed[k]:
                 continue
             try:
-                alignment = self._read(k)
+                return {**self._read(k), "visit": self._visit(index)}
             except (OSError, ValueError) as error:
                 if self.on_error == "raise":
                     raise
                 self._failed[k] = True
                 self._messages[k] = str(error)
                 logger.warning("skipped: %s", error)
-                continue
-            feature = {
-                "name": self.names[k],
-                "alignment": alignment,
-                "visit": (0 if self.fixed else self.epoch, index),
-            }
-            return feature if self.labels is None else {**feature, "labels": self.labels[self.names[k]]}
-        first = next(iter(self.unreadable.values()))
-        raise AlignmentError(f"none of the {count} alignments can be read; the first: {first}")
+        raise AlignmentError(f"none of the alignments can be read.\n{self.report()}")
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Depth (estimated) and length of an alignment, from the beginning of its file; (1, 1) if that fails."""
+        if index not in self._peeks:
+            try:
+                self._peeks[index] = peek(self.items[index], self.format)
+            except (OSError, ValueError):  # it is reported when it is read
+                self._peeks[index] = Peek(1, 1, 1)
+        return self._peeks[index][:2]
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Files that were skipped and why, those of worker processes included."""
+        """Files that were skipped, and why; those that worker processes of this process skipped included."""
         for k in np.flatnonzero(self._failed.numpy()).tolist():
-            if k not in self._messages:  # a worker has the message: find it again
+            if k not in self._messages:  # a worker knows why: find it out again
                 try:
                     self._read(k)
-                    self._messages[k] = f"{self.items[k]}: could not be read for a time"
+                    self._messages[k] = f"{self.items[k]}: could not be read at that time"
                 except (OSError, ValueError) as error:
                     self._messages[k] = str(error)
-        return {str(self.items[k]): self._messages[k] for k in sorted(self._messages)}
+        return {_where(self.items[k]): self._messages[k] for k in sorted(self._messages)}
 
-    def _read(self, index: int) -> Alignment:
-        item = self.items[index]
-        return item if isinstance(item, Alignment) else read_alignment(item, self.format)
+    def report(self) -> str:
+        """Say how many files were skipped, and which ones; empty if none was."""
+        messages = list(self.unreadable.values())
+        if not messages:
+            return ""
+        return "\n".join([f"{len(messages)} of {len(self)} alignments could not be read:", *messages])
+
+    def _read(self, index: int) -> dict[str, Any]:
+        item, name = self.items[index], self.names[index]
+        alignment = item if isinstance(item, Alignment) else read_alignment(item, self.format)
+        if self.labels is None:
+            return {"name": name, "alignment": alignment}
+        label = self.labels[name]
+        label = load_contacts(label, alignment) if isinstance(label, os.PathLike) else label
+        return {"name": name, "alignment": alignment, "labels": label}
 
     def _keep_labelled(self, labels: Mapping[str, Any]) -> None:
         places: dict[str, int] = {}
         for k, name in enumerate(self.names):
             if name in labels and places.setdefault(name, k) != k:
-                raise ValueError(
-                    f"{self.items[places[name]]} and {self.items[k]} have one name, {name!r}: labels go by name."
-                )
-        missing = [name for name in labels if name not in places]
-        if missing:
-            raise ValueError(
-                f"{len(missing)} of {len(labels)} labels have no alignment, the first is {missing[0]!r}; labels go by "
-                f"the file's name without endings, such as {self.names[0]!r}."
-            )
+                first, second = _where(self.items[places[name]]), _where(self.items[k])
+                raise ValueError(f"{first} and {second} have one name, {name!r}: labels go by name; rename one.")
         kept = sorted(places.values())
+        without = [name for name in self.names if name not in labels]
+        if without:
+            message = f"{len(without)} of {len(self.names)} alignments have no label, the first is {without[0]!r}"
+            if self.on_error == "raise" or not kept:
+                raise ValueError(
+                    f"{message}; labels go by the file's name without endings, and there are labels of "
+                    f"{', '.join(map(repr, list(labels)[:3])) or 'none'}. Leave files without labels out."
+                )
+            logger.warning("left out: %s", message)
         self.items, self.names = [self.items[k] for k in kept], [self.names[k] for k in kept]
+        for k, name in enumerate(self.names):
+            shape = label_shape(labels[name])
+            if shape and self.size(k) != (1, 1):
+                check_shape(shape, self._peeks[k].residues, labels[name], _where(self.items[k]))
 
 
 def _list_items(source: Any) -> list[Path | Alignment]:
@@ -237,292 +358,168 @@ def _item_name(item: Path | Alignment) -> str:
     return name_of(item)
 
 
-class _Example(NamedTuple):
-    ids: np.ndarray  # (R, C) int64, <cls> first
-    columns: slice  # of the alignment's L match columns
-    feature: Mapping[str, Any]
-    random: np.random.Generator
+def _where(item: Path | Alignment) -> str:
+    return (item.source or item.names[0]) if isinstance(item, Alignment) else str(item)
 
 
-@dataclass
-class MsaDataCollator:
-    """Choose rows and columns of alignments, tokenize and pad them.
-
-    Rao et al. (2021, section 3): each MSA has a budget of 2^14 tokens, so a long one shows fewer rows.
+class VariantDataset(_VisitedDataset):
+    r"""One example for each variant of a family: the alignment with its query mutated; the label is a score.
 
     Parameters
     ----------
-    tokenizer : MsaTokenizer
-        Its `model_max_length` and `model_max_depth` bound what the model takes.
-    max_tokens : int, default 2**14
-        Most tokens of one MSA: rows times columns, with ``<cls>``.
-    max_rows, max_columns : int, default 1024
-        Most rows, and most columns with ``<cls>``.
-    min_rows : int, default 1
-        Fewest rows that a log-uniform depth draws.
-    select : {"random", "diverse", "weighted", "first"}, default "random"
-        Which rows; see `modeling_msa.select_rows`. The query is always kept.
-    depth : {"full", "log_uniform"}, default "full"
-        As many rows as fit, or a number drawn evenly on a logarithmic scale from `min_rows` to that. One quantile is
-        drawn for a batch, so that MSAs alike in size stay alike.
-    crop : {"random", "first"}, default "random"
-        Which stretch of columns of an alignment that is too long.
-    random_positions : bool, default False
-        Begin the columns at a random place of the position table (`position_ids`), so that short families train the
-        whole table; ``<cls>`` keeps place 0.
-    seed : int, default 0
-        Of all draws, together with the feature's `visit`. A feature without `visit` draws from torch's generator.
+    alignment : str, path-like or Alignment
+        Query first.
+    table : str or path-like
+        Comma- or tab-separated; see `modeling_msa.variants.read_variants`.
+    variant_column : str, default "mutant"
+        Such as ``A42V`` or ``A42V:G7D``, numbered on the query's residues from 1.
+    score_column : str, optional
+        Default: the only other column.
+    offset : int, default 0
+        What the table's residue numbers are ahead of the query's.
+    fixed : bool, default False
+        See `MsaDataset`.
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file cannot be read, or variants do not fit the query; all that do not are counted.
 
     Examples
     --------
-    >>> from modeling_msa.alignment import bundled_family, read_alignment
-    >>> collator = MsaDataCollator(MsaTokenizer(), max_tokens=2048)
-    >>> batch = collator([{"alignment": read_alignment(bundled_family()), "visit": (0, 0)}])
-    >>> batch["input_ids"].shape  # 2048 // (117 + 1) rows
-    torch.Size([1, 17, 118])
+    >>> import tempfile
+    >>> table = Path(tempfile.mkdtemp(), "scores.csv")
+    >>> _ = table.write_text("mutant,score\nK2R,0.5\nM1L:V3I,-1\n")
+    >>> example = VariantDataset(Alignment.from_sequences(["MKV", "MRV"]), table)[1]
+    >>> example["name"], example["alignment"].sequences, example["labels"]
+    ('M1L:V3I', ['LKI', 'MRV'], -1.0)
     """
 
-    tokenizer: MsaTokenizer
-    max_tokens: int = 2**14
-    max_rows: int = 1024
-    max_columns: int = 1024
-    min_rows: int = 1
-    select: str = "random"
-    depth: str = "full"
-    crop: str = "random"
-    random_positions: bool = False
-    seed: int = 0
+    def __init__(
+        self,
+        alignment: str | os.PathLike[str] | Alignment,
+        table: str | os.PathLike[str],
+        variant_column: str = "mutant",
+        score_column: str | None = None,
+        *,
+        offset: int = 0,
+        fixed: bool = False,
+    ) -> None:
+        super().__init__(fixed)
+        self.alignment = alignment if isinstance(alignment, Alignment) else read_alignment(alignment)
+        scores = read_variants(table, variant_column, score_column)
+        self.names = [name for name, _ in scores]
+        self.scores = [score for _, score in scores]
+        self.variants = parse_variants(self.names, self.alignment, offset, source=os.fspath(table))
 
-    def __post_init__(self) -> None:
-        choices = {
-            "select": ("random", "diverse", "weighted", "first"),
-            "depth": ("full", "log_uniform"),
-            "crop": ("random", "first"),
+    def __len__(self) -> int:
+        return len(self.variants)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "name": self.names[index],
+            "alignment": mutate(self.alignment, self.variants[index]),
+            "visit": self._visit(index % len(self)),
+            "labels": self.scores[index],
         }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}.")
-        for name, least in {"max_tokens": 2, "max_rows": 1, "max_columns": 2, "min_rows": 1, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}.")
-        # ASCII code -> token id; -1 where only the tokenizer knows what to say
-        self._ids = np.full(256, -1, dtype=np.int64)
-        letters = {ord(token): i for token, i in self.tokenizer.get_vocab().items() if len(token) == 1}
-        self._ids[list(letters)] = list(letters.values())
 
-    def size(self, depth: int, length: int) -> tuple[int, int]:
-        """Rows and token columns that an alignment of this depth and length gets, at full depth."""
-        columns = min(length + 1, self.max_columns, self.tokenizer.model_max_length, self.max_tokens)
-        rows = min(depth, self.max_rows, self.tokenizer.model_max_depth, self.max_tokens // columns)
-        return rows, columns
-
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Make a batch.
-
-        Parameters
-        ----------
-        features : sequence of mappings
-            See the module's head.
-
-        Returns
-        -------
-        batch : dict
-            `input_ids` and `attention_mask`, int64 (B, R, C); `position_ids`, int64 (B, C), with `random_positions`;
-            `labels`, where there are any.
-
-        Raises
-        ------
-        ValueError
-            If a feature has no alignment, or labels that do not fit it; the message names the example.
-        """
-        quantile = self._generator(features[0], 1).random() if self.depth == "log_uniform" else 1.0
-        examples = [self._example(feature, quantile) for feature in features]
-        rows, columns = (max(example.ids.shape[axis] for example in examples) for axis in (0, 1))
-        ids = np.full((len(examples), rows, columns), self.tokenizer.pad_token_id, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for k, example in enumerate(examples):
-            depth, width = example.ids.shape
-            ids[k, :depth, :width], mask[k, :depth, :width] = example.ids, 1
-        batch = {"input_ids": ids, "attention_mask": mask}
-        if self.random_positions:
-            batch["position_ids"] = self._positions(examples, columns)
-        batch |= self.make_labels(examples, ids)
-        return {key: torch.from_numpy(value) for key, value in batch.items()}
-
-    def make_labels(self, examples: list[_Example], ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels of a batch; may change its token ids (B, R, C) in place."""
-        return {}
-
-    def _generator(self, feature: Mapping[str, Any], salt: int = 0) -> np.random.Generator:
-        visit = feature.get("visit")
-        if visit is None:
-            return np.random.default_rng(int(torch.randint(2**62, ())))
-        return np.random.default_rng([self.seed, *map(int, visit), salt])
-
-    def _example(self, feature: Mapping[str, Any], quantile: float) -> _Example:
-        random = self._generator(feature)
-        rows = _codes_of(feature)
-        length = rows.shape[1]
-        depth, columns = self.size(*rows.shape)
-        if columns <= length:
-            start = int(random.integers(length - columns + 2)) if self.crop == "random" else 0
-            window = slice(start, start + columns - 1)
-            rows = rows[:, window]
-            occupied = (rows != _GAP).any(axis=1)  # a fragment from elsewhere says nothing here
-            occupied[0] = True
-            rows = rows[occupied]
-            depth = min(depth, len(rows))
-        else:
-            window = slice(0, length)
-        if self.depth == "log_uniform":
-            least = min(self.min_rows, depth)
-            depth = min(depth, int(least * ((depth + 1) / least) ** quantile))
-        codes = self._take(rows, depth, random)
-        ids = self._ids[codes]
-        if ids.min(initial=0) < 0:
-            ids = self.tokenizer([codes], verbose=False, return_tensors="np")["input_ids"][0][:, 1:]
-        first = np.full((len(ids), 1), self.tokenizer.cls_token_id)
-        return _Example(np.concatenate([first, ids], axis=1), window, feature, random)
-
-    def _take(self, rows: np.ndarray, depth: int, random: np.random.Generator) -> np.ndarray:
-        if depth >= len(rows):
-            return rows
-        if self.select == "random":
-            return rows[random_rows(rows, depth, int(random.integers(2**62)))]
-        if self.select == "weighted":
-            return rows[weighted_rows(rows, depth, int(random.integers(2**62)))]
-        return rows[(diverse_rows if self.select == "diverse" else first_rows)(rows, depth)]
-
-    def _positions(self, examples: list[_Example], columns: int) -> np.ndarray:
-        table = self.tokenizer.model_max_length
-        positions = np.tile(np.arange(columns), (len(examples), 1))
-        for k, example in enumerate(examples):
-            positions[k, 1:] += example.random.integers(table - example.ids.shape[1] + 1)
-        return np.minimum(positions, table - 1)  # only padding reaches past the table
+    def size(self, index: int) -> tuple[int, int]:
+        """Depth and length, the same for all."""
+        return self.alignment.depth, self.alignment.length
 
 
-def _codes_of(feature: Mapping[str, Any]) -> np.ndarray:
-    """ASCII codes (R, L) of a feature's rows."""
-    if "alignment" in feature:
-        alignment = feature["alignment"]
-        array = alignment.array if isinstance(alignment, Alignment) else np.asarray(alignment)
-        if array.dtype != np.uint8 or array.ndim != 2 or 0 in array.shape:
-            raise ValueError(
-                f"{_label(feature)}: an alignment is an Alignment or a uint8 array (R, L), not {array.dtype} "
-                f"{array.shape}."
-            )
-        return array
-    if "sequences" not in feature:
-        raise ValueError(
-            f"a feature has neither 'alignment' nor 'sequences', but {sorted(feature)}; under Trainer, set "
-            "remove_unused_columns=False."
-        )
-    rows = feature["sequences"]
-    text = "".join(rows)
-    if not text or not text.isascii() or len(set(map(len, rows))) > 1:
-        return Alignment.from_sequences(rows, format="fasta", source=_label(feature)).array  # says what is wrong
-    return np.frombuffer(text.encode("ascii"), dtype=np.uint8).reshape(len(rows), -1)
+class SizeGroupedSampler(Sampler[int]):
+    """A shuffle in which the alignments of a batch are alike in rows and columns, so that little is padded.
 
-
-def _label(feature: Mapping[str, Any]) -> str:
-    """How messages call an example."""
-    alignment = feature.get("alignment")
-    source = alignment.source if isinstance(alignment, Alignment) else None
-    return source or feature.get("name") or "an example"
-
-
-@dataclass
-class MsaDataCollatorForMaskedLM(MsaDataCollator):
-    """Mask residues and gaps of alignments, for pretraining and continued pretraining.
-
-    Rao et al. (2021, section 3): 15 % of the positions, evenly over rows and columns, are targets; of these 80 % are
-    replaced by ``<mask>``, 10 % by a random letter, and 10 % are left as they are. ``<cls>``, padding and characters
-    outside the alphabet are never targets. A batch has at least one target: should the draw give none, one position
-    is chosen and masked.
+    Each pool of some batches, drawn at random, is halved along the axis in which its alignments differ most, until
+    each part is one batch; the batches of a pool come in random order. Sizes are looked up pool by pool, so that
+    100,000 files need not be opened before the first step.
 
     Parameters
     ----------
-    mlm_probability : float, default 0.15
-        Share of the positions that are targets.
-    mask_replace_prob, random_replace_prob : float, default 0.8 and 0.1
-        Share of the targets that is masked, and that is replaced by one of the 20 amino acids (or a gap, with
-        `mask_gaps`).
-    mask_gaps : bool, default True
-        Whether gaps are targets too, as they are in the paper. Without them a batch of gaps alone still has one
-        target, a gap.
-    mask_columns : float, default 0.0
-        Share of the targets that comes as whole columns, in which no other row gives the answer away: all rows of
-        such a column are masked, replaced or left together. The rate as a whole stays `mlm_probability`.
+    dataset : MsaDataset, VariantDataset, or another with `size(index)`
+        Hears of each epoch through this sampler; the order follows from its `epoch` and from `seed`.
+    batch_size : int
+        Examples that belong together: of one batch, or of one step of all processes.
+    collator : MsaDataCollator, optional
+        How many rows and columns alignments of a size get; default: a collator's default budget.
+    pool_batches : int, default 64
+        Batches in a pool.
+    seed : int, default 0
+        The same in all processes.
 
     Examples
     --------
-    >>> from modeling_msa.alignment import bundled_family, read_alignment
-    >>> collator = MsaDataCollatorForMaskedLM(MsaTokenizer())
-    >>> batch = collator([{"alignment": read_alignment(bundled_family()), "visit": (0, 0)}])
-    >>> share = (batch["labels"] != -100).sum() / (98 * 117)
-    >>> print(f"{share:.2f}")
-    0.15
+    >>> sizes = [(1000, 60), (4, 60), (1000, 300), (4, 61), (900, 61), (800, 290)]
+    >>> families = [np.full(size, 65, dtype=np.uint8) for size in sizes]
+    >>> class Families(list):
+    ...     def size(self, index):
+    ...         return self[index].shape
+    >>> order = list(SizeGroupedSampler(Families(families), batch_size=2))
+    >>> sorted(sorted(order[k : k + 2]) for k in (0, 2, 4))
+    [[0, 4], [1, 3], [2, 5]]
     """
 
-    mlm_probability: float = 0.15
-    mask_replace_prob: float = 0.8
-    random_replace_prob: float = 0.1
-    mask_gaps: bool = True
-    mask_columns: float = 0.0
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        collator: MsaDataCollator | None = None,
+        *,
+        pool_batches: int = 64,
+        seed: int = 0,
+    ) -> None:
+        if batch_size < 1 or pool_batches < 1:
+            raise ValueError(f"batch_size and pool_batches must be at least 1, not {batch_size} and {pool_batches}.")
+        if not hasattr(dataset, "size"):
+            raise ValueError(f"{type(dataset).__name__} has no size(index), by which examples could be grouped.")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.collator = collator
+        self.pool_batches = pool_batches
+        self.seed = seed
+        self._epoch = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.mlm_probability <= 1:
-            raise ValueError(f"mlm_probability is a share, above 0 and at most 1, not {self.mlm_probability}.")
-        for name in ("mask_replace_prob", "random_replace_prob", "mask_columns"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share, from 0 to 1, not {getattr(self, name)}.")
-        if self.mask_replace_prob + self.random_replace_prob > 1 + 1e-9:
-            raise ValueError("mask_replace_prob and random_replace_prob together must not be over 1.")
-        gap = int(self._ids[_GAP])
-        self._targets = np.zeros(len(self.tokenizer), dtype=bool)  # token ids that may be targets
-        self._targets[self._ids[self._ids >= 0]] = True
-        self._targets[gap] = self.mask_gaps
-        letters = self._ids[list(b"ACDEFGHIKLMNPQRSTVWY")]
-        self._letters = np.append(letters, gap) if self.mask_gaps else letters
+    def __len__(self) -> int:
+        return len(self.dataset)
 
-    def make_labels(self, examples: list[_Example], ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels int64 (B, R, C): the token where it is a target, else -100; masks `ids` in place."""
-        labels = np.full_like(ids, _IGNORE)
-        for k, example in enumerate(examples):
-            inside = (k, slice(len(example.ids)), slice(1, example.ids.shape[1]))
-            self._mask(ids[inside], labels[inside], example.random)
-        if (labels == _IGNORE).all():
-            self._mask_one(ids, labels, examples[0].random)
-        return {"labels": labels}
+    def set_epoch(self, epoch: int) -> None:
+        """Begin a new pass, in another order, and tell the dataset."""
+        self._epoch = epoch
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
 
-    def _mask(self, ids: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> None:
-        """Mask one MSA (R, L), without <cls>, in place."""
-        by_column = self.mask_columns * self.mlm_probability
-        rate = (self.mlm_probability - by_column) / (1 - by_column) if by_column < 1 else 0.0
-        # A draw below 1 is a target, and where it lies in [0, 1) says what becomes of it.
-        draws = random.random(ids.shape, dtype=np.float32) / np.float32(max(rate, 1e-30))
-        if by_column > 0:
-            whole = np.divide(random.random(len(ids[0]), dtype=np.float32), np.float32(by_column))
-            draws[:, whole < 1] = whole[whole < 1]
-        rows, columns = np.nonzero(draws < 1)
-        tokens = ids[rows, columns]
-        kept = self._targets[tokens]
-        rows, columns, tokens = rows[kept], columns[kept], tokens[kept]
-        labels[rows, columns] = tokens
-        draws = draws[rows, columns]
-        masked, replaced = np.cumsum([self.mask_replace_prob, self.random_replace_prob])
-        tokens[draws < replaced] = random.choice(self._letters, np.count_nonzero(draws < replaced))
-        tokens[draws < masked] = self.tokenizer.mask_token_id
-        ids[rows, columns] = tokens
+    def __iter__(self) -> Iterator[int]:
+        # accelerate does not reach every sampler when a run of several processes is resumed; the dataset it does reach
+        random = np.random.default_rng([self.seed, getattr(self.dataset, "epoch", self._epoch)])
+        order = random.permutation(len(self.dataset))
+        for start in range(0, len(order), pool := self.pool_batches * self.batch_size):
+            index = order[start : start + pool]
+            batches = self._halve(index, np.log([self._size(k) for k in index.tolist()]))
+            complete = len(index) // self.batch_size  # a batch that is not stays the last
+            for k in (*random.permutation(complete).tolist(), *range(complete, len(batches))):
+                yield from batches[k].tolist()
 
-    def _mask_one(self, ids: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> None:
-        letters = np.zeros_like(self._targets)
-        letters[self._ids[self._ids >= 0]] = True
-        for allowed in (self._targets, letters):
-            places = np.argwhere(allowed[ids])
-            if len(places):
-                place = tuple(places[random.integers(len(places))])
-                labels[place], ids[place] = ids[place], self.tokenizer.mask_token_id
-                return
-        raise ValueError("a batch has no letter of the alphabet that could be a target; check the alignments.")
+    def _size(self, index: int) -> tuple[int, int]:
+        depth, length = self.dataset.size(index)
+        if self.collator is not None:
+            return self.collator.size(depth, length)
+        columns = min(length + 1, MsaDataCollator.max_columns)
+        return min(depth, MsaDataCollator.max_rows, MsaDataCollator.max_tokens // columns), columns
+
+    def _halve(self, index: np.ndarray, logs: np.ndarray) -> list[np.ndarray]:
+        """Batches of indices alike in the logarithms (n, 2) of their sizes."""
+        if len(index) <= self.batch_size:
+            return [index]
+        order = np.argsort(logs[:, np.ptp(logs, axis=0).argmax()], kind="stable")
+        half = -(-len(order) // (2 * self.batch_size)) * self.batch_size
+        left, right = order[:half], order[half:]
+        return self._halve(index[left], logs[left]) + self._halve(index[right], logs[right])
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("load_stream", "pack_alignments"):  # they take an extra, which is slow to import
+        from . import streaming
+
+        return getattr(streaming, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
