@@ -1,0 +1,164 @@
+"""Known contacts of a query, from a structure.
+
+Residues are matched by aligning the query with the chain's sequence, never by author numbering: that starts anywhere,
+jumps, and has insertion codes.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .alignment import Alignment
+
+if TYPE_CHECKING:
+    import gemmi
+
+_STANDARD = "ACDEFGHIKLMNPQRSTVWY"
+
+
+def structure_contacts(
+    path: str | os.PathLike[str],
+    alignment_or_query: Alignment | str,
+    chain: str | None = None,
+    cutoff: float = 8.0,
+    *,
+    min_separation: int = 0,
+    min_identity: float = 0.8,
+) -> np.ndarray:
+    r"""Which residues of a query touch in a structure: C-beta atoms (C-alpha of glycine) less than `cutoff` apart.
+
+    The paper's definition of a contact (section 4.1). The first model and the first conformation of an atom count.
+
+    Parameters
+    ----------
+    path : str or path-like
+        PDB or mmCIF file, plain or compressed by gzip.
+    alignment_or_query : Alignment or str
+        A family, for its query, or the query itself; gaps in a string are left out.
+    chain : str, optional
+        The chain's name (author's); default: the one in which most residues of the query are found.
+    cutoff : float, default 8.0
+        In Angstrom.
+    min_separation : int, default 0
+        Pairs closer in sequence are -100: not to be learnt.
+    min_identity : float, default 0.8
+        Least fraction of identical residues among the aligned ones.
+
+    Returns
+    -------
+    ndarray, shape=(N, N), dtype=int8
+        Over the query's N residues, insertions included: 1 contact, 0 none, -100 where the structure lacks one of
+        the two residues (or its C-beta).
+
+    Raises
+    ------
+    ImportError
+        Without gemmi.
+    OSError
+        If there is no such file.
+    ValueError
+        If the file is no structure, has no such chain or no protein, or its sequence is not the query's.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> atom = "ATOM  {0:5}  CA  GLY A{1:4}    {2:8.3f}   0.000   0.000  1.00  0.00           C  "
+    >>> lines = [atom.format(k, 40 + k, 3.8 * k) for k in range(1, 5)]  # numbered from 41
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "glycines.pdb")
+    ...     _ = path.write_text("\n".join(lines))
+    ...     contacts = structure_contacts(path, "AGGGG")
+    >>> contacts
+    array([[-100, -100, -100, -100, -100],
+           [-100,    1,    1,    1,    0],
+           [-100,    1,    1,    1,    1],
+           [-100,    1,    1,    1,    1],
+           [-100,    0,    1,    1,    1]], dtype=int8)
+    """
+    query = alignment_or_query.query if isinstance(alignment_or_query, Alignment) else alignment_or_query
+    query = "".join(letter for letter in query.upper() if letter.isalpha())
+    structure = _read(path)  # held: its chains live no longer
+    positions = _positions(_chains(structure, path, chain), query, path, min_identity)
+    known = ~np.isnan(positions[:, 0])
+    if known.sum() < 2:
+        raise ValueError(f"{path}: {known.sum()} residues of the query have a C-beta atom; give the whole structure.")
+    with np.errstate(invalid="ignore"):
+        contacts = (np.linalg.norm(positions[:, None] - positions[None], axis=-1) < cutoff).astype(np.int8)
+    numbers = np.arange(len(query))
+    unknown = ~(known[:, None] & known) | (np.abs(numbers[:, None] - numbers) < min_separation)
+    contacts[unknown] = -100
+    return contacts
+
+
+def _read(path: str | os.PathLike[str]) -> gemmi.Structure:
+    try:
+        import gemmi
+    except ImportError as error:
+        raise ImportError("Reading structures takes gemmi: pip install gemmi, or the extra `structure`.") from error
+    try:
+        structure = gemmi.read_structure(os.fspath(path))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is no structure: give a PDB or mmCIF file, plain or .gz ({error}).") from error
+    structure.setup_entities()
+    return structure
+
+
+def _chains(
+    structure: gemmi.Structure, path: str | os.PathLike[str], chain: str | None
+) -> dict[str, gemmi.ResidueSpan]:
+    """Protein chains of the first model, or the one asked for; the structure must outlive them."""
+    from gemmi import PolymerType
+
+    chains = {}
+    for each in structure[0] if len(structure) else ():
+        polymer = each.get_polymer()
+        if polymer.check_polymer_type() in (PolymerType.PeptideL, PolymerType.PeptideD):
+            chains[each.name] = polymer
+    if not chains:
+        raise ValueError(f"{path} has no protein chain: give a PDB or mmCIF file with the query's structure.")
+    if chain is not None and chain not in chains:
+        raise ValueError(f"{path} has no protein chain {chain!r}; its chains are {', '.join(chains)}.")
+    return chains if chain is None else {chain: chains[chain]}
+
+
+def _positions(
+    chains: dict[str, gemmi.ResidueSpan], query: str, path: str | os.PathLike[str], min_identity: float
+) -> np.ndarray:
+    """C-beta (glycine: C-alpha) of each query residue in the chain that has most of the query, (N, 3); NaN if none."""
+    import gemmi
+
+    letters = "".join(letter if letter in _STANDARD else "X" for letter in query)
+    names = gemmi.expand_one_letter_sequence(letters, gemmi.ResidueKind.AA)
+    scoring = gemmi.AlignmentScoring("b")  # BLOSUM62; the default bars mismatches
+    best: tuple[int, int, str, np.ndarray] | None = None
+    for name, polymer in chains.items():
+        residues = list(polymer.first_conformer())
+        for residue in residues:  # a modified residue counts as its parent: selenomethionine as methionine
+            parent = gemmi.find_tabulated_residue(residue.name).one_letter_code.upper()
+            if parent in _STANDARD:
+                residue.name = gemmi.expand_one_letter(parent, gemmi.ResidueKind.AA)
+        alignment = gemmi.align_sequence_to_polymer(names, polymer, gemmi.PolymerType.PeptideL, scoring)
+        if best is not None and alignment.match_count <= best[0]:
+            continue
+        filled = [
+            np.array(list(alignment.add_gaps(text, which))) != "-"
+            for which, text in ((1, letters), (2, "X" * len(residues)))
+        ]
+        aligned = filled[0] & filled[1]
+        atoms = np.full((len(query), 3), np.nan)
+        for number, index in zip(*((np.cumsum(side) - 1)[aligned] for side in filled), strict=True):
+            atom = residues[index].find_atom("CA" if residues[index].name == "GLY" else "CB", "*")
+            if atom is not None:
+                atoms[number] = atom.pos.tolist()
+        best = alignment.match_count, int(aligned.sum()), name, atoms
+    matches, count, name, atoms = best  # type: ignore[misc]
+    if matches < min_identity * count or matches == 0:
+        raise ValueError(
+            f"{path}, chain {name}: {matches} of {count} aligned residues are the query's, less than "
+            f"{min_identity:.0%}: give the query's own structure, another chain, or lower min_identity."
+        )
+    return atoms
