@@ -1,9 +1,9 @@
 """What evaluation during training measures, from a few numbers per alignment.
 
 Logits of a masked language model, ``(B, R, C, V)``, are too large to be kept or sent between processes, and ragged
-batches cannot be put together. Each class here reduces a batch to ``(B, k)`` numbers at once (`Statistics.per_example`)
-and makes the figures from all of them at the end (`Statistics.summarise`): over all targets, however they were cut into
-batches.
+batches cannot be put together. Each class here reduces a batch to ``(B, k)`` numbers at once
+(`Statistics.per_example`) and makes the figures from all of them at the end (`Statistics.summarise`): over all
+targets, however they were cut into batches.
 """
 
 from __future__ import annotations

@@ -20,71 +20,131 @@ from typing import Any, Literal
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from .configuration_msa import MsaConfig
+
 Objective = Literal["mlm", "token", "sequence", "contacts", "variants"]
-
-
-def _key(help: str, default: Any = None) -> Any:
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass
 class ModelArguments:
     """What is trained, from which weights, and by which objective."""
 
-    objective: Objective = _key(
-        "mlm: masked residues; token, sequence: classes or values of the query's residues, or of the whole query; "
-        "contacts: pairs; variants: scores of variants of the query.",
-        "mlm",
+    objective: Objective = field(
+        default="mlm",
+        metadata={
+            "help": "mlm (masked residues), token (classes of the query's residues), sequence (a class or value of "
+            "the query), contacts (pairs of residues), variants (scores of variants of the query)."
+        },
     )
-    model: str | None = _key("Folder or Hub id of the weights to start from.")
-    config: str | None = _key("Instead of model, from scratch: a config.json, or a name in configuration/models.")
-    config_overrides: dict | str | None = _key('Changes to the configuration, such as {"hidden_dropout": 0.0}.')
-    attn_implementation: str | None = _key("sdpa (default), eager or flash_attention_2.")
-    num_labels: int | None = _key("Classes of token and sequence; one (sequence, variants) is a value.")
-    class_names: list[str] | None = _key("Names of the classes, in order; labels may be these, or numbers from 0.")
-    lora_r: int | None = _key("Rank of LoRA adapters; only these and a new head are trained.")
-    lora_alpha: int | None = _key("Scale of the adapters; default: twice the rank.")
-    lora_dropout: float = _key("Dropout before the adapters.", 0.0)
-    lora_target_modules: list[str] | None = _key("Layers with adapters; default: all projections of the attentions.")
+    model: str | None = field(default=None, metadata={"help": "Folder or Hub id of the weights to start from."})
+    config: str | None = field(
+        default=None,
+        metadata={"help": "Instead of model, from scratch: a config.json, or a name in configuration/models."},
+    )
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": 'Changes to the configuration, such as {"hidden_dropout": 0.0}.'}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "sdpa (default), eager or flash_attention_2."}
+    )
+    num_labels: int | None = field(
+        default=None, metadata={"help": "Classes of token and sequence; one (sequence, variants) is a value."}
+    )
+    class_names: list[str] | None = field(
+        default=None, metadata={"help": "Names of the classes, in order; labels may be these, or numbers from 0."}
+    )
+    lora_r: int | None = field(
+        default=None, metadata={"help": "Rank of LoRA adapters; only these and a new head are trained."}
+    )
+    lora_alpha: int | None = field(default=None, metadata={"help": "Scale of the adapters; default: twice the rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapters."})
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Layers with adapters; default: all projections of the attentions."}
+    )
+
+    def __post_init__(self) -> None:
+        """Read the mapping that the command line gives as text."""
+        if isinstance(self.config_overrides, str):
+            try:
+                self.config_overrides = json.loads(self.config_overrides)
+            except ValueError:
+                raise ValueError(f"config_overrides: {self.config_overrides!r} is no JSON.") from None
+        changes = {} if self.config_overrides is None else self.config_overrides
+        if not isinstance(changes, dict):
+            raise ValueError('config_overrides is a mapping, such as {"hidden_dropout": 0.0}.')
+        for key in changes:
+            if key not in (known := {entry.name for entry in dataclasses.fields(MsaConfig)}):
+                raise ValueError(f"config_overrides: there is no such key as {key}{_nearest(key, known)}.")
 
 
 @dataclass
 class DataArguments:
     """Where alignments and labels are, and how a batch is made of them."""
 
-    train_data: list[str] | None = _key("Folder of alignments (A3M and others, .gz, .xz too), files, or a list file.")
-    eval_data: list[str] | None = _key("The same, held out.")
-    eval_fraction: float | None = _key("Instead of eval_data: this fraction of the training files is held out.")
-    labels: str | None = _key("Table, FASTA or JSON of labels by file stem; contacts: folder of structures.")
-    eval_labels: str | None = _key("Labels of eval_data; default: labels.")
-    format: Literal["a3m", "a2m", "fasta", "stockholm"] | None = _key("Format of the files; default: by the ending.")
-    streaming: bool = _key("train_data are shards made by msa pack, read as a stream.", False)
-    on_error: Literal["raise", "skip"] = _key("What a file that cannot be read does.", "raise")
-    max_tokens: int = _key("Tokens of one alignment: rows = max_tokens / columns.", 2**14)
-    max_rows: int | None = _key("Most rows; default: what the model takes, at most 1,024.")
-    max_columns: int | None = _key("Most columns, <cls> included; default: what the model takes.")
-    min_rows: int = _key("Fewest rows.", 1)
-    select: Literal["random", "diverse", "weighted", "first"] = _key(
-        "Which rows; random ones anew each visit.", "random"
+    train_data: list[str] | None = field(
+        default=None, metadata={"help": "Folder of alignments (A3M and others, .gz, .xz too), files, or a list file."}
     )
-    depth: Literal["full", "log_uniform"] = _key("How many of the rows a training step sees.", "full")
-    crop: Literal["random", "first"] = _key("Which columns of a training alignment that is too long.", "random")
-    random_positions: bool = _key("Number columns from a random place, so that the whole table trains.", False)
-    mlm_probability: float = _key("Fraction of residues to predict.", 0.15)
-    mask_columns: float = _key("Fraction of columns to mask whole.", 0.0)
-    mask_gaps: bool = _key("Whether gaps are predicted too.", True)
-    group_by_size: bool = _key("Batches of alignments of like size: less padding.", True)
+    eval_data: list[str] | None = field(default=None, metadata={"help": "The same, held out."})
+    eval_fraction: float | None = field(
+        default=None, metadata={"help": "Instead of eval_data: this fraction of the training files is held out."}
+    )
+    labels: str | None = field(
+        default=None, metadata={"help": "Table, FASTA or JSON of labels by file stem; contacts: folder of structures."}
+    )
+    eval_labels: str | None = field(default=None, metadata={"help": "Labels of eval_data; default: labels."})
+    format: Literal["a3m", "a2m", "fasta", "stockholm"] | None = field(
+        default=None, metadata={"help": "Format of the files; default: by the ending."}
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "train_data are shards made by msa pack, read as a stream."}
+    )
+    on_error: Literal["raise", "skip"] = field(
+        default="raise", metadata={"help": "What a file that cannot be read does."}
+    )
+    max_tokens: int = field(default=2**14, metadata={"help": "Tokens of one alignment: rows = max_tokens / columns."})
+    max_rows: int | None = field(
+        default=None, metadata={"help": "Most rows; default: what the model takes, at most 1,024."}
+    )
+    max_columns: int | None = field(
+        default=None, metadata={"help": "Most columns, <cls> included; default: what the model takes."}
+    )
+    min_rows: int = field(default=1, metadata={"help": "Fewest rows."})
+    select: Literal["random", "diverse", "weighted", "first"] = field(
+        default="random", metadata={"help": "Which rows; random ones anew each visit."}
+    )
+    depth: Literal["full", "log_uniform"] = field(
+        default="full", metadata={"help": "How many of the rows a training step sees."}
+    )
+    crop: Literal["random", "first"] = field(
+        default="random", metadata={"help": "Which columns of a training alignment that is too long."}
+    )
+    random_positions: bool = field(
+        default=False, metadata={"help": "Number columns from a random place, so that the whole table trains."}
+    )
+    mlm_probability: float = field(default=0.15, metadata={"help": "Fraction of residues to predict."})
+    mask_columns: float = field(default=0.0, metadata={"help": "Fraction of columns to mask whole."})
+    mask_gaps: bool = field(default=True, metadata={"help": "Whether gaps are predicted too."})
+    group_by_size: bool = field(default=True, metadata={"help": "Batches of alignments of like size: less padding."})
 
 
 @dataclass
 class MsaTrainingArguments(TrainingArguments):
     """transformers' TrainingArguments; other defaults for a few."""
 
-    remove_unused_columns: bool = _key("Always false: features are whole alignments.", False)
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Always false: features are whole alignments."}
+    )
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Always labels."})
-    logging_steps: float = _key("Steps from one line of the log to the next.", 10)
-    save_total_limit: int | None = _key("Checkpoints to keep.", 3)
-    report_to: None | str | list[str] = _key("tensorboard, wandb ...", "none")
+    logging_steps: float = field(default=10, metadata={"help": "Steps from one line of the log to the next."})
+    save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "A checkpoint's folder, or true: the run's last.", "nargs": "?", "const": "true"},
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Whether parameters may stay without a gradient; here none does."}
+    )
+    report_to: list[str] | str | None = field(default="none", metadata={"help": "tensorboard, wandb ..."})
 
 
 @dataclass(frozen=True)
@@ -103,6 +163,11 @@ class Recipe:
     data: DataArguments
     training: MsaTrainingArguments
     given: dict[str, Any]
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(key, [name for name in known if "-" not in name], 1, 0.5)
+    return f"; the nearest is {nearest[0]}" if nearest else ""
 
 
 class _Parser(HfArgumentParser):
@@ -137,7 +202,8 @@ def parse_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Reci
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no recipe {path}; see configuration/training for some to start from.")
-    parser = _Parser((ModelArguments, DataArguments, MsaTrainingArguments), allow_abbrev=False, add_help=False)
+    classes: Any = (ModelArguments, DataArguments, MsaTrainingArguments)
+    parser = _Parser(classes, allow_abbrev=False, add_help=False)
     problems: list[str] = []
     arguments: list[str] = []
     keys: list[str] = []
@@ -152,15 +218,13 @@ def parse_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Reci
     if "output_dir" not in keys:
         namespace.output_dir = str(Path("runs") / path.stem)
     values = vars(namespace)
-    model, data = (_make(cls, values) for cls in (ModelArguments, DataArguments))
-    problems += _conflicts(model, data, values)
-    _raise_all(path, problems)
     given = {key: _plain(values[key]) for key in values if key in keys or key == "output_dir"}
     try:
-        training = _make(MsaTrainingArguments, values)
+        model, data = (_make(cls, values) for cls in (ModelArguments, DataArguments))
+        _raise_all(path, list(_conflicts(model, data, values)))
+        return Recipe(model, data, _make(MsaTrainingArguments, values), given)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return Recipe(model, data, training, given)
+        raise error if str(error).startswith(f"{path}: ") else ValueError(f"{path}: {error}") from error
 
 
 def _make(cls: type, values: dict[str, Any]) -> Any:
@@ -212,8 +276,7 @@ def _check_group(parser: _Parser, key: str, group: list[str]) -> str | None:
     if not group[0].startswith("--"):
         return f"{' '.join(group)}: values follow a key, as in --max_steps 100."
     if key not in known:
-        nearest = difflib.get_close_matches(key, [name for name in known if "-" not in name], 1, 0.5)
-        return f"{key}: there is no such key" + (f"; the nearest is {nearest[0]}." if nearest else ".")
+        return f"{key}: there is no such key{_nearest(key, known)}."
     try:
         rest = parser.parse_known_args(group)[1]
     except ValueError as error:
@@ -274,18 +337,20 @@ def _configuration(*parts: str) -> list[Path]:
     return [folder.joinpath("configuration", *parts) for folder in (package, package.parent)]
 
 
-def find_config(name: str) -> Path | None:
+def find_config(name: str | None) -> Path | None:
     """Find a model's ``config.json``: a file, its folder, or a name in ``configuration/models``."""
+    if name is None:
+        return None
     path = Path(name)
     candidates = [path, path / "config.json", *_configuration("models", name, "config.json")]
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-_COMMON = (
-    "output_dir resume_from_checkpoint max_steps num_train_epochs per_device_train_batch_size "
-    "gradient_accumulation_steps learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm bf16 "
-    "gradient_checkpointing eval_strategy eval_steps save_steps logging_steps seed dataloader_num_workers use_cpu"
-).split()
+_COMMON = """
+  output_dir resume_from_checkpoint max_steps num_train_epochs per_device_train_batch_size
+  gradient_accumulation_steps learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm bf16
+  gradient_checkpointing eval_strategy eval_steps save_steps save_total_limit logging_steps report_to seed
+  dataloader_num_workers use_cpu"""
 
 
 def help_text() -> str:
@@ -304,11 +369,4 @@ def help_text() -> str:
         for entry in dataclasses.fields(cls):
             default = "" if entry.default in (None, False) else f" [{entry.default}]"
             lines.append(f"  --{entry.name:<20} {entry.metadata['help']}{default}")
-    lines += ["", "Training (every key of transformers.TrainingArguments; most used):", ""]
-    line = " "
-    for key in _COMMON:
-        if len(line) + len(key) > 110:
-            lines.append(line)
-            line = " "
-        line += f" --{key}"
-    return "\n".join([*lines, line])
+    return "\n".join([*lines, "", f"Training, every key of transformers' TrainingArguments; most used:{_COMMON}"])

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 import time
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -21,12 +21,20 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset, DistributedSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from . import data, hub
+from . import hub
+from .alignment import read_alignment
+from .collators import (
+    MsaDataCollatorForContactPrediction,
+    MsaDataCollatorForMaskedLM,
+    MsaDataCollatorForSequenceClassification,
+    MsaDataCollatorForTokenClassification,
+)
 from .configuration_msa import MsaConfig
+from .data import MsaDataset, SizeGroupedSampler, VariantDataset, list_alignments, name_of
 from .files import whole_file
+from .labels import contact_files, read_labels
 from .metrics import Statistics, metric_for
 from .modeling_msa import (
     MsaForContactPrediction,
@@ -45,6 +53,13 @@ CLASSES = {
     "contacts": MsaForContactPrediction,
     "variants": MsaForSequenceClassification,
 }
+COLLATORS = {
+    "mlm": MsaDataCollatorForMaskedLM,
+    "token": MsaDataCollatorForTokenClassification,
+    "sequence": MsaDataCollatorForSequenceClassification,
+    "contacts": MsaDataCollatorForContactPrediction,
+    "variants": MsaDataCollatorForSequenceClassification,
+}
 
 
 class _EpochCallback(TrainerCallback):
@@ -57,7 +72,8 @@ class _EpochCallback(TrainerCallback):
         self.trainer = trainer
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for listener in (self.trainer.train_dataset, self.trainer.train_sampler):
+        listeners: tuple[Any, Any] = (self.trainer.train_dataset, self.trainer.train_sampler)
+        for listener in listeners:
             if hasattr(listener, "set_epoch"):
                 listener.set_epoch(int(state.epoch or 0))
 
@@ -65,9 +81,9 @@ class _EpochCallback(TrainerCallback):
 class MsaTrainer(Trainer):
     """transformers' Trainer for alignments.
 
-    It adds: batches of alignments of like size; an evaluation whose loss and metrics are over all targets of all
-    batches and processes, from a few numbers per alignment instead of logits ``(B, R, C, V)``, and which draws the same
-    masks each time; perplexity, target accuracy and tokens per second beside the training loss.
+    It adds batches of alignments of like size; an evaluation whose loss and metrics are over all targets of all
+    batches and processes, from a few numbers per alignment instead of logits ``(B, R, C, V)``; and perplexity, target
+    accuracy and tokens per second beside the training loss.
 
     Parameters
     ----------
@@ -100,12 +116,13 @@ class MsaTrainer(Trainer):
         self._restart_figures()
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if self.group_by_size and hasattr(data, "SizeGroupedSampler"):
-            # whole optimizer steps, so that one process and many make the same ones of the same seed
+        if self.group_by_size:
+            # of all processes together, so that the same batches come out however many there are
             size = self._train_batch_size * self.args.world_size
-            self.train_sampler = data.SizeGroupedSampler(dataset, size, seed=seed)
+            collator: Any = self.data_collator
+            self.train_sampler = SizeGroupedSampler(dataset, size, collator, seed=seed)
         else:  # a shuffle that knows epochs; each process draws all of it, and accelerate shares it out
             self.train_sampler = DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)
         return self.train_sampler
@@ -119,9 +136,11 @@ class MsaTrainer(Trainer):
         finally:
             self.data_collator = training
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Compute the loss as transformers does, and count tokens and right targets of training."""
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             tokens = inputs["attention_mask"].sum()
             right, targets = self.metric.count_right(outputs["logits"], inputs["labels"]) if self.metric else (0, 0)
@@ -136,7 +155,7 @@ class MsaTrainer(Trainer):
         if logits is None or self.metric is None:
             return loss, logits, labels
         logits = logits[0] if isinstance(logits, tuple) else logits
-        numbers = self.metric.per_example(logits, labels)
+        numbers = self.metric.per_example(logits, inputs["labels"])
         return loss, numbers, numbers[:, :1]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -164,6 +183,19 @@ class MsaTrainer(Trainer):
             self._restart_figures()
         super().log(logs, *args, **kwargs)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            for copy in Path(output_dir or str(self.args.output_dir)).glob("_fsdp_*.py"):
+                copy.unlink()  # torch's: FSDP2 makes a class of the model's, and transformers copies its "code"
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write this package's card; transformers' knows nothing of alignments."""
+        if self.is_world_process_zero():
+            folder, model = Path(str(self.args.output_dir)), cast(Any, self.model)
+            name = self.hub_model_id or str(folder)
+            hub.write_model_card(folder, folder.name, name, model.config, note="Trained by the recipe recipe.yaml.")
+
 
 def find_broken(checkpoint: str | os.PathLike) -> str | None:
     """Say what a checkpoint folder lacks to resume from it; None if it is whole.
@@ -178,25 +210,21 @@ def find_broken(checkpoint: str | os.PathLike) -> str | None:
         return "trainer_state.json is missing"
     except ValueError:
         return "trainer_state.json is cut off"
-    if any(folder.glob("global_step*")) or any(folder.glob("pytorch_model_fsdp*")):
-        return None  # DeepSpeed's and FSDP's own folders, which they check
-    weights = [*folder.glob("model*.safetensors"), *folder.glob("adapter_model.safetensors")]
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model_fsdp*"), *folder.glob("global_step*")]
     if not weights:
         return "the weights are missing"
-    for file in weights:
+    for file in folder.glob("*.safetensors"):
         try:
             with safe_open(file, framework="pt"):
                 pass
         except (SafetensorError, OSError):
             return f"{file.name} is cut off"
-    for name in ("optimizer.pt", "scheduler.pt"):
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-    for file in folder.glob("*.pt*"):
-        if file.stem in ("optimizer", "scheduler") or file.stem.startswith("rng_state"):
-            if not zipfile.is_zipfile(file):
-                return f"{file.name} is cut off"
-    return None
+    if not any(folder.glob("global_step*")):  # DeepSpeed's own folder holds all of these
+        for name in ("optimizer*", "scheduler.pt", "rng_state*.pth"):
+            if not any(folder.glob(name)):
+                return f"{name} is missing"
+    cut = [file.name for file in folder.iterdir() if file.suffix in (".pt", ".pth", ".bin") and not is_zipfile(file)]
+    return f"{cut[0]} is cut off" if cut else None
 
 
 def find_checkpoint(output_dir: str | os.PathLike, resume: str | None) -> Path | None:
@@ -224,8 +252,8 @@ def find_checkpoint(output_dir: str | os.PathLike, resume: str | None) -> Path |
     if resume is None or resume.lower() in ("false", "no", ""):
         if found:
             raise ValueError(
-                f"{output_dir} holds a run already ({found[-1].name}): go on with it by --resume_from_checkpoint true, "
-                "or name another --output_dir."
+                f"{output_dir} holds a run already ({found[-1].name}): go on with it by --resume_from_checkpoint true,"
+                " or name another --output_dir."
             )
         return None
     if resume.lower() not in ("true", "yes"):
@@ -242,33 +270,43 @@ def find_checkpoint(output_dir: str | os.PathLike, resume: str | None) -> Path |
         logger.warning(f"{checkpoint} is not a whole checkpoint ({reason}): it is passed over.")
     if found:
         raise ValueError(f"None of the checkpoints in {output_dir} is whole: start again with another --output_dir.")
+    logger.warning(f"{output_dir} has no checkpoint to resume from: the run starts at its beginning.")
     return None
 
 
-def make_model(arguments: ModelArguments, seed: int) -> PreTrainedModel:
+def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: int) -> PreTrainedModel:
     """Make the model of a recipe: from scratch or from weights, its head, and its adapters.
+
+    Parameters
+    ----------
+    arguments : ModelArguments
+        The recipe's.
+    classes : sequence of str or None
+        Names of the classes to tell apart; None for values, and where there is no new head.
+    seed : int
+        Of new weights.
 
     Raises
     ------
     ValueError, OSError
         If the weights cannot be loaded.
     """
+    assert not isinstance(arguments.config_overrides, str)
     options: dict[str, Any] = dict(arguments.config_overrides or {})
-    if arguments.attn_implementation:
-        options["attn_implementation"] = arguments.attn_implementation
     if arguments.objective in ("token", "sequence", "variants"):
-        names = arguments.class_names or [f"LABEL_{k}" for k in range(arguments.num_labels or 1)]
-        options["id2label"] = dict(enumerate(names))
-        options["label2id"] = {name: k for k, name in enumerate(names)}
-        options["problem_type"] = "regression" if len(names) == 1 else "single_label_classification"
+        names = classes or ["value"]
+        options |= {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
+        options["problem_type"] = "single_label_classification" if classes else "regression"
     cls = CLASSES[arguments.objective]
-    set_seed(seed)  # of new weights
-    if arguments.config is not None:
-        model = cls._from_config(MsaConfig.from_pretrained(find_config(arguments.config), **options))
+    set_seed(seed)
+    if path := find_config(arguments.config):
+        # not from_pretrained, which changes single values unchecked
+        config = MsaConfig(**MsaConfig.get_config_dict(path)[0] | options)
+        model = cls._from_config(config, attn_implementation=arguments.attn_implementation)
     else:
-        model = cls.from_pretrained(
-            resolve_model(arguments.model), dtype=torch.float32, ignore_mismatched_sizes=True, **options
-        )
+        options |= {"dtype": torch.float32, "attn_implementation": arguments.attn_implementation}
+        # a head of another number of classes is made new
+        model = cls.from_pretrained(resolve_model(arguments.model), ignore_mismatched_sizes=True, **options)
     return model if arguments.lora_r is None else _with_adapters(model, arguments)
 
 
@@ -289,9 +327,10 @@ def _with_adapters(model: PreTrainedModel, arguments: ModelArguments) -> Any:
     if arguments.objective == "contacts":  # what the contact logits do not depend on, see MsaForContactPrediction
         last = rf".*layers\.{model.config.num_hidden_layers - 1}"
         exclude = rf"{last}\.(row_attention\.(v_proj|out_proj)|column_attention\..*|feed_forward\..*)"
+    rank = arguments.lora_r or 8
     config = LoraConfig(
-        r=arguments.lora_r,
-        lora_alpha=arguments.lora_alpha or 2 * arguments.lora_r,
+        r=rank,
+        lora_alpha=arguments.lora_alpha or 2 * rank,
         lora_dropout=arguments.lora_dropout,
         target_modules=arguments.lora_target_modules or ["q_proj", "k_proj", "v_proj", "out_proj"],
         exclude_modules=exclude,
@@ -300,36 +339,107 @@ def _with_adapters(model: PreTrainedModel, arguments: ModelArguments) -> Any:
     return get_peft_model(model, config)
 
 
-def make_datasets(arguments: DataArguments, objective: str, seed: int) -> tuple[Dataset, Dataset | None]:
-    """List the alignments of a recipe, for training and for evaluation.
+def make_datasets(
+    arguments: DataArguments, model: ModelArguments, seed: int
+) -> tuple[Dataset, Dataset | None, Sequence[str] | None]:
+    """List the alignments of a recipe, and read their labels.
+
+    Returns
+    -------
+    training, evaluation : Dataset
+        None where nothing is held out.
+    classes : sequence of str or None
+        Names of the classes that labels are; None for values, contacts and masked residues.
 
     Raises
     ------
     ValueError, OSError
         If there are none, or alignments and labels do not go together.
     """
-    options = {"format": arguments.format, "on_error": arguments.on_error}
-    files = _listed(arguments.train_data or [])
-    held_out = _listed(arguments.eval_data) if arguments.eval_data else []
+    if model.objective == "variants":
+        return *_variant_datasets(arguments, seed), None
+    files = _listed(arguments.train_data)
+    held_out = _listed(arguments.eval_data)
+    labels, eval_labels, classes = _labels(arguments, model)
+    if labels is not None:
+        _require_files(labels, [*files, *held_out] if eval_labels is labels else files, arguments.labels)
+        _require_files(eval_labels or {}, [*files, *held_out], arguments.eval_labels)
+        files = [path for path in files if name_of(path) in labels]
     if arguments.eval_fraction is not None:
-        count = round(arguments.eval_fraction * len(files))
-        if not 0 < count < len(files):
-            raise ValueError(
-                f"eval_fraction {arguments.eval_fraction} of {len(files)} alignments leaves none on one side: name "
-                "eval_data instead."
-            )
-        order = np.random.default_rng(seed).permutation(len(files))
-        held_out = [files[k] for k in sorted(order[:count])]
-        files = [files[k] for k in sorted(order[count:])]
-    training = data.MsaDataset(files, **options)
-    return training, data.MsaDataset(held_out, fixed=True, **options) if held_out else None
+        kept, out = _split(len(files), arguments.eval_fraction, seed)
+        files, held_out = [files[k] for k in kept], [files[k] for k in out]
+
+    def dataset(paths: list[Path], table: Mapping[str, Any] | None, fixed: bool) -> MsaDataset:
+        if table is not None:
+            table = {name_of(path): table[name_of(path)] for path in paths if name_of(path) in table}
+        return MsaDataset(paths, labels=table, format=arguments.format, on_error=arguments.on_error, fixed=fixed)
+
+    return dataset(files, labels, False), dataset(held_out, eval_labels, True) if held_out else None, classes
 
 
-def _listed(sources: Sequence[str]) -> list[Path]:
-    return [path for source in sources for path in data.list_alignments(source)]
+def _listed(sources: Sequence[str] | None) -> list[Path]:
+    return [path for source in sources or () for path in list_alignments(source)]
 
 
-def make_collators(arguments: DataArguments, objective: str, config: MsaConfig, seed: int) -> tuple[Any, Any]:
+def _labels(arguments: DataArguments, model: ModelArguments) -> tuple[Any, Any, Sequence[str] | None]:
+    """Labels of training and of evaluation by name, and the names of the classes."""
+    paths = arguments.labels, arguments.eval_labels or arguments.labels
+    if arguments.labels is None:
+        return None, None, None
+    if model.objective == "contacts":
+        tables = [contact_files(path) for path in dict.fromkeys(map(str, paths))]
+        return tables[0], tables[-1], None
+    read = read_labels(str(paths[0]), model.class_names, model.num_labels)
+    classes = read.classes
+    if classes is None and (model.num_labels or 1) > 1:
+        classes = tuple(str(k) for k in range(model.num_labels or 1))
+    if classes is None and model.objective == "token":
+        raise ValueError(f"{paths[0]}: the labels are numbers; give num_labels, or class_names.")
+    if paths[0] == paths[1]:
+        return read.by_name, read.by_name, classes
+    return read.by_name, read_labels(str(paths[1]), read.classes, model.num_labels).by_name, classes
+
+
+def _require_files(labels: Mapping[str, Any], files: Sequence[Path], source: str | None) -> None:
+    """Raise if labels have no alignment."""
+    missing = set(labels) - {name_of(path) for path in files}
+    if missing:
+        raise ValueError(
+            f"{source}: {len(missing)} of {len(labels)} labels have no alignment, {min(missing)!r} for one; labels go "
+            f"by the file's name without endings, such as {name_of(files[0])!r}."
+        )
+
+
+def _split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Which of `count` examples are for training, and which are held out."""
+    number = round(fraction * count)
+    if not 0 < number < count:
+        raise ValueError(f"eval_fraction {fraction} of {count} examples leaves none on one side: name eval_data.")
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    return sorted(order[number:]), sorted(order[:number])
+
+
+def _variant_datasets(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset | None]:
+    """Variants of one family, for training and held out."""
+    files = _listed(arguments.train_data)
+    if len(files) != 1:
+        raise ValueError(f"the objective variants takes the alignment of one family, not {len(files)}.")
+    family = read_alignment(files[0], arguments.format)
+    training = VariantDataset(family, str(arguments.labels))
+    if arguments.eval_labels:
+        others = _listed(arguments.eval_data)
+        family = read_alignment(others[0], arguments.format) if others else family
+        return training, VariantDataset(family, arguments.eval_labels, fixed=True)
+    if arguments.eval_fraction is None:
+        return training, None
+    held_out = VariantDataset(family, str(arguments.labels), fixed=True)
+    for dataset, index in zip((training, held_out), _split(len(training), arguments.eval_fraction, seed), strict=True):
+        for key in ("names", "scores", "variants"):
+            setattr(dataset, key, [getattr(dataset, key)[k] for k in index])
+    return training, held_out
+
+
+def make_collators(arguments: DataArguments, model: Any, objective: str, seed: int) -> tuple[Any, Any]:
     """Make the collators of training and of evaluation, which takes all rows that fit and the first columns.
 
     Raises
@@ -337,22 +447,21 @@ def make_collators(arguments: DataArguments, objective: str, config: MsaConfig, 
     ValueError
         If the model takes no alignments of that size.
     """
-    tokenizer = hub.tokenizer_for(config)
+    tokenizer = hub.tokenizer_for(model.config)
     rows = min(1024, tokenizer.model_max_depth) if arguments.max_rows is None else arguments.max_rows
     columns = arguments.max_columns or tokenizer.model_max_length
-    for name, wanted, limit in (
-        ("max_rows", rows, tokenizer.model_max_depth),
-        ("max_columns", columns, tokenizer.model_max_length),
-    ):
+    limits = {"max_rows": (rows, tokenizer.model_max_depth), "max_columns": (columns, tokenizer.model_max_length)}
+    for name, (wanted, limit) in limits.items():
         if wanted > limit:
             raise ValueError(f"{name} is {wanted}, but the model takes {limit}.")
     common = {"max_tokens": arguments.max_tokens, "max_rows": rows, "max_columns": columns, "seed": seed}
     common |= {"min_rows": arguments.min_rows, "select": arguments.select}
     varied = {"depth": arguments.depth, "crop": arguments.crop, "random_positions": arguments.random_positions}
-    names = {"mlm": "MaskedLM", "token": "TokenClassification", "contacts": "ContactPrediction"}
-    cls = getattr(data, f"MsaDataCollatorFor{names.get(objective, 'SequenceClassification')}")
     if objective == "mlm":
         common |= {key: getattr(arguments, key) for key in ("mlm_probability", "mask_columns", "mask_gaps")}
+    elif objective != "contacts":
+        common["num_labels"] = model.config.num_labels
+    cls: Any = COLLATORS[objective]
     return cls(tokenizer, **common, **varied), cls(tokenizer, **common, crop="first")
 
 
@@ -374,9 +483,9 @@ def make_trainer(recipe: Recipe) -> MsaTrainer:
         If data, labels or weights are not there or do not go together.
     """
     objective, arguments = recipe.model.objective, recipe.training
-    training, held_out = make_datasets(recipe.data, objective, arguments.seed)
-    model = make_model(recipe.model, arguments.seed)
-    collator, eval_collator = make_collators(recipe.data, objective, model.config, arguments.seed)
+    training, held_out, classes = make_datasets(recipe.data, recipe.model, arguments.seed)
+    model = make_model(recipe.model, classes, arguments.seed)
+    collator, eval_collator = make_collators(recipe.data, model, objective, arguments.seed)
     return MsaTrainer(
         model,
         arguments,
@@ -411,7 +520,7 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str,
         For what is wrong with the recipe, the data, the weights or a checkpoint to resume from, before training.
     """
     read = parse_recipe(recipe, overrides)
-    folder = Path(read.training.output_dir)
+    folder = Path(str(read.training.output_dir))
     checkpoint = find_checkpoint(folder, read.training.resume_from_checkpoint)
     trainer = make_trainer(read)
     if trainer.is_world_process_zero():
@@ -424,14 +533,8 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str,
     trainer.save_model()
     trainer.save_metrics("all", figures, combined=False)
     trainer.save_state()
-    _report_unreadable(trainer)
-    return figures
-
-
-def _report_unreadable(trainer: MsaTrainer) -> None:
-    """Count the files that were skipped."""
+    trainer.create_model_card()
     for dataset in (trainer.train_dataset, trainer.eval_dataset):
-        skipped = getattr(dataset, "unreadable", None)
-        if skipped:
-            first = next(iter(skipped.values()))
-            logger.warning(f"{len(skipped)} of {len(dataset)} alignments could not be read; the first: {first}")
+        if report := getattr(dataset, "report", str)():
+            logger.warning(report)
+    return figures
