@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import lzma
 import os
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -153,17 +154,17 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
     format = format or _format_of(where)
     if format == "stockholm":
         return peek(read_alignment(item, format))
-    size, read, data = _beginning(where, _PEEK_BYTES)
-    if data.count(b"\n>") < 2 and read < size:  # the query alone fills the beginning
-        size, read, data = _beginning(where, size)
-    if data.lstrip().startswith(b"# STOCKHOLM"):
-        return peek(read_alignment(item))
-    if read < size:
-        data = data[: data.rindex(b"\n>") + 1]
-    data = data.replace(b"\r\n", b"\n")
-    names, rows = _parse_fasta(data, where)
+    for most in (_PEEK_BYTES, sys.maxsize):
+        size, read, data = _beginning(where, most)
+        if data.lstrip().startswith(b"# STOCKHOLM"):
+            return peek(read_alignment(item))
+        if read < size:
+            data = data[: data.rfind(b"\n>") + 1]
+        names, rows = _parse_fasta(data.replace(b"\r\n", b"\n"), where) if data.strip() else ([], [])
+        if rows or read == size:
+            break
     if not rows:
-        raise AlignmentError(f"{where}: there is no sequence.")
+        raise AlignmentError(f"{where}: there is no sequence; give at least one")
     query = _build(names[:1], rows[:1], format or _guess_format(rows), where, where)
     return Peek(max(1, round(len(rows) * size / read)) if read < size else len(rows), query.length, len(query.query))
 
@@ -172,7 +173,7 @@ def _beginning(path: str, count: int) -> tuple[int, int, bytes]:
     """Size of a file, how many of its bytes were read, and what they say."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(count)
+        data = file.read(min(count, size))
     read = len(data)
     try:
         if data.startswith(b"\x1f\x8b"):

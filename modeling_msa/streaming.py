@@ -59,9 +59,28 @@ class MsaStream(datasets.IterableDataset):
     labels: Mapping[str, Any] | None
     on_error: str
     fixed: bool
+    repeat_passes: bool
     _skipped: torch.Tensor  # by worker, in shared memory
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not self.repeat_passes:
+            yield from self._one_pass()
+            return
+        shared = self._epoch
+        try:
+            for k in itertools.count():
+                if k:  # this worker's own count: workers do not wait for each other
+                    self._epoch = shared + k
+                empty = True
+                for feature in self._one_pass():
+                    empty = False
+                    yield feature
+                if empty:
+                    return
+        finally:
+            self._epoch = shared
+
+    def _one_pass(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         for row in super().__iter__():
             try:
@@ -114,7 +133,7 @@ def _from_tar(row: Mapping[str, Any]) -> dict[str, Any]:
 def _as_stream(stream: datasets.IterableDataset, settings: Mapping[str, Any]) -> MsaStream:
     """Turn the stream of a library's method, which makes a new object of its own class, back into ours."""
     stream.__class__ = MsaStream
-    for name in ("labels", "on_error", "fixed", "_skipped"):
+    for name in MsaStream.__annotations__:
         setattr(stream, name, settings[name])
     return stream
 
@@ -129,6 +148,7 @@ def load_stream(
     world_size: int | None = None,
     on_error: str = "raise",
     fixed: bool = False,
+    repeat: bool = False,
 ) -> MsaStream:
     """Read shards as a stream of alignments, through Hugging Face `datasets`.
 
@@ -153,6 +173,9 @@ def load_stream(
         What an unreadable alignment, or one without label, does; those skipped are counted in `skipped`.
     fixed : bool, default False
         See `MsaDataset`.
+    repeat : bool, default False
+        For training: begin again at the end, as the next epoch, so that no process waits for others with more
+        alignments, and a resumed run, which reads again what it has trained on, goes on with the same batches.
 
     Returns
     -------
@@ -183,7 +206,8 @@ def load_stream(
     if rank is not None and world_size is not None:
         stream = split_dataset_by_node(stream, rank=rank, world_size=world_size)
     skipped = torch.zeros(_MOST_WORKERS, dtype=torch.int64).share_memory_()
-    return _as_stream(stream, {"labels": labels, "on_error": on_error, "fixed": fixed, "_skipped": skipped})
+    settings = {"labels": labels, "on_error": on_error, "fixed": fixed, "repeat_passes": repeat, "_skipped": skipped}
+    return _as_stream(stream, settings)
 
 
 def _list_shards(files: Any) -> list[str]:

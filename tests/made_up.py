@@ -1,0 +1,45 @@
+"""Made-up alignments for the tests of data: arrays, features and folders of files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_msa import MsaTokenizer
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+TOKENIZER = MsaTokenizer()
+CLS, PAD, GAP, MASK = 0, 1, 30, 32
+AMINO_ACIDS = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", dtype=np.uint8)
+real_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared alignments are not here")
+
+
+def random_array(rows, columns, seed=0, gaps=0.1):
+    rng = np.random.default_rng(seed)
+    array = rng.choice(AMINO_ACIDS, (rows, columns))
+    array[rng.random(array.shape) < gaps] = ord("-")
+    array[0, 0] = ord("M")
+    return array
+
+
+def features(*shapes, epoch=0, **kwargs):
+    return [
+        {"alignment": random_array(*shape, seed=k, **kwargs), "visit": (epoch, k)} for k, shape in enumerate(shapes)
+    ]
+
+
+def a3m(rows):
+    return "".join(f">{'query' if k == 0 else k}\n{row}\n" for k, row in enumerate(rows))
+
+
+def write_folder(folder, count=6):
+    folder.mkdir(exist_ok=True)
+    for k in range(count):
+        rows = [row.tobytes().decode() for row in random_array(3 + k, 10 + k, seed=k)]
+        (folder / f"f{k}.a3m").write_text(a3m(rows))
+    return folder
+
+
+def batches_equal(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
