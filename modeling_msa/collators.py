@@ -53,7 +53,8 @@ class MsaDataCollator:
     min_rows : int, default 1
         Fewest rows that a log-uniform depth draws.
     select : {"random", "diverse", "weighted", "first"}, default "random"
-        Which rows; see `modeling_msa.select_rows`. The query is always kept.
+        Which rows; see `modeling_msa.select_rows`. The query is always kept. ``diverse`` and ``weighted`` compare
+        all rows at each visit, which takes long in a deep alignment.
     depth : {"full", "log_uniform"}, default "full"
         As many rows as fit, or a number drawn evenly on a logarithmic scale from `min_rows` to that. One quantile is
         drawn for a batch, so that MSAs alike in size stay alike.
@@ -293,7 +294,7 @@ class MsaDataCollatorForMaskedLM(MsaDataCollator):
         by_column = self.mask_columns * self.mlm_probability
         rate = (self.mlm_probability - by_column) / (1 - by_column) if by_column < 1 else 0.0
         # A draw below 1 is a target, and where it lies in [0, 1) says what becomes of it.
-        draws = random.random(ids.shape, dtype=np.float32) / np.float32(max(rate, 1e-30))
+        draws = random.random(ids.shape, dtype=np.float32) / np.float32(rate) if rate > 0 else np.ones(ids.shape)
         if by_column > 0:
             whole = np.divide(random.random(len(ids[0]), dtype=np.float32), np.float32(by_column))
             draws[:, whole < 1] = whole[whole < 1]

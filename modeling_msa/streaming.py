@@ -66,7 +66,7 @@ class MsaStream(datasets.IterableDataset):
         if not self.repeat_passes:
             yield from self._one_pass()
             return
-        shared = self._epoch
+        shared = self._epoch  # type: ignore[has-type]
         try:
             for k in itertools.count():
                 if k:  # this worker's own count: workers do not wait for each other

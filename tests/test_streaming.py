@@ -7,6 +7,7 @@
 
 import itertools
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -159,6 +160,7 @@ def test_draws_follow_from_the_name(tmp_path):
     many = {f["name"]: f["visit"] for f in load_stream(tmp_path / "many", shuffle_buffer=0)}
     assert one == many
     assert len(set(one.values())) == 6
+    assert {f["name"]: f["visit"] for f in pickle.loads(pickle.dumps(load_stream(tmp_path / "one")))} == one
     fixed = load_stream(tmp_path / "one", fixed=True)
     fixed.set_epoch(9)
     assert {f["name"]: f["visit"] for f in fixed} == one
