@@ -186,7 +186,6 @@ class ContactFit:
 class _Example:
     """One MSA and its labelled pairs, numbered by column."""
 
-    name: str
     tokens: torch.Tensor  # (1, R, C) int64
     i: np.ndarray  # (pairs,) residue columns from 0, i < j
     j: np.ndarray
@@ -250,14 +249,12 @@ def fit_contact_regression(
             f"{len(known)} examples have {touch.sum()} contacts among {len(touch)} pairs of known state at least "
             f"{min_separation} residues apart; give examples with both."
         )
-    features = [
-        contact_features(model, example.tokens, example.i, example.j)
-        for example in tqdm(known, desc="contact regression", unit="MSA", disable=None, leave=False)
-    ]
+    bar = tqdm(known, desc="contact regression", unit="MSA", disable=None, leave=False)
+    features = np.concatenate([contact_features(model, example.tokens, example.i, example.j) for example in bar])
     # the random numbers are of the order in which coordinates are visited; 100 iterations do not always do
     classifier = LogisticRegression(
         C=regularization, l1_ratio=1, solver="liblinear", max_iter=1000, random_state=seed
-    ).fit(np.concatenate(features), touch)
+    ).fit(features, touch)
     nonzero = int(np.count_nonzero(classifier.coef_))
     if nonzero == 0:
         raise ValueError(
@@ -268,14 +265,14 @@ def fit_contact_regression(
     with torch.no_grad():
         regression.weight.copy_(torch.from_numpy(classifier.coef_))
         regression.bias.copy_(torch.from_numpy(classifier.intercept_))
-    precisions = []
-    for example, values in zip(known, features, strict=True):
-        order = np.argsort(-classifier.decision_function(values), kind="stable")
-        length = example.tokens.shape[2] - 1
-        precisions.append(example.touch[order[:length]].sum() / length)
-    return ContactFit(
-        len(known), len(touch), int(touch.sum()), classifier.coef_.size, nonzero, float(np.mean(precisions))
+    scores = np.split(
+        classifier.decision_function(features), np.cumsum([len(example.touch) for example in known[:-1]])
     )
+    hits = []  # P@L, see precision
+    for example, values in zip(known, scores, strict=True):
+        length = example.tokens.shape[2] - 1
+        hits.append(example.touch[np.argsort(-values, kind="stable")[:length]].sum() / length)
+    return ContactFit(len(known), len(touch), int(touch.sum()), classifier.coef_.size, nonzero, float(np.mean(hits)))
 
 
 @torch.no_grad()
@@ -370,7 +367,7 @@ def _labelled_example(
     contacts = _check_contacts(contacts, sizes, where)[np.ix_(index, index)]
     i, j = np.triu_indices(len(index), 1)
     counted = (residues[j] - residues[i] >= min_separation) & (contacts[i, j] >= 0)
-    return _Example(where, tokens, i[counted], j[counted], contacts[i, j][counted] == 1)
+    return _Example(tokens, i[counted], j[counted], contacts[i, j][counted] == 1)
 
 
 def _check_contacts(contacts: np.ndarray, sizes: dict[int, str], where: str) -> np.ndarray:
