@@ -2,7 +2,8 @@
 
     python examples/demo.py [CHECKPOINT]
 
-Without CHECKPOINT (a fair-esm file, or a published name) it makes a small one with random weights.
+Without CHECKPOINT (a fair-esm file, or a published name) it takes msa-tiny, which comes with the package, and which it
+writes as fair-esm's files first.
 """
 
 import json
@@ -14,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_msa import bundled_family, convert_checkpoint, read_alignment
+from modeling_msa import bundled_family, convert_checkpoint, read_alignment, revert_checkpoint
 from modeling_msa.contacts import ContactMap, prepare_alignment, write_contacts
 from modeling_msa.conversion import find_checkpoint
-from modeling_msa.hub import quiet_loading
+from modeling_msa.hub import quiet_loading, resolve_model
 from modeling_msa.plotting import plot_contacts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,15 +51,12 @@ def main(checkpoint: str | None = None) -> None:
     os.chdir(ROOT)
     DEMO.mkdir(exist_ok=True)
     shutil.rmtree(DEMO / "model", ignore_errors=True)
-    title, note = "contacts", None
     if path is None:
-        title, note = "contacts from UNTRAINED weights", "These weights are random: predictions mean nothing."
-        path = DEMO / "untrained.pt"
-        for old in DEMO.glob("untrained*.pt"):
+        path = DEMO / "msa-tiny.pt"
+        for old in DEMO.glob("msa-tiny*.pt"):
             old.unlink()
-        subprocess.run([sys.executable, ROOT / "examples" / "make_untrained_checkpoint.py", path], check=True)
-        print("checkpoint UNTRAINED, random weights: the map below shows that everything runs, and no contacts")
-    print(convert_checkpoint(path, DEMO / "model", note=note))
+        print(revert_checkpoint(resolve_model("msa-tiny"), path))
+    print(convert_checkpoint(path, DEMO / "model"))
 
     family = prepare_alignment(read_alignment(bundled_family()))
     rows, array = DEMO / "rows.json", DEMO / "contacts.npy"
@@ -69,7 +67,7 @@ def main(checkpoint: str | None = None) -> None:
     array.unlink()
 
     write_contacts(contacts, DEMO / "contacts.tsv")
-    plot_contacts(contacts, DEMO / "contacts.png", title=f"Fibronectin type III, {contacts.name}\n{title}")
+    plot_contacts(contacts, DEMO / "contacts.png", title=f"Fibronectin type III, {contacts.name}")
     print(f"family     {contacts.name}, {len(contacts.residues)} residues, {contacts.depth} sequences")
     for name in ("contacts.tsv", "contacts.png"):
         print(f"written    {DEMO / name}")

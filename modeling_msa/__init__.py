@@ -11,7 +11,19 @@ from transformers import (
 
 from .alignment import Alignment, AlignmentError, bundled_family, read_alignment, write_alignment
 from .configuration_msa import MsaConfig
+from .contacts import ContactFit, ContactMap, fit_contact_regression, precision, precisions, predict_contacts
 from .conversion import ConversionError, convert_checkpoint, revert_checkpoint
+from .data import (
+    MsaDataCollator,
+    MsaDataCollatorForContactPrediction,
+    MsaDataCollatorForMaskedLM,
+    MsaDataCollatorForSequenceClassification,
+    MsaDataCollatorForTokenClassification,
+    MsaDataset,
+    SizeGroupedSampler,
+    VariantDataset,
+)
+from .labels import read_labels
 from .modeling_msa import (
     MsaForContactPrediction,
     MsaForMaskedLM,
@@ -21,6 +33,7 @@ from .modeling_msa import (
     MsaPreTrainedModel,
 )
 from .sampling import filter_rows, neff, select_rows, sequence_weights
+from .structure import structure_contacts
 from .tokenization_msa import MsaTokenizer
 
 # With the package installed, folders without code copies load through the auto classes, and those with them need
@@ -36,8 +49,16 @@ __version__ = "0.1.0"
 __all__ = [
     "Alignment",
     "AlignmentError",
+    "ContactFit",
+    "ContactMap",
     "ConversionError",
     "MsaConfig",
+    "MsaDataCollator",
+    "MsaDataCollatorForContactPrediction",
+    "MsaDataCollatorForMaskedLM",
+    "MsaDataCollatorForSequenceClassification",
+    "MsaDataCollatorForTokenClassification",
+    "MsaDataset",
     "MsaForContactPrediction",
     "MsaForMaskedLM",
     "MsaForSequenceClassification",
@@ -45,13 +66,21 @@ __all__ = [
     "MsaModel",
     "MsaPreTrainedModel",
     "MsaTokenizer",
+    "SizeGroupedSampler",
+    "VariantDataset",
     "bundled_family",
     "convert_checkpoint",
     "filter_rows",
+    "fit_contact_regression",
     "neff",
+    "precision",
+    "precisions",
+    "predict_contacts",
     "read_alignment",
+    "read_labels",
     "revert_checkpoint",
     "select_rows",
     "sequence_weights",
+    "structure_contacts",
     "write_alignment",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,23 @@ PUBLISHED = {
 }
 
 
+# the checkpoint that comes with the package
+EMBEDDED = "msa-tiny"
+
+
+def resolve_model(name: str | os.PathLike) -> str:
+    """Find the folder of a checkpoint that comes with the package; any other name stays what it is.
+
+    Examples
+    --------
+    >>> from modeling_msa.hub import resolve_model
+    >>> resolve_model("my/model")
+    'my/model'
+    """
+    embedded = Path(__file__).parent / "checkpoints" / name
+    return str(embedded if not Path(name).exists() and (embedded / "config.json").is_file() else name)
+
+
 def quiet_loading() -> None:
     """Turn off transformers' bars over loaded weights, and keep those over downloads, which it turns off too."""
     shown = not are_progress_bars_disabled()
@@ -35,13 +53,13 @@ def quiet_loading() -> None:
         enable_progress_bars()
 
 
-def load_model(folder: str | os.PathLike, device: str = "auto", dtype: str = "auto") -> MsaModel:
+def load_model(folder: str | os.PathLike = EMBEDDED, device: str = "auto", dtype: str = "auto") -> MsaModel:
     """Load a folder or Hub id with this package's code (the folder's own copy of it is not run).
 
     Parameters
     ----------
-    folder : path or str
-        Saved from any class; a task head is left out.
+    folder : path or str, default "msa-tiny"
+        Saved from any class; a task head is left out. "msa-tiny" is the small checkpoint that comes with the package.
     device : str, default "auto"
         "auto" is a GPU if there is one.
     dtype : str, default "auto"
@@ -65,6 +83,7 @@ def load_model(folder: str | os.PathLike, device: str = "auto", dtype: str = "au
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device {device!r} here ({str(error).splitlines()[0]}).") from None
+    folder = resolve_model(folder)
     kind = MsaConfig.get_config_dict(folder)[0].get("model_type")
     if kind != MsaConfig.model_type:
         raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
@@ -93,6 +112,28 @@ def require_login() -> None:
         raise OSError(f"The Hub does not know you ({error}). Log in first: hf auth login.") from error
 
 
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a model card says of a training run.
+
+    Attributes
+    ----------
+    data : str
+        What it was trained on, and how; Markdown.
+    has_contacts : bool
+        Whether the contact regression was fitted.
+    figures : tuple of (str, str)
+        What was measured, and the figure; the rows of a table.
+    limits : tuple of str
+        Sentences for the card's list of limits.
+    """
+
+    data: str
+    has_contacts: bool = False
+    figures: tuple[tuple[str, str], ...] = ()
+    limits: tuple[str, ...] = ()
+
+
 def is_published(name: str, config: MsaConfig) -> bool:
     """Whether a checkpoint has the name and the sizes of one that fair-esm distributes."""
     sizes = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
@@ -116,6 +157,7 @@ def write_model_card(
     report: ConversionReport | None = None,
     license: str | None = None,
     note: str | None = None,
+    training: TrainingReport | None = None,
 ) -> Path:
     """Fill ``hub_card.md`` into `folder`/README.md; what is not known is left out.
 
@@ -135,6 +177,8 @@ def write_model_card(
         Licence of the weights, by its Hub name.
     note : str, optional
         A sentence about these weights, put on top.
+    training : TrainingReport, optional
+        What the weights were trained on and what they reach.
 
     Returns
     -------
@@ -157,6 +201,7 @@ def write_model_card(
         published=PUBLISHED[name] if is_published(name, config) else None,
         license=license,
         note=note,
+        training=training,
     )
     path = Path(folder) / "README.md"
     path.write_text(card.content, encoding="utf-8")

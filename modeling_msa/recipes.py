@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import json
 import os
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,11 @@ class DataArguments:
     )
     eval_data: list[str] | None = field(default=None, metadata={"help": "The same, held out."})
     eval_fraction: float | None = field(
-        default=None, metadata={"help": "Instead of eval_data: this fraction of the training files is held out."}
+        default=None,
+        metadata={"help": "Instead of eval_data: hold out this fraction of the files, or of one family's rows."},
+    )
+    repeats: int = field(
+        default=1, metadata={"help": "Visits of an alignment in an epoch, each of other rows: for a single family."}
     )
     labels: str | None = field(
         default=None, metadata={"help": "Table, FASTA or JSON of labels by file stem; contacts: folder of structures."}
@@ -96,7 +101,7 @@ class DataArguments:
         default=None, metadata={"help": "Format of the files; default: by the ending."}
     )
     streaming: bool = field(
-        default=False, metadata={"help": "train_data are shards made by msa pack, read as a stream."}
+        default=False, metadata={"help": "train_data are shards made by msa pack, read as a stream; eval_data files."}
     )
     on_error: Literal["raise", "skip"] = field(
         default="raise", metadata={"help": "What a file that cannot be read does."}
@@ -183,7 +188,7 @@ def parse_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Reci
     Parameters
     ----------
     path : path
-        YAML file of keys and values.
+        YAML file of keys and values, or the name of one in ``configuration/training``.
     overrides : sequence of str
         Command-line arguments, ``["--max_steps", "100"]``; they beat the file.
 
@@ -199,9 +204,7 @@ def parse_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Reci
         If a key does not exist, a value is not of its key's type, or the values do not go together. The message
         lists all that is wrong.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no recipe {path}; see configuration/training for some to start from.")
+    path = find_recipe(path)
     classes: Any = (ModelArguments, DataArguments, MsaTrainingArguments)
     parser = _Parser(classes, allow_abbrev=False, add_help=False)
     problems: list[str] = []
@@ -299,6 +302,8 @@ def _conflicts(model: ModelArguments, data: DataArguments, values: dict[str, Any
             yield from (f"{key}: there is no {path}." for path in paths if not Path(path).exists())
     if data.eval_data and data.eval_fraction is not None:
         yield "give either eval_data or eval_fraction."
+    if data.repeats < 1 or (data.repeats > 1 and (data.labels or data.streaming)):
+        yield "repeats is at least 1, and goes neither with labels nor with streaming."
     if data.eval_fraction is not None and not 0 < data.eval_fraction < 1:
         yield f"eval_fraction is between 0 and 1, not {data.eval_fraction}."
     if str(_plain(values["eval_strategy"])) != "no" and not data.eval_data and data.eval_fraction is None:
@@ -307,8 +312,8 @@ def _conflicts(model: ModelArguments, data: DataArguments, values: dict[str, Any
         wrong = "has no labels: residues are the labels" if data.labels else "needs labels"
         yield f"the objective {model.objective} {wrong}."
     if data.streaming:
-        if model.objective != "mlm":
-            yield f"streaming goes with the objective mlm, not {model.objective}."
+        if model.objective == "variants":
+            yield "streaming does not go with the objective variants: there is one alignment."
         if data.eval_fraction is not None:
             yield "streaming goes with eval_data, not eval_fraction: a stream is not split."
         if values["max_steps"] <= 0:
@@ -323,8 +328,6 @@ def _conflicts(model: ModelArguments, data: DataArguments, values: dict[str, Any
         )
     ):
         yield f"num_labels is {model.num_labels}, but class_names has {len(model.class_names)}."
-    if model.objective == "token" and not model.class_names and (model.num_labels or 0) < 2:
-        yield "the objective token needs class_names, or num_labels of at least 2."
     if model.lora_r is not None and model.config is not None:
         yield "lora_r goes with model: adapters on random weights learn nothing."
     if not 0 < data.mlm_probability < 1:
@@ -335,6 +338,22 @@ def _configuration(*parts: str) -> list[Path]:
     """Places of a shipped file: inside the installed package, or beside it in the repository."""
     package = Path(__file__).parent
     return [folder.joinpath("configuration", *parts) for folder in (package, package.parent)]
+
+
+def find_recipe(name: str | os.PathLike) -> Path:
+    """Find a recipe: a file, or a name in ``configuration/training``.
+
+    Raises
+    ------
+    OSError
+        If there is none.
+    """
+    shipped = _configuration("training", f"{name}.yaml")
+    found = next((path for path in (Path(name), *shipped) if path.is_file()), None)
+    if found is None:
+        names = sorted(path.stem for folder in _configuration("training") for path in folder.glob("*.yaml"))
+        raise FileNotFoundError(f"There is no recipe {name}: name a file, or one of {', '.join(names)}.")
+    return found
 
 
 def find_config(name: str | None) -> Path | None:
@@ -360,7 +379,7 @@ def help_text() -> str:
         "",
         "Train by a recipe, a YAML file of keys and values; those given here beat the file's.",
         "",
-        "Example: msa train configuration/training/continue-family.yaml --train_data family.a3m --max_steps 20",
+        "Example: msa train continue-family --train_data family.a3m --max_steps 20",
         "Several processes: accelerate launch --config_file configuration/accelerate/ddp.yaml -m modeling_msa.cli "
         "train RECIPE.yaml",
     ]
@@ -368,5 +387,6 @@ def help_text() -> str:
         lines += ["", f"{title}:"]
         for entry in dataclasses.fields(cls):
             default = "" if entry.default in (None, False) else f" [{entry.default}]"
-            lines.append(f"  --{entry.name:<20} {entry.metadata['help']}{default}")
+            text = f"--{entry.name:<20} {entry.metadata['help']}{default}"
+            lines += textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent=" " * 25, break_on_hyphens=False)
     return "\n".join([*lines, "", f"Training, every key of transformers' TrainingArguments; most used:{_COMMON}"])
