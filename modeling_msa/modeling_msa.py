@@ -378,7 +378,7 @@ class MsaContactRegression(nn.Module):
             # weighted sum over heads comes first and no corrected map is ever made.
             sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
             total = sums.sum(-1)
-            scale = weights / total.masked_fill(total == 0, 1)  # (B, H); zero where an MSA has no residues
+            scale = weights / total.clamp(min=1e-12)  # (B, H); total may be zero, where <cls> gets all
             weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
             correction = torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
             logits = weighted + weighted.transpose(1, 2) - correction
@@ -791,7 +791,7 @@ class MsaForContactPrediction(MsaPreTrainedModel):
         loss = None
         if labels is not None:
             labels = labels.to(logits.device)
-            known = (labels != -100) & (logits > torch.finfo(logits.dtype).min)  # padding is never a target
+            known = (labels != -100) & (logits != torch.finfo(logits.dtype).min)  # not padding; NaN shows in the loss
             if not torch.compiler.is_compiling() and (known & (labels != 0) & (labels != 1)).any():
                 raise ValueError(
                     "Contact labels must be 0, 1 or -100: make contacts of distances first (< 8 Angstrom)."
