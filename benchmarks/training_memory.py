@@ -1,0 +1,153 @@
+"""Activation memory of a training step beside that of fair-esm's own modules, full-size, at the same shape.
+
+    python benchmarks/training_memory.py [--shapes 16x64 16x128 32x128] [--layers 12]
+    python benchmarks/training_memory.py --shapes 128x128 --layers 1 2 --extrapolate 12
+
+A step is the forward and backward pass of masked language modelling with dropout, gradients into buffers that exist
+already. Its activation memory is counted twice, each time above weights and gradients: the peak of what torch's
+allocator hands out, which is exact, and the peak resident set, which holds libraries' buffers too. Every step runs in
+a process of its own. Columns count <cls>.
+
+What a step needs is a straight line in the number of layers: from two depths, `--extrapolate` says what a deeper model
+takes at a shape that does not fit here.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import esm
+import torch
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from modeling_msa import MsaConfig, MsaForMaskedLM
+from modeling_msa.conversion import fair_esm_args
+
+IMPLEMENTATIONS = {
+    "fair-esm": "fair-esm's modules",
+    "plain": "ours, sdpa",
+    "checkpointed": "ours, sdpa, gradient checkpointing",
+}
+
+
+def training_step(name: str, config: MsaConfig, rows: int, columns: int) -> Callable[[], None]:
+    """A function that runs forward and backward on a made-up masked MSA, into gradients that are there already."""
+    torch.manual_seed(0)
+    tokens = torch.randint(4, 24, (1, rows, columns))
+    labels = tokens.masked_fill(torch.rand(tokens.shape) >= 0.15, -100)
+    tokens = tokens.masked_fill(labels != -100, config.mask_token_id)
+    tokens[:, :, 0], labels[:, :, 0] = config.bos_token_id, -100
+    if name == "fair-esm":
+        alphabet = esm.data.Alphabet.from_architecture("msa_transformer")
+        model = esm.MSATransformer(fair_esm_args(config), alphabet).train()
+    else:
+        model = MsaForMaskedLM._from_config(config, attn_implementation="sdpa").train()
+    if name == "checkpointed":
+        model.gradient_checkpointing_enable()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.0)
+
+    def step() -> None:
+        if name == "fair-esm":
+            loss = F.cross_entropy(model(tokens)["logits"].flatten(0, 2), labels.flatten())
+        else:
+            loss = model(tokens, labels=labels).loss
+        loss.backward()
+
+    return step
+
+
+def peak_allocated(step: Callable[[], None]) -> int:
+    """Most bytes that torch's allocator has out at a time while `step` runs, above what it has out before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in events))
+
+
+def measure(name: str, layers: int, rows: int, columns: int) -> dict[str, float]:
+    """Peak bytes above weights and gradients, by the allocator and resident, and the seconds of the step."""
+    step = training_step(name, MsaConfig(num_hidden_layers=layers), rows, columns)
+    training_step(name, MsaConfig(num_hidden_layers=1), 2, 8)()  # what torch sets up once
+    result: dict[str, float] = {}
+
+    def watched() -> None:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # forget the peak so far
+        before, start = _status("VmRSS"), time.perf_counter()
+        step()
+        result.update(seconds=time.perf_counter() - start, resident=_status("VmHWM") - before)
+
+    return {"allocated": peak_allocated(watched), **result}
+
+
+def _status(field: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+
+
+def in_own_process(name: str, layers: int, rows: int, columns: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--measure", name, "--layers", str(layers), "--shapes", f"{rows}x{columns}"]
+    # freed memory goes back to the system at once, so that the resident set follows what is in use
+    environment = os.environ | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report(title: str, results: dict[str, dict[str, float]]) -> None:
+    """Print one shape's results; without seconds they were extrapolated."""
+    print(title)
+    reference = results["fair-esm"]
+    for name, result in results.items():
+        ratios = [result[kind] / reference[kind] for kind in ("allocated", "resident")]
+        took = f"   {result['seconds']:6.1f} s" if "seconds" in result else ""
+        print(f"  {IMPLEMENTATIONS[name]:<36} allocated {result['allocated'] / 2**30:6.2f} GiB ({ratios[0]:.3f})   "
+              f"resident {result['resident'] / 2**30:6.2f} GiB ({ratios[1]:.3f}){took}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", default=["16x64", "16x128", "32x128"], metavar="ROWSxCOLUMNS")
+    parser.add_argument("--layers", nargs="+", type=int, default=[12])
+    parser.add_argument("--extrapolate", type=int, metavar="LAYERS", help="from the first and last of --layers")
+    parser.add_argument("--implementations", nargs="+", default=["fair-esm", "checkpointed"], choices=IMPLEMENTATIONS)
+    parser.add_argument("--measure", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    shapes = [tuple(map(int, shape.split("x"))) for shape in options.shapes]
+    if options.measure:
+        print(json.dumps(measure(options.measure, options.layers[0], *shapes[0])))
+        return
+    if options.extrapolate and len(set(options.layers)) < 2:
+        parser.error("--extrapolate takes two numbers of --layers")
+    print(f"activation memory of a training step, float32, width 768, {torch.get_num_threads()} threads; "
+          "in brackets: relative to fair-esm")  # fmt: skip
+    for rows, columns in shapes:
+        shape = f"{rows} rows x {columns} columns = {rows * columns} tokens"
+        by_depth = {}
+        for layers in options.layers:
+            by_depth[layers] = {name: in_own_process(name, layers, rows, columns) for name in options.implementations}
+            report(f"{shape}, {layers} layers", by_depth[layers])
+        if options.extrapolate:
+            few, many = options.layers[0], options.layers[-1]
+            reach = (options.extrapolate - few) / (many - few)
+            line = {
+                name: {
+                    kind: by_depth[few][name][kind] + reach * (by_depth[many][name][kind] - by_depth[few][name][kind])
+                    for kind in ("allocated", "resident")
+                }
+                for name in options.implementations
+            }
+            report(f"{shape}, {options.extrapolate} layers, extrapolated", line)
+
+
+if __name__ == "__main__":
+    main()
