@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,6 +125,40 @@ def convert(
             typer.echo(f"uploaded   {push_folder(output_dir, push_to_hub)}")
 
 
+@app.command()
+def pack(
+    source: Annotated[list[Path], typer.Argument(help="Folder of alignments, a list file, or files.")],
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of the shards.")],
+    format: Annotated[Literal["parquet", "webdataset"], typer.Option(help="Of the shards.")] = "parquet",
+    rows_per_shard: Annotated[int, typer.Option(min=1, help="Alignments in a shard.")] = 500,
+    input_format: Annotated[
+        Literal["a3m", "a2m", "fasta", "stockholm"] | None, typer.Option(help="Default: by the files' endings.")
+    ] = None,
+    on_error: Annotated[Literal["raise", "skip"], typer.Option(help="What an unreadable file does.")] = "raise",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read.")] = 0,
+) -> None:
+    """Pack a folder of alignments into shards, which training reads as a stream.
+
+    A call that was interrupted is gone on with. Have at least as many shards as processes times workers.
+
+    Example: msa pack families/ -o shards/
+    """
+    with _errors_in_words():
+        from .data import pack_alignments  # takes an extra
+
+        paths = source[0] if len(source) == 1 else source
+        report = pack_alignments(
+            paths,
+            output_dir,
+            format,
+            rows_per_shard=rows_per_shard,
+            input_format=input_format,
+            on_error=on_error,
+            workers=workers,
+        )
+        typer.echo(report)
+
+
 @app.command(
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
@@ -139,7 +174,9 @@ def train(context: typer.Context) -> None:
     with _errors_in_words():
         from .training import train as train_by_recipe
 
-        train_by_recipe(context.args[0], context.args[1:])
+        report = train_by_recipe(context.args[0], context.args[1:])
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(report)
 
 
 if __name__ == "__main__":

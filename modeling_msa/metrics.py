@@ -22,7 +22,7 @@ class Statistics:
     """The form of the classes below."""
 
     def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Reduce a batch to numbers, float64 ``(B, k)``."""
+        """Reduce a batch to numbers, float32 ``(B, k)``."""
         raise NotImplementedError
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
@@ -60,21 +60,21 @@ class Classes(Statistics):
         labels = labels.to(logits.device)
         known = labels != -100
         example = known.nonzero()[:, 0]
-        predictions, targets = logits[known].double(), labels[known]
+        predictions, targets = logits[known].float(), labels[known]
         losses = F.cross_entropy(predictions, targets, reduction="none")
         guesses = predictions.argmax(-1)
         right = guesses == targets
-        columns = torch.stack([losses, torch.ones_like(losses), right.double()], 1)
+        columns = torch.stack([losses, torch.ones_like(losses), right.float()], 1)
         columns = torch.cat([columns, self._per_class(guesses, targets, logits.shape[-1])], 1)
         return columns.new_zeros(len(labels), columns.shape[1]).index_add(0, example, columns)
 
     def _per_class(self, guesses: torch.Tensor, targets: torch.Tensor, classes: int) -> torch.Tensor:
-        guessed, actual = (F.one_hot(ids, classes).double() for ids in (guesses, targets))
+        guessed, actual = (F.one_hot(ids, classes).float() for ids in (guesses, targets))
         return torch.cat([guessed * actual, guessed, actual], 1)
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
         """Make loss, accuracy, macro F1."""
-        loss, count, right, *per_class = numbers.sum(0)
+        loss, count, right, *per_class = numbers.sum(0, dtype=np.float64)
         both, guessed, actual = np.reshape(per_class, (3, -1))
         seen = guessed + actual > 0
         f1 = 2 * both[seen] / (guessed + actual)[seen]
@@ -94,11 +94,11 @@ class Tokens(Classes):
     """Loss, perplexity and accuracy of masked tokens; logits ``(B, R, C, V)``, labels ``(B, R, C)``."""
 
     def _per_class(self, guesses: torch.Tensor, targets: torch.Tensor, classes: int) -> torch.Tensor:
-        return guesses.new_zeros(len(guesses), 0).double()
+        return guesses.new_zeros(len(guesses), 0).float()
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
         """Make loss, perplexity, accuracy."""
-        loss, count, right = numbers.sum(0)
+        loss, count, right = numbers.sum(0, dtype=np.float64)
         mean = loss / max(count, 1)
         return {"loss": mean, "accuracy": right / max(count, 1), **self.of_loss(mean)}
 
@@ -113,13 +113,13 @@ class Values(Statistics):
     def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Put predictions and targets side by side."""
         logits = logits.reshape(len(logits), -1)
-        return torch.cat([logits, labels.to(logits.device).reshape(len(labels), -1)], 1).double()
+        return torch.cat([logits, labels.to(logits.device).reshape(len(labels), -1)], 1).float()
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
         """Make loss (mean squared error) and Spearman; of several values the mean of each one's."""
         from scipy.stats import spearmanr
 
-        predictions, targets = np.split(numbers, 2, axis=1)
+        predictions, targets = np.split(numbers.astype(np.float64), 2, axis=1)
         figures = {"loss": float(((predictions - targets) ** 2).mean())}
         constant = (np.ptp(predictions, axis=0) == 0) | (np.ptp(targets, axis=0) == 0)
         if not constant.any():  # of a constant there is no rank correlation
@@ -140,19 +140,19 @@ class Contacts(Statistics):
         labels = labels.to(logits.device)
         real = logits.diagonal(dim1=1, dim2=2) > torch.finfo(logits.dtype).min  # (B, L): no padding
         numbers = []
-        for scores, contacts, columns in zip(logits.double(), labels, real, strict=True):
+        for scores, contacts, columns in zip(logits.float(), labels, real, strict=True):
             scores, contacts = scores[columns][:, columns], contacts[columns][:, columns].long()
             known = contacts != -100
-            loss = F.binary_cross_entropy_with_logits(scores[known], contacts[known].double(), reduction="sum")
+            loss = F.binary_cross_entropy_with_logits(scores[known], contacts[known].float(), reduction="sum")
             residues = int(known.any(0).sum())
             arrays = scores.cpu().numpy(), contacts.cpu().numpy()
             found = [precision(*arrays, top=max(1, residues), min_separation=least) for least in (6, 24)]
             numbers.append([loss.item(), int(known.sum()), *found])
-        return torch.tensor(numbers, dtype=torch.float64, device=logits.device)
+        return torch.tensor(numbers, dtype=torch.float32, device=logits.device)
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
         """Make loss, P@L, long-range P@L."""
-        figures = {"loss": numbers[:, 0].sum() / max(numbers[:, 1].sum(), 1)}
+        figures = {"loss": numbers[:, 0].sum(dtype=np.float64) / max(numbers[:, 1].sum(dtype=np.float64), 1)}
         for name, values in (("p_at_l", numbers[:, 2]), ("long_p_at_l", numbers[:, 3])):
             if not np.isnan(values).all():
                 figures[name] = float(np.nanmean(values))

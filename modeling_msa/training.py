@@ -8,20 +8,20 @@ over all targets, and target accuracy and tokens per second in its logs.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from zipfile import is_zipfile
 
 import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
-from transformers.utils import logging
 
 from . import hub
 from .alignment import read_alignment
@@ -44,7 +44,7 @@ from .modeling_msa import (
 )
 from .recipes import DataArguments, ModelArguments, Recipe, find_config, parse_recipe
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 CLASSES = {
     "mlm": MsaForMaskedLM,
@@ -127,6 +127,20 @@ class MsaTrainer(Trainer):
             self.train_sampler = DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)
         return self.train_sampler
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Make the loader as transformers does; a stream without end is shared out already, and read as it comes."""
+        dataset: Any = self.train_dataset
+        if not getattr(dataset, "repeat_passes", False):
+            return super().get_train_dataloader()
+        return DataLoader(
+            dataset,
+            self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Make the loader as transformers does, with the collator of evaluation."""
         training = self.data_collator
@@ -142,7 +156,7 @@ class MsaTrainer(Trainer):
         """Compute the loss as transformers does, and count tokens and right targets of training."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
-            tokens = inputs["attention_mask"].sum()
+            tokens = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
             right, targets = self.metric.count_right(outputs["logits"], inputs["labels"]) if self.metric else (0, 0)
             self._figures += torch.stack([torch.as_tensor(n, device=loss.device) for n in (tokens, right, targets)])
         return (loss, outputs) if return_outputs else loss
@@ -186,8 +200,8 @@ class MsaTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            for copy in Path(output_dir or str(self.args.output_dir)).glob("_fsdp_*.py"):
-                copy.unlink()  # torch's: FSDP2 makes a class of the model's, and transformers copies its "code"
+            for file in Path(output_dir or str(self.args.output_dir)).glob("_fsdp_*.py"):
+                file.unlink()  # torch's: FSDP2 makes a class of the model's, and transformers copies its "code"
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write this package's card; transformers' knows nothing of alignments."""
@@ -306,16 +320,8 @@ def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: i
     else:
         options |= {"dtype": torch.float32, "attn_implementation": arguments.attn_implementation}
         # a head of another number of classes is made new
-        model = cls.from_pretrained(resolve_model(arguments.model), ignore_mismatched_sizes=True, **options)
+        model = cls.from_pretrained(hub.resolve_model(str(arguments.model)), ignore_mismatched_sizes=True, **options)
     return model if arguments.lora_r is None else _with_adapters(model, arguments)
-
-
-def resolve_model(name: str | None) -> str:
-    """Find the weights that a name stands for."""
-    if hasattr(hub, "resolve_model"):
-        return str(hub.resolve_model(name))
-    embedded = Path(__file__).parent / "checkpoints" / str(name)
-    return str(embedded if embedded.is_dir() else name)
 
 
 def _with_adapters(model: PreTrainedModel, arguments: ModelArguments) -> Any:
@@ -339,9 +345,7 @@ def _with_adapters(model: PreTrainedModel, arguments: ModelArguments) -> Any:
     return get_peft_model(model, config)
 
 
-def make_datasets(
-    arguments: DataArguments, model: ModelArguments, seed: int
-) -> tuple[Dataset, Dataset | None, Sequence[str] | None]:
+def make_datasets(recipe: Recipe) -> tuple[Any, MsaDataset | VariantDataset | None, Sequence[str] | None]:
     """List the alignments of a recipe, and read their labels.
 
     Returns
@@ -356,25 +360,47 @@ def make_datasets(
     ValueError, OSError
         If there are none, or alignments and labels do not go together.
     """
-    if model.objective == "variants":
+    arguments, seed = recipe.data, recipe.training.seed
+    options: dict[str, Any] = {"format": arguments.format, "on_error": arguments.on_error}
+    if recipe.model.objective == "variants":
         return *_variant_datasets(arguments, seed), None
-    files = _listed(arguments.train_data)
+    labels, eval_labels, classes = _labels(arguments, recipe.model)
     held_out = _listed(arguments.eval_data)
-    labels, eval_labels, classes = _labels(arguments, model)
-    if labels is not None:
-        _require_files(labels, [*files, *held_out] if eval_labels is labels else files, arguments.labels)
-        _require_files(eval_labels or {}, [*files, *held_out], arguments.eval_labels)
-        files = [path for path in files if name_of(path) in labels]
-    if arguments.eval_fraction is not None:
-        kept, out = _split(len(files), arguments.eval_fraction, seed)
-        files, held_out = [files[k] for k in kept], [files[k] for k in out]
+    if arguments.streaming:
+        training: Any = _stream(recipe, labels)
+    else:
+        files = _listed(arguments.train_data)
+        if labels is not None:
+            _require_files(labels, [*files, *held_out] if eval_labels is labels else files, arguments.labels)
+            files = [path for path in files if name_of(path) in labels]
+        if arguments.eval_fraction is not None:
+            if len(files) == 1 and recipe.model.objective == "mlm":
+                return *_row_datasets(files[0], arguments, seed), None
+            kept, out = _split(len(files), arguments.eval_fraction, seed)
+            files, held_out = [files[k] for k in kept], [files[k] for k in out]
+        training = MsaDataset(files * arguments.repeats, labels=_of(files, labels), **options)
+    evaluation = None
+    if held_out:
+        evaluation = MsaDataset(held_out, labels=_of(held_out, eval_labels), fixed=True, **options)
+    return training, evaluation, classes
 
-    def dataset(paths: list[Path], table: Mapping[str, Any] | None, fixed: bool) -> MsaDataset:
-        if table is not None:
-            table = {name_of(path): table[name_of(path)] for path in paths if name_of(path) in table}
-        return MsaDataset(paths, labels=table, format=arguments.format, on_error=arguments.on_error, fixed=fixed)
 
-    return dataset(files, labels, False), dataset(held_out, eval_labels, True) if held_out else None, classes
+def _stream(recipe: Recipe, labels: Mapping[str, Any] | None) -> Any:
+    """Shards of the training data, this process's part of them."""
+    from .streaming import load_stream
+
+    arguments, training = recipe.data, recipe.training
+    part = {"rank": training.process_index, "world_size": training.world_size} if training.world_size > 1 else {}
+    shards = arguments.train_data or []
+    return load_stream(shards, labels=labels, seed=training.seed, on_error=arguments.on_error, repeat=True, **part)
+
+
+def _of(files: Sequence[Path], labels: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Take the labels of some files out of all."""
+    if labels is None:
+        return None
+    names = [name_of(path) for path in files]
+    return {name: labels[name] for name in names if name in labels}
 
 
 def _listed(sources: Sequence[str] | None) -> list[Path]:
@@ -411,15 +437,22 @@ def _require_files(labels: Mapping[str, Any], files: Sequence[Path], source: str
 
 
 def _split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Which of `count` examples are for training, and which are held out."""
+    """Which of `count` examples (or rows) are for training, and which are held out."""
     number = round(fraction * count)
     if not 0 < number < count:
-        raise ValueError(f"eval_fraction {fraction} of {count} examples leaves none on one side: name eval_data.")
+        raise ValueError(f"eval_fraction {fraction} of {count} leaves none on one side: name eval_data instead.")
     order = np.random.default_rng(seed).permutation(count).tolist()
     return sorted(order[number:]), sorted(order[:number])
 
 
-def _variant_datasets(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset | None]:
+def _row_datasets(path: Path, arguments: DataArguments, seed: int) -> tuple[MsaDataset, MsaDataset]:
+    """One family with some of its rows held out; the query is in both parts."""
+    family = read_alignment(path, arguments.format)
+    kept, out = ([0, *(k + 1 for k in rows)] for rows in _split(family.depth - 1, arguments.eval_fraction or 0, seed))
+    return MsaDataset([family.take(kept)] * arguments.repeats), MsaDataset(family.take(out), fixed=True)
+
+
+def _variant_datasets(arguments: DataArguments, seed: int) -> tuple[VariantDataset, VariantDataset | None]:
     """Variants of one family, for training and held out."""
     files = _listed(arguments.train_data)
     if len(files) != 1:
@@ -483,7 +516,7 @@ def make_trainer(recipe: Recipe) -> MsaTrainer:
         If data, labels or weights are not there or do not go together.
     """
     objective, arguments = recipe.model.objective, recipe.training
-    training, held_out, classes = make_datasets(recipe.data, recipe.model, arguments.seed)
+    training, held_out, classes = make_datasets(recipe)
     model = make_model(recipe.model, classes, arguments.seed)
     collator, eval_collator = make_collators(recipe.data, model, objective, arguments.seed)
     return MsaTrainer(
@@ -499,7 +532,21 @@ def make_trainer(recipe: Recipe) -> MsaTrainer:
     )
 
 
-def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str, float]:
+class RunReport(NamedTuple):
+    """What `train` leaves."""
+
+    folder: Path
+    steps: int
+    figures: dict[str, float]  # the last of training and evaluation
+    skipped: str  # which alignments could not be read; empty if all could
+
+    def __str__(self) -> str:
+        keys = ("train_loss", *(key for key in self.figures if key.startswith("eval_")))
+        shown = [f"{key} {self.figures[key]:.4g}" for key in keys if not key.endswith(("_runtime", "_second"))]
+        return "\n".join(filter(None, [f"{self.folder}: {self.steps} steps, {', '.join(shown)}", self.skipped]))
+
+
+def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport:
     """Train by a recipe, and leave a folder that the auto classes load.
 
     Parameters
@@ -511,8 +558,7 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str,
 
     Returns
     -------
-    dict of str to float
-        The last figures of training and evaluation.
+    RunReport
 
     Raises
     ------
@@ -527,14 +573,32 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> dict[str,
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(folder / "recipe.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(read.given, sort_keys=False), encoding="utf-8")
-    figures = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    figures = dict(result.metrics)
     if trainer.eval_dataset is not None:
-        figures |= trainer.evaluate()
+        last = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+        figures |= last[-1] if last and last[-1]["step"] == result.global_step else trainer.evaluate()
     trainer.save_model()
     trainer.save_metrics("all", figures, combined=False)
     trainer.save_state()
+    if read.model.lora_r is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        _save_merged(trainer, folder / "merged")
     trainer.create_model_card()
-    for dataset in (trainer.train_dataset, trainer.eval_dataset):
-        if report := getattr(dataset, "report", str)():
-            logger.warning(report)
-    return figures
+    skipped = [_skipped(dataset) for dataset in (trainer.train_dataset, trainer.eval_dataset)]
+    return RunReport(folder, result.global_step, figures, "\n".join(filter(None, skipped)))
+
+
+def _skipped(dataset: Any) -> str:
+    """Say which alignments were left out; empty if none was."""
+    if hasattr(dataset, "report"):
+        return dataset.report()
+    count = getattr(dataset, "skipped", 0)  # of a stream
+    return f"{count} alignments could not be read." if count else ""
+
+
+def _save_merged(trainer: MsaTrainer, folder: Path) -> None:
+    """Save a model with its adapters merged in: a folder for the auto classes, without PEFT."""
+    if trainer.is_world_process_zero():
+        model = cast(Any, trainer.accelerator.unwrap_model(trainer.model)).merge_and_unload()
+        model.save_pretrained(folder)
+        cast(Any, trainer.processing_class).save_pretrained(folder)
