@@ -743,10 +743,10 @@ def _targets(known: torch.Tensor, kwargs: dict[str, Any]) -> Any:
 
 
 class MsaForContactPrediction(MsaPreTrainedModel):
-    """The MSA Transformer with its contact regression as the task to train.
+    r"""The MSA Transformer with its contact regression as the task to train.
 
-    Every part that the logits do not depend on (the last layer's update, the final layer norm) is frozen; adapters
-    should leave it out too (PEFT: ``exclude_modules``).
+    What the logits do not depend on (the last layer's update, the final layer norm) is frozen; adapters should leave
+    it out too. PEFT, 12 layers: ``exclude_modules=r".*\.11\.(row_attention\.[vo]|column_attention|feed_forward).*"``.
     """
 
     # transformers has no auto class for contact maps; with this name save_pretrained copies the code all the same

@@ -236,8 +236,8 @@ def test_checkpointing_by_trainer(cls, tmp_path):
 def adapted(task, model, **options):
     """`model` with LoRA adapters on every linear layer that its loss depends on; a new head trains whole."""
     head = {MsaForMaskedLM: None, MsaForContactPrediction: ["contact_head"]}.get(type(model), ["classifier"])
-    last = rf".*layers\.{model.config.num_hidden_layers - 1}"
-    unused = rf"{last}\.(row_attention\.(v_proj|out_proj)|column_attention\..*|feed_forward\..*)"
+    last = model.config.num_hidden_layers - 1
+    unused = rf".*\.{last}\.(row_attention\.[vo]|column_attention|feed_forward).*"
     exclude = unused if task == "contacts" else None
     config = LoraConfig(
         r=3, lora_alpha=6, target_modules="all-linear", exclude_modules=exclude, modules_to_save=head, **options
