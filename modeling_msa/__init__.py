@@ -23,6 +23,7 @@ from .data import (
     SizeGroupedSampler,
     VariantDataset,
 )
+from .hub import load_model
 from .labels import read_labels
 from .modeling_msa import (
     MsaForContactPrediction,
@@ -72,6 +73,7 @@ __all__ = [
     "convert_checkpoint",
     "filter_rows",
     "fit_contact_regression",
+    "load_model",
     "neff",
     "precision",
     "precisions",

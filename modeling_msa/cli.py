@@ -13,7 +13,7 @@ import typer
 from .alignment import read_alignment
 from .contacts import predict_contacts, write_contacts
 from .conversion import convert_checkpoint, push_folder, revert_checkpoint
-from .hub import load_model, quiet_loading, require_login
+from .hub import EMBEDDED, load_model, quiet_loading, require_login
 from .plotting import check_picture, plot_contacts
 
 app = typer.Typer(
@@ -37,8 +37,10 @@ def _errors_in_words() -> Iterator[None]:
 @app.command()
 def contacts(
     alignment: Annotated[Path, typer.Argument(help="A3M, A2M, aligned FASTA or Stockholm; .gz and .xz too.")],
-    model: Annotated[str, typer.Option(help="Folder or Hub id of a converted model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: i, j, probability.")],
+    model: Annotated[
+        str, typer.Option(help="Folder or Hub id of a model; msa-tiny, a small one, comes with the package.")
+    ] = EMBEDDED,
     plot: Annotated[Path | None, typer.Option(help="Picture to draw as well (.png, .pdf, .svg).")] = None,
     format: Annotated[
         Literal["a3m", "a2m", "fasta", "stockholm"] | None,

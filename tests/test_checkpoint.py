@@ -1,0 +1,108 @@
+"""The checkpoint that comes with the package, and the simulation it was trained on.
+
+It is a folder of a few files without code, the default of every command, loads by name and by the auto classes, and
+tells the contacts of families it never saw better than mutual information does. A family follows from its seed; its
+sequences stem from the Potts model whose couplings lie on the contacts.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from modeling_msa import MsaForMaskedLM, MsaTokenizer, load_model, precision, predict_contacts
+from modeling_msa.hub import resolve_model
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "modeling_msa" / "checkpoints" / "msa-tiny"
+for path in (ROOT / "examples" / "synthetic_families", ROOT / "benchmarks"):
+    sys.path.insert(0, str(path))
+
+import coevolution  # noqa: E402
+import simulate  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_files():
+    names = {path.name for path in FOLDER.iterdir()}
+    assert names == {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 4e6
+    for name in ("config.json", "tokenizer_config.json"):  # no code here, so no map that points to it
+        assert "auto_map" not in json.loads((FOLDER / name).read_text())
+    card = (FOLDER / "README.md").read_text()
+    assert "synthetic families" in card
+    assert "held-out synthetic families" in card
+
+
+def test_loads_by_name_and_by_the_auto_classes(tmp_path, monkeypatch):
+    assert resolve_model("msa-tiny") == str(FOLDER)
+    by_name = load_model()
+    model = AutoModelForMaskedLM.from_pretrained(FOLDER)
+    assert type(model) is MsaForMaskedLM
+    assert isinstance(AutoTokenizer.from_pretrained(FOLDER), MsaTokenizer)
+    assert all(torch.equal(tensor, by_name.state_dict()[name]) for name, tensor in model.msa.state_dict().items())
+    model.save_pretrained(tmp_path / "msa-tiny")
+    assert "AutoModel" in json.loads((tmp_path / "msa-tiny" / "config.json").read_text())["auto_map"]
+    assert (tmp_path / "msa-tiny" / "modeling_msa.py").is_file()
+    monkeypatch.chdir(tmp_path)  # a folder that lies here goes first, as everywhere in transformers
+    assert resolve_model("msa-tiny") == "msa-tiny"
+
+
+def test_contacts_of_families_it_never_saw():
+    model = load_model()
+    figures = []
+    for index in range(100, 106):  # neither trained on nor in the published evaluation
+        family, contacts = simulate.make_family(1, index)
+        scores = (
+            predict_contacts(family, model, rows=1024).probabilities,
+            coevolution.mutual_information(family.array),
+        )
+        figures.append([precision(values, contacts) for values in scores])
+    ours, theirs = np.mean(figures, axis=0)
+    assert ours > 1.3 * theirs > 0.2
+
+
+def test_a_family_follows_from_its_seed():
+    family, contacts = simulate.make_family(3, 5)
+    again, _ = simulate.make_family(3, 5)
+    other, _ = simulate.make_family(3, 6)
+    assert family.sequences == again.sequences != other.sequences
+    assert len(contacts) == family.length == len(family.query)
+    assert (contacts == contacts.T).all()
+    assert not np.diagonal(contacts).any()
+
+
+def test_sampling_gives_the_distribution_of_the_model():
+    """Two coupled columns: frequencies of pairs against the Boltzmann weights, which are summed up by hand."""
+    rng = np.random.default_rng(0)
+    weights = np.zeros((3, 3), dtype=np.float32)
+    weights[0, 2] = weights[2, 0] = 1
+    potts = simulate.random_potts(rng, simulate.Topology(np.full(3, "-"), weights), strength=1.0, conservation=0.3)
+    states = rng.integers(0, 20, (40_000, 3)).astype(np.int8)
+    for _ in range(20):
+        simulate.gibbs(rng, potts, states, np.ones((1, 3), dtype=np.float32))
+    coupling = potts.couplings[0, list(potts.neighbours[0]).index(2)].T  # [state of column 0, state of column 2]
+    expected = np.exp(potts.fields[0][:, None] + potts.fields[2][None] + coupling)
+    expected /= expected.sum()
+    seen = np.zeros((20, 20))
+    np.add.at(seen, (states[:, 0], states[:, 2]), 1 / len(states))
+    error = np.sqrt(expected * (1 - expected) / len(states))  # of a frequency among independent draws
+    assert (np.abs(seen - expected) < 5 * error + 1e-4).all()
+    assert np.abs(seen - expected).sum() < 0.1 < np.abs(expected - np.outer(expected.sum(1), expected.sum(0))).sum()
+
+
+def test_couplings_lie_on_the_contacts():
+    rng = np.random.default_rng(1)
+    topology = simulate.random_topology(rng, 80)
+    potts = simulate.random_potts(rng, topology, strength=1.0, conservation=0.3)
+    coupled = np.zeros((80, 80), dtype=bool)
+    for column, neighbours in enumerate(potts.neighbours):
+        coupled[column, neighbours[np.abs(potts.couplings[column]).max((1, 2)) > 0]] = True
+    assert (coupled == (topology.weights > 0)).all()
+    for columns in potts.colours:  # sampled at once, so not coupled
+        assert not coupled[np.ix_(columns, columns)].any()
