@@ -120,7 +120,7 @@ def train(
             disable_tqdm=True,
             seed=seed,
         )
-        collator = MsaDataCollatorForMaskedLM(MsaTokenizer(), max_tokens=max_tokens, seed=seed)
+        collator = MsaDataCollatorForMaskedLM(MsaTokenizer(), max_tokens=max_tokens, mask_gaps=False, seed=seed)
         dataset = MsaDataset([family] * steps)  # each is a visit of its own
         Trainer(model, arguments, train_dataset=dataset, data_collator=collator).train()
 
@@ -129,8 +129,8 @@ def continue_family(
     model: MsaForMaskedLM,
     family: Alignment,
     steps: int = 300,
-    learning_rate: float = 3e-4,
-    max_tokens: int = 2**13,
+    learning_rate: float = 1e-3,
+    max_tokens: int = 2**12,
     fraction: float = 0.2,
     identity: float = 0.8,
     seed: int = 0,
@@ -160,8 +160,8 @@ def main() -> None:
     )
     parser.add_argument("--model", default=MODEL, help="folder of a masked language model")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--max-tokens", type=int, default=2**13, help="rows x columns of a step")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--max-tokens", type=int, default=2**12, help="rows x columns of a step")
     parser.add_argument("--fraction", type=float, default=0.2, help="of the rows drawn to be held out")
     parser.add_argument("--identity", type=float, default=0.8, help="of a held-out row to any other, at most")
     parser.add_argument("--seed", type=int, default=0)

@@ -198,6 +198,13 @@ class MsaTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        for name, source in (getattr(self.model, "_tied_weights_keys", None) or {}).items():
+            if (
+                state_dict
+                and {name, source} <= state_dict.keys()
+                and torch.equal(state_dict[name], state_dict[source])
+            ):
+                del state_dict[name]  # put together from shards, tied weights come twice
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             for file in Path(output_dir or str(self.args.output_dir)).glob("_fsdp_*.py"):
