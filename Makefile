@@ -20,7 +20,9 @@ lint: $(VENV)/.dev
 
 # model, training and tokenizer on the lowest transformers that is supported
 test-lowest: $(VENV)-lowest/.installed
-	$(VENV)-lowest/bin/python -m pytest $(addprefix tests/test_,configuration.py modeling.py deployment.py heads.py tokenization.py)
+	$(VENV)-lowest/bin/python -m pytest \
+	    $(addprefix tests/test_,configuration.py modeling.py deployment.py heads.py tokenization.py \
+	    collators.py data.py training.py distributed.py)
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
