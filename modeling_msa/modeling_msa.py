@@ -485,7 +485,7 @@ class MsaPreTrainedModel(PreTrainedModel):
         if not fitted:
             raise ValueError(
                 "This model's contact regression was never fitted (its weights are zero). Convert the checkpoint "
-                "together with its contact-regression file, or fit it (modeling_msa.fit_contact_regression)."
+                "with its contact-regression file, fit it (fit_contact_regression), or train MsaForContactPrediction."
             )
         return logits.sigmoid()
 
