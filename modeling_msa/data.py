@@ -10,12 +10,13 @@ dataset only if the sampler knows no epochs; `SizeGroupedSampler` passes it on i
 
 from __future__ import annotations
 
+import copy
 import logging
 import lzma
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -423,6 +424,15 @@ class VariantDataset(_VisitedDataset):
             "visit": self._visit(index % len(self)),
             "labels": self.scores[index],
         }
+
+    def take(self, index: Sequence[int], *, fixed: bool = False) -> VariantDataset:
+        """Keep some variants, without reading the table again."""
+        part = copy.copy(self)
+        _VisitedDataset.__init__(part, fixed)  # an epoch of its own
+        part.names = [self.names[k] for k in index]
+        part.scores = [self.scores[k] for k in index]
+        part.variants = [self.variants[k] for k in index]
+        return part
 
     def size(self, index: int) -> tuple[int, int]:
         """Depth and length, the same for all."""

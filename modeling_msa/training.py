@@ -476,11 +476,8 @@ def _variant_datasets(arguments: DataArguments, seed: int) -> tuple[VariantDatas
         return training, VariantDataset(family, arguments.eval_labels, fixed=True)
     if arguments.eval_fraction is None:
         return training, None
-    held_out = VariantDataset(family, str(arguments.labels), fixed=True)
-    for dataset, index in zip((training, held_out), _split(len(training), arguments.eval_fraction, seed), strict=True):
-        for key in ("names", "scores", "variants"):
-            setattr(dataset, key, [getattr(dataset, key)[k] for k in index])
-    return training, held_out
+    kept, out = _split(len(training), arguments.eval_fraction, seed)
+    return training.take(kept), training.take(out, fixed=True)
 
 
 def make_collators(arguments: DataArguments, model: Any, objective: str, seed: int) -> tuple[Any, Any]:
