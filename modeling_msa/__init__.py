@@ -24,6 +24,7 @@ from .data import (
     VariantDataset,
 )
 from .hub import load_model
+from .inputs import prepare_alignment
 from .labels import read_labels
 from .modeling_msa import (
     MsaForContactPrediction,
@@ -78,6 +79,7 @@ __all__ = [
     "precision",
     "precisions",
     "predict_contacts",
+    "prepare_alignment",
     "read_alignment",
     "read_labels",
     "revert_checkpoint",

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from .alignment import Alignment
 from .files import whole_file
 from .hub import tokenizer_for
+from .inputs import model_inputs
 from .modeling_msa import MsaModel, MsaPreTrainedModel
-from .sampling import select_rows
 
 MIN_SEPARATION = 6  # pairs closer in sequence are not counted as contacts (CASP's convention)
 RANGES: dict[str, tuple[int, int | None]] = {"short": (6, 11), "medium": (12, 23), "long": (24, None)}  # CASP's too
@@ -81,31 +81,6 @@ class ContactMap:
         return np.stack([i[order], j[order]], axis=1)
 
 
-def prepare_alignment(
-    alignment: Alignment,
-    rows: int = 128,
-    select: str = "diverse",
-    seed: int = 0,
-    coverage: float | None = None,
-    identity: float | None = None,
-) -> Alignment:
-    """Make the alignment that the model sees: columns with a query residue, and at most `rows` rows.
-
-    Parameters
-    ----------
-    alignment : Alignment
-        Query first.
-    rows, select, seed, coverage, identity
-        As `modeling_msa.select_rows`; fair-esm's examples use the 128 most diverse rows.
-
-    Returns
-    -------
-    Alignment
-        With its residue numbers still those of the whole query.
-    """
-    return select_rows(alignment.drop_query_gaps(), rows, select, seed, coverage=coverage, identity=identity)
-
-
 def predict_contacts(
     alignment: Alignment,
     model: MsaPreTrainedModel,
@@ -124,7 +99,7 @@ def predict_contacts(
     model : MsaModel, or a class with a head
         With a fitted contact regression, in evaluation mode.
     rows, select, seed, coverage, identity
-        Which rows the model sees; see `prepare_alignment`.
+        Which rows the model sees; see `modeling_msa.prepare_alignment`.
 
     Returns
     -------
@@ -135,14 +110,7 @@ def predict_contacts(
     ValueError
         If the query is longer than the model's table, or its contact regression was never fitted.
     """
-    tokenizer = tokenizer_for(model.config)
-    seen = prepare_alignment(alignment, min(rows, tokenizer.model_max_depth), select, seed, coverage, identity)
-    if seen.length >= tokenizer.model_max_length:
-        raise ValueError(
-            f"{alignment.source or alignment.names[0]}: the query has {seen.length} aligned residues, the model reads "
-            f"{tokenizer.model_max_length - 1}: cut the alignment into domains."
-        )
-    inputs = tokenizer(seen, return_tensors="pt").to(model.device)
+    seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
     probabilities = model.predict_contacts(**inputs)[0].cpu().numpy()
     return ContactMap(seen.names[0], seen.query, seen.column_residues, probabilities, seen.depth)
 

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from .configuration_msa import MsaConfig
-from .modeling_msa import MsaModel
+from .modeling_msa import MsaModel, MsaPreTrainedModel
 from .tokenization_msa import MsaTokenizer
 
 if TYPE_CHECKING:
@@ -53,21 +53,32 @@ def quiet_loading() -> None:
         enable_progress_bars()
 
 
-def load_model(folder: str | os.PathLike = EMBEDDED, device: str = "auto", dtype: str = "auto") -> MsaModel:
+_Model = TypeVar("_Model", bound=MsaPreTrainedModel)
+
+
+def load_model(
+    folder: str | os.PathLike = EMBEDDED,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    cls: type[_Model] = MsaModel,  # type: ignore[assignment]
+) -> _Model:
     """Load a folder or Hub id with this package's code (the folder's own copy of it is not run).
 
     Parameters
     ----------
     folder : path or str, default "msa-tiny"
-        Saved from any class; a task head is left out. "msa-tiny" is the small checkpoint that comes with the package.
+        Saved from any class. "msa-tiny" is the small checkpoint that comes with the package.
     device : str, default "auto"
         "auto" is a GPU if there is one.
     dtype : str, default "auto"
         "auto" is the type it was saved in; else "float32", "bfloat16" or "float16".
+    cls : type, default MsaModel
+        The class to load: `MsaForMaskedLM` for logits. Heads that it does not have are left out.
 
     Returns
     -------
-    MsaModel
+    MsaModel, or `cls`
         In evaluation mode.
 
     Raises
@@ -88,7 +99,7 @@ def load_model(folder: str | os.PathLike = EMBEDDED, device: str = "auto", dtype
     if kind != MsaConfig.model_type:
         raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
     try:
-        model, info = MsaModel.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        model, info = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"The weights in {folder} are damaged, or do not fit its config.json: {error}") from error
     if wrong := sorted(info["missing_keys"]):
