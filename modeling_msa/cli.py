@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +11,8 @@ import typer
 from .alignment import read_alignment
 from .contacts import predict_contacts, write_contacts
 from .conversion import convert_checkpoint, push_folder, revert_checkpoint
-from .hub import EMBEDDED, load_model, quiet_loading, require_login
+from .hub import EMBEDDED, load_model, require_login
+from .options import errors_in_words
 from .plotting import check_picture, plot_contacts
 
 app = typer.Typer(
@@ -21,17 +20,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-@contextmanager
-def _errors_in_words() -> Iterator[None]:
-    """End with the error's words and exit code 1 where the user can mend it; a traceback means a bug."""
-    quiet_loading()
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -64,7 +52,7 @@ def contacts(
 
     Example: msa contacts family.a3m --model msa1b -o contacts.tsv --plot contacts.png
     """
-    with _errors_in_words():
+    with errors_in_words():
         for path in filter(None, (output, plot)):
             if not path.absolute().parent.is_dir():
                 raise ValueError(f"{path} cannot be written: there is no folder {path.parent}.")
@@ -111,7 +99,7 @@ def convert(
 
     Example: python convert_checkpoint.py esm_msa1b_t12_100M_UR50S msa1b
     """
-    with _errors_in_words():
+    with errors_in_words():
         if reverse:
             if push_to_hub or contact_regression:
                 raise ValueError("--reverse goes with neither --push-to-hub nor --contact-regression.")
@@ -145,7 +133,7 @@ def pack(
 
     Example: msa pack families/ -o shards/
     """
-    with _errors_in_words():
+    with errors_in_words():
         from .data import pack_alignments  # takes an extra
 
         paths = source[0] if len(source) == 1 else source
@@ -173,7 +161,7 @@ def train(context: typer.Context) -> None:
     if not context.args or "--help" in context.args:
         typer.echo(help_text())
         return
-    with _errors_in_words():
+    with errors_in_words():
         from .training import train as train_by_recipe
 
         report = train_by_recipe(context.args[0], context.args[1:])

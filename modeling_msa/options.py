@@ -1,0 +1,59 @@
+"""Options that the commands share, declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .hub import quiet_loading
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ALIGNMENT...",
+        help="A3M, A2M, aligned FASTA or Stockholm, .gz and .xz too: files, folders, 'patterns*' or a list (.txt).",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="File to write; a folder for several alignments.", show_default=False)
+]
+ModelName = Annotated[
+    str, typer.Option("--model", help="Folder or Hub id of a model; msa-tiny, a small one, comes with the package.")
+]
+Rows = Annotated[int, typer.Option(min=1, help="Most rows of the alignment that the model sees.")]
+Select = Annotated[Literal["first", "random", "diverse", "weighted"], typer.Option(help="Which rows.")]
+Seed = Annotated[int, typer.Option(help="Of whatever is drawn at random.")]
+FilterCoverage = Annotated[
+    float | None,
+    typer.Option(min=0, max=100, help="Leave out rows that cover less of the query, in percent.", show_default=False),
+]
+FilterIdentity = Annotated[
+    float | None,
+    typer.Option(min=0, max=100, help="Leave out rows more alike than this, in percent.", show_default=False),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+DType = Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16 or float16.")]
+InputFormat = Annotated[
+    Literal["a3m", "a2m", "fasta", "stockholm"] | None,
+    typer.Option("--input-format", help="Default: by the file's ending, or else its content.", show_default=False),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first alignment that fails.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make again what an earlier run has made, with other settings perhaps.")
+]
+
+
+@contextmanager
+def errors_in_words() -> Iterator[None]:
+    """End with the error's words and exit code 1 where the user can mend it; a traceback means a bug."""
+    quiet_loading()
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        raise typer.Exit(1) from None

@@ -1,0 +1,314 @@
+"""One task over many alignments: results as they come, a second run goes on where the first was cut.
+
+Each alignment has its own target file, which appears whole or not at all: what is there is done. Under
+``accelerate launch`` the processes share the alignments between them.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .data import list_alignments, name_of
+from .files import whole_file
+
+_NO_USE_GOING_ON = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next alignment would fail alike
+
+
+class RunError(ValueError):
+    """Some alignments of a run failed; the message names them. The others' results are there."""
+
+    def __init__(self, total: int, failed: Mapping[Path, str]) -> None:
+        self.failed = dict(failed)
+        lines = "".join(f"\n  {path}: {_without(path, message)}" for path, message in failed.items())
+        super().__init__(f"{len(failed)} of {total} alignments failed, the others are done:{lines}")
+
+
+def list_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """List the alignment files that a command line names: files, folders, patterns, list files.
+
+    Parameters
+    ----------
+    inputs : iterable of path
+        Each a file, a folder or a list file as in `modeling_msa.data.list_alignments`, or a pattern with ``*``, ``?``
+        or ``[...]``; ``**`` is any depth of folders.
+
+    Returns
+    -------
+    list of Path
+        In the given order, each file once; none is opened.
+
+    Raises
+    ------
+    FileNotFoundError
+        If something is not there, or a pattern fits nothing.
+    ValueError
+        If a folder or list holds no alignment, or two files have the same name but for folder and ending: results go
+        by that name.
+    """
+    paths: dict[Path, Path] = {}
+    for each in [os.fspath(path) for path in inputs]:
+        found = [each]
+        if glob.has_magic(each) and not os.path.exists(each):
+            found = sorted(glob.glob(each, recursive=True))
+            if not found:
+                raise FileNotFoundError(f"{each}: no file fits this pattern.")
+        for source in found:
+            paths |= {path.resolve(): path for path in list_alignments(source) if path.resolve() not in paths}
+    by_name: dict[str, Path] = {}
+    for path in paths.values():
+        if (other := by_name.setdefault(name_of(path), path)) != path:
+            raise ValueError(
+                f"{other} and {path} are both called {name_of(path)}, and results go by that name: rename one, or "
+                "make two runs."
+            )
+    return list(paths.values())
+
+
+class Run:
+    """A task's run over alignments.
+
+    Parameters
+    ----------
+    inputs : iterable of path
+        See `list_inputs`.
+    output : path
+        A file for a single file named in `inputs`; otherwise a folder, made if it is not there, for
+        ``NAME`` + `suffix` of each alignment; a file for all, if there is `gather`.
+    suffix : str
+        Ending of the targets, such as ``".tsv"``.
+    command : str
+        The task; runs of several tasks may share a folder.
+    settings : mapping
+        What the results depend on besides the alignments, to JSON. A folder keeps the settings of its results, and a
+        run with others is refused.
+    strict : bool
+        Let the first error end the run.
+    overwrite : bool
+        Forget earlier results.
+    gather : callable, optional
+        ``gather(parts, output)`` makes one file of all targets, whose order is that of `inputs`. They lie in a hidden
+        folder beside it until all are done.
+
+    Attributes
+    ----------
+    paths : list of Path
+        All alignments.
+    pending : list of Path
+        Those without a result, in all processes.
+    is_single : bool
+        Whether it is one alignment into one file.
+
+    Raises
+    ------
+    OSError, ValueError
+        Before any work: see `list_inputs`; if there is no folder for the output, several alignments have a file for
+        output, or results of other settings are there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from modeling_msa import bundled_family, read_alignment
+    >>> def depth(path, target):
+    ...     with whole_file(target) as temporary:
+    ...         _ = temporary.write_text(str(read_alignment(path).depth))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = Run([bundled_family()], Path(folder, "depth.txt"), ".txt", command="depth")
+    ...     run(depth)
+    ...     print(Path(folder, "depth.txt").read_text(), run.pending)
+    98 []
+    """
+
+    def __init__(
+        self,
+        inputs: Iterable[str | os.PathLike[str]],
+        output: str | os.PathLike[str],
+        suffix: str,
+        *,
+        command: str = "run",
+        settings: Mapping[str, Any] | None = None,
+        strict: bool = False,
+        overwrite: bool = False,
+        gather: Callable[[list[Path], Path], object] | None = None,
+    ) -> None:
+        inputs, text = list(inputs), os.fspath(output)
+        self.paths, self.output = list_inputs(inputs), Path(output)
+        self.suffix, self.strict, self.gather = suffix, strict, gather
+        self._settings = json.loads(json.dumps(dict(settings or {}), default=str, sort_keys=True))
+        named = len(inputs) == 1 and [Path(inputs[0])] == self.paths
+        is_folder = self.output.is_dir() or text.endswith(("/", os.sep))
+        self.is_single = named and not is_folder and gather is None
+        if not self.output.absolute().parent.is_dir():
+            raise ValueError(f"{text} cannot be written: there is no folder {self.output.parent}.")
+        if gather is not None:
+            if is_folder:
+                raise ValueError(f"{text} is a folder, but the results go into one file: name it.")
+            self.folder = self.output.with_name(f".{self.output.name}.parts")
+        elif self.is_single:
+            self.folder = self.output.parent
+        else:
+            if (self.output.suffix == suffix and not is_folder) or self.output.is_file():
+                raise ValueError(f"{text} is a file, but several alignments take a folder: name one with -o.")
+            self.folder = self.output
+        self._record = self.folder / f".msa-{command}.json"
+        self._begin(overwrite)
+
+    def target(self, path: Path) -> Path:
+        """File of an alignment's result."""
+        return self.output if self.is_single else self.folder / f"{name_of(path)}{self.suffix}"
+
+    def _begin(self, overwrite: bool) -> None:
+        """Find out what is left to do, the same in every process, before any of them begins."""
+        if self.is_single:
+            self.pending = list(self.paths)
+            return
+        old = json.loads(self._record.read_text()) if self._record.is_file() else None
+        if not overwrite and old not in (None, self._settings):
+            other = sorted(key for key in old | self._settings if old.get(key) != self._settings.get(key))
+            shown = ", ".join(f"{key} {old.get(key)}, now {self._settings.get(key)}" for key in other)
+            raise ValueError(
+                f"{self.output} has results of other settings ({shown}): name another place, or say --overwrite."
+            )
+        self.pending = [path for path in self.paths if overwrite or not self._is_done(path)]
+        _barrier()  # all have looked
+        if is_main_process():
+            self.folder.mkdir(exist_ok=True)
+            for path in self.pending:  # if this run is cut, the next one must not take them for its own
+                self.target(path).unlink(missing_ok=True)
+            _remove_remains(self.folder, [name_of(path) for path in self.pending])
+            with whole_file(self._record) as temporary:
+                temporary.write_text(json.dumps(self._settings, indent=1, sort_keys=True) + "\n")
+        _barrier()
+
+    def _is_done(self, path: Path) -> bool:
+        try:
+            return self.target(path).stat().st_mtime >= path.stat().st_mtime
+        except FileNotFoundError:
+            return False
+
+    def __call__(self, work: Callable[[Path, Path], str | None]) -> None:
+        """Do what is pending.
+
+        Parameters
+        ----------
+        work : callable
+            ``work(path, target)`` makes the target, whole, and returns a line to show, or None. It is not called for
+            what is done; load the model only ``if run.pending``.
+
+        Raises
+        ------
+        RunError
+            At the end, in the main process, if alignments failed.
+        """
+        if self.is_single:
+            if line := work(self.paths[0], self.output):
+                print(line)
+            self.pending = []
+            return
+        rank, processes = _rank()
+        # the largest first, so that no process is left alone with one at the end
+        share = self.pending if processes == 1 else sorted(self.pending, key=_size, reverse=True)[rank::processes]
+        who = f"process {rank + 1} of {processes}" if processes > 1 else None
+        failed: dict[Path, str] = {}
+        with tqdm(share, desc=who, unit="MSA", disable=None, leave=False) as bar:
+            for path in bar:
+                try:
+                    line = work(path, self.target(path))
+                except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                    if self.strict or not _is_of_this_input(error):
+                        raise
+                    failed[path] = str(error).partition("\n")[0] or type(error).__name__
+                    bar.write(f"failed: {path}: {_without(path, failed[path])}", file=sys.stderr)
+                else:
+                    if line:
+                        bar.write(line)
+        failures = _gathered(failed)
+        self._end({path: failures[path] for path in self.paths if path in failures})
+
+    def _end(self, failed: dict[Path, str]) -> None:
+        before = len(self.paths) - len(self.pending)
+        self.pending = list(failed)
+        if not is_main_process():
+            return
+        if self.gather is not None:
+            parts = [self.target(path) for path in self.paths if path not in failed]
+            if parts:
+                self.gather(parts, self.output)
+            if not failed:  # else the next run needs them
+                shutil.rmtree(self.folder)
+        if failed:
+            raise RunError(len(self.paths), failed)
+        note = f", {before} of them before" if before else ""
+        print(f"{self.output}: {len(self.paths)} alignments{note}")
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process, or the first of those that ``accelerate launch`` started."""
+    return _rank()[0] == 0
+
+
+def _rank() -> tuple[int, int]:
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _barrier() -> None:
+    if _rank()[1] > 1:
+        _state().wait_for_everyone()
+
+
+def _state() -> Any:
+    from accelerate import PartialState
+
+    # one process may have to wait for another's last alignment for long
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
+
+
+def _gathered(failed: dict[Path, str]) -> dict[Path, str]:
+    if _rank()[1] == 1:
+        return failed
+    from accelerate.utils import gather_object
+
+    _state()
+    return dict(gather_object(list(failed.items())))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _is_of_this_input(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno not in _NO_USE_GOING_ON
+    if type(error) is RuntimeError:  # torch's CPU allocator raises it; another one is a bug
+        return "memory" in str(error)
+    return isinstance(error, ValueError | MemoryError | torch.OutOfMemoryError)
+
+
+def _without(path: Path, message: str) -> str:
+    """Leave out the file's name where a message begins with it."""
+    return message.removeprefix(f"{path}").lstrip(":, ") if message.startswith(f"{path}") else message
+
+
+def _remove_remains(folder: Path, names: Sequence[str]) -> None:
+    """Remove what a killed process was writing (`whole_file`) of these alignments."""
+    for path in folder.iterdir():
+        match = re.fullmatch(r"\.(\d+)\.(.+)", path.name)
+        if match and any(match[2].startswith(f"{name}.") for name in names):
+            try:
+                os.kill(int(match[1]), 0)
+            except ProcessLookupError:
+                path.unlink(missing_ok=True)
+            except OSError:
+                pass  # alive, and another's
