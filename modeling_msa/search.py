@@ -1,0 +1,425 @@
+"""From one sequence to its family's alignment: jackhmmer's search of a FASTA database, through pyhmmer.
+
+The first round searches with the query alone, the next ones with a profile of what the rounds before have found
+(Johnson, Eddy & Portugaly, BMC Bioinformatics 2010). As in jackhmmer the profile's match states are the query's
+residues in every round, so that the query's residues are the columns of the result.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import os
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from tqdm import tqdm
+
+from .alignment import Alignment, _parse_fasta, _read_bytes
+from .sampling import filter_rows
+
+if TYPE_CHECKING:
+    from pyhmmer.easel import DigitalSequenceBlock
+    from pyhmmer.plan7 import HMM, Domain, Hit, TopHits
+
+BLOCK_RESIDUES = 50_000_000  # of the database in a block; a smaller database is read once
+_LONGEST = 100_000  # residues of a sequence; HMMER takes no longer ones
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_NUCLEOTIDES = frozenset("ACGTUN")
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open}
+
+
+def search(
+    query: str | os.PathLike[str],
+    database: str | os.PathLike[str],
+    *,
+    query_name: str | None = None,
+    iterations: int = 3,
+    evalue: float = 1e-3,
+    domain_evalue: float | None = None,
+    bit_score: float | None = None,
+    coverage: float | None = None,
+    identity: float | None = None,
+    cpus: int = 0,
+) -> Alignment:
+    r"""Search a database for relatives of a protein and align them to it.
+
+    Rows are sorted by E-value and called ``NAME/FROM-TO`` with the description behind. All hits (domains) in one
+    sequence make one row: the best one comes first, and others are added where they stand on the same side of it in
+    the sequence and in the query. Columns that two would fill are the better one's, and one that keeps less than half
+    of its residues so is left out, as with repeats. Residues outside the hits, between two as well, are not in the
+    row. Copies of the query are left out.
+
+    Parameters
+    ----------
+    query : path or str
+        FASTA file of the protein, or its text if there is a line break in it. Lower case is no matter, gaps and a
+        stop at the end are removed.
+    database : path
+        FASTA file of unaligned proteins, plain or compressed by gzip or xz. A large one is read anew in each round,
+        with twice 50 million residues in memory at most.
+    query_name : str, optional
+        First word of the query's header, if there are several sequences.
+    iterations : int, default: 3
+        Most rounds; fewer are made if one finds nothing new. 1 is phmmer's search.
+    evalue : float, default: 0.001
+        Largest E-value of a sequence that is included, in the next round's profile and in the result.
+    domain_evalue : float, optional
+        Largest conditional E-value of a domain in such a sequence. Default: `evalue`.
+    bit_score : float, optional
+        Least bit score of sequences and domains, instead of the E-values.
+    coverage, identity : float, optional
+        Filter the result, in percent; see `modeling_msa.filter_rows`.
+    cpus : int, default: 0
+        Threads; 0 takes all physical cores. The result does not depend on it.
+
+    Returns
+    -------
+    Alignment
+        Row 0 is the whole query; each of its residues is a column.
+
+    Raises
+    ------
+    OSError, ValueError
+        For files that are not there, damaged or no FASTA, nucleotides, several queries, an empty database.
+    ImportError
+        Without pyhmmer.
+
+    Warns
+    -----
+    UserWarning
+        If nothing is found; the alignment is the query alone then. If sequences of the database are too long.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from modeling_msa import bundled_family, read_alignment
+    >>> family = read_alignment(bundled_family())
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     database = Path(folder, "fn3.fasta")
+    ...     text = "".join(f">{name}\n{row.replace('-', '')}\n" for name, row in family)
+    ...     _ = database.write_text(text)
+    ...     found = search(">LAR\n" + family.query, database, cpus=1)
+    >>> found.sequences[0] == family.query, found.depth > 60
+    (True, True)
+    """
+    _pyhmmer()
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}; make at least 1.")
+    name, sequence = read_query(query, query_name)
+    # reported: what may count as found at all, of which HMMER's conditional E-values depend, as in jackhmmer
+    options: dict[str, Any] = {"incE": evalue, "incdomE": evalue if domain_evalue is None else domain_evalue}
+    options |= {"E": max(10.0, options["incE"]), "domE": max(10.0, options["incdomE"])}
+    if bit_score is not None:
+        options |= {"incT": bit_score, "incdomT": bit_score, "T": bit_score, "domT": bit_score}
+    hits = _iterate(name, sequence, _Database(Path(database)), iterations, cpus, options)
+    rows = [(name, sequence)]
+    found = (_row(hit, len(sequence)) for hit in hits if hit.included)
+    rows += [row for row in found if row is not None and row[1] != sequence]
+    if len(rows) == 1:
+        best = f"; the best of the others has {hits[0].evalue:.2g} ({hits[0].name})" if len(hits) else ""
+        limit = f"an E-value of at most {evalue:g}" if bit_score is None else f"at least {bit_score:g} bits"
+        own = " but the query itself" if any(hit.included for hit in hits) else ""
+        best = "" if own or bit_score is not None else best
+        warnings.warn(
+            f"{database}: no sequence{own} has {limit}{best}. The alignment is the query alone.", stacklevel=2
+        )
+    names, sequences = zip(*rows, strict=True)
+    alignment = Alignment.from_sequences(sequences, names)
+    return alignment.take(filter_rows(alignment.array, coverage, identity))
+
+
+def _pyhmmer() -> None:
+    try:
+        import pyhmmer  # noqa: F401
+    except ImportError as error:
+        raise ImportError("Searching takes pyhmmer: pip install 'modeling-msa[search]'.") from error
+
+
+def read_query(query: str | os.PathLike[str], name: str | None = None) -> tuple[str, str]:
+    r"""Read one protein from FASTA.
+
+    Parameters
+    ----------
+    query : path or str
+        File, or text with a line break.
+    name : str, optional
+        First word of its header, if there are several.
+
+    Returns
+    -------
+    header : str
+        The whole header line, or ``query`` if it is empty.
+    sequence : str
+        In upper case, without gaps and a stop at the end.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is no such file or name, there are several sequences and no name, the text is no FASTA, or the
+        sequence no protein.
+
+    Examples
+    --------
+    >>> read_query(">P1 a protein\nmkv-LAWY\nCD*\n")
+    ('P1 a protein', 'MKVLAWYCD')
+    """
+    if isinstance(query, str) and "\n" in query:
+        data, where = query.encode(), "query"
+    else:
+        if not Path(query).is_file():
+            raise FileNotFoundError(f"{query}: there is no such file; the query is a FASTA file.")
+        data, where = _read_bytes(Path(query)), os.fspath(query)
+    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if not data.strip():
+        raise ValueError(f"{where}: is empty; give the query as FASTA, '>name' and the sequence below.")
+    names, rows = _parse_fasta(data, where)
+    words = [(each.split() or [""])[0] for each in names]
+    chosen = [k for k, word in enumerate(words) if name in (None, word, names[k])]
+    if len(chosen) != 1:
+        shown = ", ".join(words[:5]) + (", ..." if len(words) > 5 else "")
+        what = f"{len(rows)} sequences" if name is None else f"{len(chosen)} sequences called {name} among {len(rows)}"
+        raise ValueError(f"{where}: has {what} ({shown}); say which is the query by its name (--query-name).")
+    header = names[chosen[0]] or "query"
+    sequence = rows[chosen[0]].translate(None, b"-._~ \t").decode("ascii", "replace").upper().removesuffix("*")
+    if not sequence:
+        raise ValueError(f"{where}: {header} has no sequence.")
+    for number, letter in enumerate(sequence, 1):
+        if letter not in _LETTERS:
+            raise ValueError(f"{where}: residue {number} of {header} is {letter!r}, no amino acid; use X.")
+    if _is_nucleotide(sequence):
+        raise ValueError(f"{where}: {header} looks like DNA or RNA; give the protein's sequence.")
+    return header, sequence
+
+
+def _is_nucleotide(sequence: str) -> bool:
+    return len(sequence) >= 15 and sum(map(sequence.count, _NUCLEOTIDES)) >= 0.95 * len(sequence)
+
+
+class _Reader(io.RawIOBase):
+    """A file for HMMER, which takes an error while reading for the end of the file: the error is kept here."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.error: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._file.readinto(buffer)  # type: ignore[attr-defined]
+        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+            self.error = error
+            return 0
+
+
+class _Database:
+    """A FASTA file of proteins, in blocks; one that fits into a block stays in memory."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such file; the database is a FASTA file of proteins.")
+        with open(path, "rb") as file:
+            self._open = _OPENERS.get(file.read(2), open)
+        self.path, self.size = path, path.stat().st_size
+        self._block: DigitalSequenceBlock | None = None
+
+    def blocks(self, bar: tqdm) -> Iterator[DigitalSequenceBlock]:
+        """Give the blocks, and show in the bar how much of the file is read."""
+        if self._block is not None:
+            yield self._block
+            bar.update(self.size)
+            return
+        from pyhmmer.easel import Alphabet, SequenceFile
+
+        with open(self.path, "rb") as raw:
+            file = _Reader(raw if self._open is open else self._open(raw))
+            try:
+                sequences: Any = SequenceFile(cast(BinaryIO, file), "fasta", digital=True, alphabet=Alphabet.amino())
+                block = sequences.read_block(residues=BLOCK_RESIDUES)
+            except (EOFError, ValueError) as error:
+                raise self._in_words(file.error or error) from None
+            if file.error is not None:
+                raise self._in_words(file.error)
+            self._check(block)
+            first = True
+            while len(block):
+                try:
+                    following = sequences.read_block(residues=BLOCK_RESIDUES)
+                except (EOFError, ValueError) as error:
+                    raise self._in_words(file.error or error) from None
+                if file.error is not None:
+                    raise self._in_words(file.error)
+                block = self._without_giants(block)
+                if first and not len(following):
+                    self._block = block
+                yield block
+                bar.update(raw.tell() - bar.n)
+                block, first = following, False
+
+    def _in_words(self, error: Exception) -> Exception:
+        if isinstance(error, EOFError):
+            empty = "is empty; the database is a FASTA file of proteins" if "empty" in str(error) else "is cut off"
+            return ValueError(f"{self.path}: {empty}.")
+        if isinstance(error, OSError | lzma.LZMAError | zlib.error):
+            return ValueError(f"{self.path}: cannot be read to its end, it may be damaged ({error}).")
+        what = str(error).removeprefix("Could not parse file: ")
+        mend = "remove gaps" if "character -" in what or "character ." in what else "see that it is whole"
+        return ValueError(
+            f"{self.path}: cannot be read as FASTA ({what}); the database is a file of unaligned proteins: {mend}."
+        )
+
+    def _check(self, block: DigitalSequenceBlock) -> None:
+        letters = "".join(each.textize().sequence for each in block[:1000]).upper()
+        if not letters.strip("*"):
+            raise ValueError(f"{self.path}: the database has no residue.")
+        if _is_nucleotide(letters):
+            raise ValueError(f"{self.path}: looks like DNA or RNA; the database must be of proteins.")
+
+    def _without_giants(self, block: Any) -> Any:  # pyhmmer's type stubs lack the block's alphabet
+        giants = [each.name for each in block if len(each) > _LONGEST]
+        if not giants:
+            return block
+        warnings.warn(
+            f"{self.path}: {len(giants)} sequences of more than {_LONGEST} residues are passed over ({giants[0]}).",
+            stacklevel=2,
+        )
+        return type(block)(block.alphabet, (each for each in block if len(each) <= _LONGEST))
+
+
+def _iterate(
+    name: str, sequence: str, database: _Database, iterations: int, cpus: int, options: dict[str, Any]
+) -> TopHits:
+    """Make the rounds as jackhmmer. pyhmmer's own loop takes a database in memory and one thread for one query."""
+    from pyhmmer.easel import Alphabet, KeyHash, TextSequence
+    from pyhmmer.plan7 import Background, Builder, Trace
+
+    alphabet = Alphabet.amino()
+    query = TextSequence(name=(name.split() or ["query"])[0].encode(), sequence=sequence).digitize(alphabet)
+    background = Background(alphabet)
+    # "hand": match states are the columns that the alignment marks so, the query's residues; pyhmmer's default is to
+    # take the columns in which most rows have a residue, jackhmmer's is this
+    builder = Builder(alphabet, architecture="hand")
+    profile = builder.build(query, background)[0]
+    ranking, rows_before = KeyHash(), 1
+    for round in range(1, iterations + 1):
+        hits = _search_blocks(profile, database, cpus, options, f"round {round} of at most {iterations}")
+        assert len(sequence) == profile.M
+        new = hits.compare_ranking(ranking)
+        found: Any = hits.to_msa(
+            alphabet,
+            sequences=[query],
+            traces=[Trace.from_sequence(query)],
+            all_consensus_cols=True,
+            digitize=True,
+        )
+        if round == iterations or (new == 0 and len(found.sequences) <= rows_before):
+            break
+        rows_before = len(found.sequences)
+        found.name = f"{query.name}-i{round}"
+        profile = builder.build_msa(found, background)[0]
+    return hits
+
+
+def _search_blocks(profile: HMM, database: _Database, cpus: int, options: dict[str, Any], what: str) -> TopHits:
+    from pyhmmer import hmmsearch
+
+    parts: list[Any] = []
+    with tqdm(total=database.size, desc=what, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        for block in database.blocks(bar):
+            parts += hmmsearch(profile, block, cpus=cpus, parallel="targets", **options)
+            if len(parts) > 1:  # E-values are of the number of sequences in all blocks
+                parts = [parts[0].merge(*parts[1:])]
+            bar.set_postfix(hits=len(parts[0].included))
+    if not parts:
+        raise ValueError(f"{database.path}: is empty; the database is a FASTA file of proteins.")
+    parts[0].sort(by="key")
+    return parts[0]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A part of a sequence along consecutive columns."""
+
+    column: int  # first column, from 0
+    cells: tuple[str, ...]  # of each column: the residue or "-", and the insertions behind it in lower case
+    places: tuple[int, ...]  # of each column: its residue's place in the sequence, or the last one before a "-"
+
+    @property
+    def end(self) -> int:
+        """Column after the last."""
+        return self.column + len(self.cells)
+
+    @property
+    def residues(self) -> int:
+        return sum(cell[0] != "-" for cell in self.cells)
+
+    def part(self, keep: list[bool]) -> _Segment | None:
+        """Keep columns from the first residue to the last among those named, which are consecutive."""
+        kept = [k for k, (wanted, cell) in enumerate(zip(keep, self.cells, strict=True)) if wanted and cell[0] != "-"]
+        if not kept:
+            return None
+        first, last = kept[0], kept[-1]
+        cells = (*self.cells[first:last], self.cells[last][0])  # insertions behind it belong between two columns
+        return _Segment(self.column + first, cells, self.places[first : last + 1])
+
+    def beside(self, better: _Segment) -> _Segment | None:
+        """Leave what stands on the same side of a better segment in the sequence and in the query."""
+        if self.column + self.end < better.column + better.end:
+            limits = better.column, better.places[0]
+            keep = [column < limits[0] and place < limits[1] for column, place in self._located()]
+        else:
+            limits = better.end, better.places[-1]
+            keep = [column >= limits[0] and place > limits[1] for column, place in self._located()]
+        return self.part(keep)
+
+    def _located(self) -> Iterator[tuple[int, int]]:
+        return zip(range(self.column, self.end), self.places, strict=True)
+
+
+def _segment(domain: Domain) -> _Segment:
+    alignment = domain.alignment
+    cells: list[str] = []
+    places: list[int] = []
+    place = alignment.target_from - 1
+    for state, letter in zip(alignment.hmm_sequence, alignment.target_sequence, strict=True):
+        place += letter != "-"
+        if state == ".":
+            cells[-1] += letter.lower()
+        else:
+            cells.append(letter.upper())
+            places.append(place)
+    return _Segment(alignment.hmm_from - 1, tuple(cells), tuple(places))
+
+
+def _row(hit: Hit, length: int) -> tuple[str, str] | None:
+    """Name and A3M row of a sequence's included domains, the best first where they are at odds."""
+    domains = sorted((each for each in hit.domains if each.included), key=lambda each: -each.score)
+    taken: list[_Segment] = []
+    for domain in domains:
+        whole = _segment(domain)
+        rest: _Segment | None = whole.part([True] * len(whole.cells))
+        for better in taken:
+            rest = rest and rest.beside(better)
+        if rest is not None and 2 * rest.residues >= whole.residues:
+            taken.append(rest)
+    if not taken:
+        return None
+    taken.sort(key=lambda segment: segment.column)
+    row = ["-"] * length
+    for segment in taken:
+        row[segment.column : segment.end] = segment.cells
+    name = f"{hit.name}/{taken[0].places[0]}-{taken[-1].places[-1]}"
+    return " ".join(filter(None, (name, hit.description))), "".join(row)
+
+
+def check_database(path: str | os.PathLike[str]) -> None:
+    """Raise if there is no such file, or no file that could be a database; it is not read."""
+    _Database(Path(path))
