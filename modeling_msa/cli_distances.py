@@ -1,0 +1,201 @@
+"""The commands ``msa distances`` and ``msa fit-distances``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .alignment import Alignment, read_alignment
+from .hub import EMBEDDED, load_model
+from .options import (
+    Device,
+    DType,
+    FilterCoverage,
+    FilterIdentity,
+    InputFormat,
+    Inputs,
+    ModelName,
+    Output,
+    Overwrite,
+    Rows,
+    Seed,
+    Select,
+    Strict,
+    errors_in_words,
+)
+from .phylogeny import (
+    DistanceModel,
+    Distances,
+    check_distances,
+    find_distance_weights,
+    fit_distances,
+    predict_distances,
+    write_distances,
+)
+from .plotting import check_picture, plot_distances
+from .runs import Run, is_main_process, list_inputs
+
+
+def distances_command(
+    alignments: Inputs,
+    output: Output,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights of the heads, from msa fit-distances. Default: distances.json in the model's folder; if "
+            "there is none, they are fitted on 70% of the alignment's own rows.",
+            show_default=False,
+        ),
+    ] = None,
+    model: ModelName = EMBEDDED,
+    format: Annotated[
+        Literal["phy", "tsv", "npz"],
+        typer.Option(
+            help="Of the files in a folder: PHYLIP matrix, table of pairs with Hamming distances, or arrays."
+        ),
+    ] = "phy",
+    names: Annotated[
+        Literal["relaxed", "strict"], typer.Option(help="In PHYLIP files: whole first words, or 10 characters.")
+    ] = "relaxed",
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture of predicted against Hamming distances; for several alignments its ending, .png.",
+            show_default=False,
+        ),
+    ] = None,
+    rows: Rows = 128,
+    select: Select = "diverse",
+    seed: Seed = 0,
+    filter_coverage: FilterCoverage = None,
+    filter_identity: FilterIdentity = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    input_format: InputFormat = None,
+    strict: Strict = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Predict distances between the rows of alignments from column attention.
+
+    OUT.phy is a matrix for tree builders, OUT.tsv a table of pairs with Hamming distances beside, OUT.npz all arrays;
+    rows are in the order of the file. R2 and Pearson's r, to Hamming distances, are those of rows that the weights
+    were not fitted on.
+
+    Example: msa distances family.a3m -o family.phy
+    """
+    with errors_in_words():
+        found = weights or find_distance_weights(model)
+        fitted = None if found is None else DistanceModel.load(found)
+        settings = {
+            "model": model,
+            "weights": None if fitted is None else [str(found), fitted.intercept],
+            "names": names,
+            "rows": rows,
+            "select": select,
+            "seed": seed,
+            "filter_coverage": filter_coverage,
+            "filter_identity": filter_identity,
+            "dtype": dtype,
+        }
+        ending = None if plot is None else plot.suffix or plot.name
+        if ending is not None:
+            check_picture(f"picture{ending}")
+        run = Run(
+            alignments,
+            output,
+            f".{format}",
+            command="distances",
+            settings=settings,
+            strict=strict,
+            overwrite=overwrite,
+        )
+        if run.is_single:
+            check_distances(output)
+        loaded = load_model(model, device, dtype) if run.pending else None
+        if loaded is not None and fitted is not None:
+            fitted.check(loaded)
+
+        def work(path: Path, target: Path) -> str:
+            assert loaded is not None
+            family = read_alignment(path, input_format)
+            result = predict_distances(family, loaded, fitted, rows, select, seed, filter_coverage, filter_identity)
+            if plot is not None and ending is not None:
+                plot_distances(result, plot if run.is_single and plot.suffix else target.with_suffix(ending))
+            write_distances(result, target, names)
+            return f"{target}: {len(result.names)} of {family.depth} rows, {summary(result)}"
+
+        run(work)
+
+
+def summary(result: Distances) -> str:
+    """Say how the distances came about, and how good they are."""
+    judged = int((~result.fitted).sum())
+    how = f"fitted on {result.origin}; on the other {judged}" if result.fitted.any() else f"fitted on {result.origin}:"
+    return (
+        f"{how} R2 {result.r2:.2f} ({result.r2_with_diagonal:.2f} with the diagonal, as the paper counts), "
+        f"Pearson {result.pearson:.2f}"
+    )
+
+
+def fit_distances_command(
+    alignments: Inputs,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="JSON file to write; see msa distances.", show_default=False)
+    ],
+    model: ModelName = EMBEDDED,
+    diagonal: Annotated[
+        bool, typer.Option("--diagonal", help="Fit each row's distance 0 to itself too, as the paper's authors do.")
+    ] = False,
+    rows: Rows = 128,
+    select: Select = "diverse",
+    seed: Seed = 0,
+    filter_coverage: FilterCoverage = None,
+    filter_identity: FilterIdentity = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    input_format: InputFormat = None,
+) -> None:
+    """Fit the weights of msa distances, on the Hamming distances of some families.
+
+    A logistic model with a weight for each head (Lupo, Sgarbossa and Bitbol, 2022). The authors take 12
+    families. As distances.json in the model's folder it is found there.
+
+    Example: msa fit-distances family.a3m -o distances.json
+    """
+    with errors_in_words():
+        if not output.absolute().parent.is_dir():
+            raise ValueError(f"{output} cannot be written: there is no folder {output.parent}.")
+        if not is_main_process():
+            return
+        families = _read_all(list_inputs(alignments), input_format)
+        result = fit_distances(
+            families,
+            load_model(model, device, dtype),
+            rows,
+            select,
+            seed,
+            filter_coverage,
+            filter_identity,
+            name=Path(model).name if Path(model).exists() else model,
+            diagonal=diagonal,
+        )
+        result.save(output)
+        typer.echo(
+            f"{output}: {result.weights.size} weights for {result.model}, fitted on {result.pairs} pairs of rows of "
+            f"{len(families)} families; R2 on these {result.r2:.2f}"
+        )
+
+
+def _read_all(paths: list[Path], format: str | None) -> list[Alignment]:
+    """Read the families of a fit; all that cannot be read are named at once."""
+    families, wrong = [], []
+    for path in paths:
+        try:
+            families.append(read_alignment(path, format))
+        except (ValueError, OSError) as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(f"{len(wrong)} of {len(paths)} alignments cannot be read:\n  " + "\n  ".join(wrong))
+    return families
