@@ -13,15 +13,25 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from .alignment import Alignment
 
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 _SUBSTITUTION = re.compile(r"([A-Z])(-?\d+)([A-Z])")
-_AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
-_WILD_TYPE = ("WT", "wt", "_wt", "wild-type", "wildtype")
+_STOP = re.compile(r"[A-Z]-?\d+\*")
+_INDEL = re.compile(r"del|ins|dup|fs|ext|-$")
+_THREE_LETTERS = re.compile(r"[A-Z][a-z]{2}")
+_ONE_LETTER = dict(
+    zip(
+        _THREE_LETTERS.findall("AlaCysAspGluPheGlyHisIleLysLeuMetAsnProGlnArgSerThrValTrpTyrTer"),
+        AMINO_ACIDS + "*",
+        strict=True,
+    )
+)
+_WILD_TYPE = ("WT", "wt", "_wt", "wild-type", "wildtype", "p.=", "p.(=)")
 _SHOWN = 5
 
 
@@ -36,6 +46,13 @@ class Substitution(NamedTuple):
         return f"{self.wild_type}{self.number}{self.mutant}"
 
 
+class Misfit(NamedTuple):
+    """Why a variant, or one of its substitutions, cannot be used."""
+
+    kind: Literal["notation", "range", "wild type", "coverage"]
+    words: str
+
+
 def parse_variants(
     variants: Sequence[str], alignment: Alignment, offset: int = 0, source: str = "variants"
 ) -> list[tuple[Substitution, ...]]:
@@ -44,7 +61,8 @@ def parse_variants(
     Parameters
     ----------
     variants : sequence of str
-        Substitutions such as ``A42V``, several joined by ``:``; ``WT`` is the query itself.
+        Substitutions such as ``A42V``, several joined by ``:``; ``WT`` is the query itself. HGVS is read too:
+        ``p.Ala42Val``, ``p.[Ala42Val;Gly7Asp]``.
     alignment : Alignment
         Query first.
     offset : int, default 0
@@ -73,57 +91,132 @@ def parse_variants(
     ...
     ValueError: variants: M1V: residue 1 (M) is in lower case in the query, so no column of the alignment covers it.
     """
-    parsed, wrong = [], []
+    parsed, misfits = check_variants(variants, alignment, offset)
+    named = [
+        (f"{text or repr(text)}: {each.words}", each)
+        for text, some in zip(variants, misfits, strict=True)
+        for each in some
+    ]
+    _raise_all([words for words, each in named if each.kind == "notation"], source, "variants cannot be read")
+    better = better_offset(parsed, alignment.query, offset)
+    advice = "" if better is None else f" All wild types fit with offset={better}."
+    _raise_all([words for words, _ in named], source, "substitutions do not fit the query", advice)
+    return parsed
+
+
+def check_variants(
+    variants: Sequence[str], alignment: Alignment, offset: int = 0
+) -> tuple[list[tuple[Substitution, ...]], list[list[Misfit]]]:
+    """Read variants and find out which of them fit a query, without raising.
+
+    Parameters
+    ----------
+    variants, alignment, offset
+        As `parse_variants`.
+
+    Returns
+    -------
+    parsed : list of tuple of Substitution
+        Numbered on the query; empty for what cannot be read, as for ``WT``.
+    misfits : list of list of Misfit
+        Of each variant, one for each substitution that cannot be used; empty if all can.
+
+    Examples
+    --------
+    >>> family = Alignment.from_sequences(["mKV-L", "RVAL"])
+    >>> _, misfits = check_variants(["K2R", "K2*", "A3V"], family)
+    >>> for each in misfits:
+    ...     print(each)
+    []
+    [Misfit(kind='notation', words='a stop; a substitution is written like A42V, several like A42V:G7D.')]
+    [Misfit(kind='wild type', words='residue 3 of the query is V, not A.')]
+    """
+    parsed: list[tuple[Substitution, ...]] = []
+    misfits: list[list[Misfit]] = []
     for text in variants:
         try:
             parsed.append(_parse(text, offset))
+            misfits.append([each for substitution in parsed[-1] for each in _misfit(substitution, alignment, offset)])
         except ValueError as error:
-            wrong.append(str(error))
-    _raise_all(wrong, source, "variants cannot be read")
-    query = alignment.query
-    for text, substitutions in zip(variants, parsed, strict=True):
-        for wild_type, number, _ in substitutions:
-            if not 1 <= number <= len(query):
-                wrong.append(f"{text}: there is no residue {number}; the query has 1 to {len(query)}.")
-            elif query[number - 1] != wild_type:
-                wrong.append(f"{text}: residue {number} of the query is {query[number - 1]}, not {wild_type}.")
-            elif alignment.residue_columns[number - 1] < 0:
-                wrong.append(
-                    f"{text}: residue {number} ({wild_type}) is in lower case in the query, so no column of the "
-                    "alignment covers it."
-                )
-    _raise_all(wrong, source, "substitutions do not fit the query", _better_offset(parsed, query, offset))
-    return parsed
+            parsed.append(())
+            misfits.append([Misfit("notation", str(error))])
+    return parsed, misfits
+
+
+def _misfit(substitution: Substitution, alignment: Alignment, offset: int) -> list[Misfit]:
+    wild_type, number, _ = substitution
+    query, called = alignment.query, number + offset
+    if not 1 <= number <= len(query):
+        residues = f"{1 + offset} to {len(query) + offset}"
+        return [Misfit("range", f"there is no residue {called}; the query has {residues}.")]
+    if query[number - 1] != wild_type:
+        return [Misfit("wild type", f"residue {called} of the query is {query[number - 1]}, not {wild_type}.")]
+    if alignment.residue_columns[number - 1] < 0:
+        words = (
+            f"residue {called} ({wild_type}) is in lower case in the query, so no column of the alignment covers it."
+        )
+        return [Misfit("coverage", words)]
+    return []
 
 
 def _parse(text: str, offset: int) -> tuple[Substitution, ...]:
     if text.strip() in _WILD_TYPE:
         return ()
     substitutions = []
-    for part in text.strip().split(":"):
+    for part in _in_one_letters(text.strip()).split(":"):
         match = _SUBSTITUTION.fullmatch(part)
         if match is None:
-            raise ValueError(f"{text!r}: a substitution is written like A42V, several like A42V:G7D; this is not.")
-        if match[3] not in _AMINO_ACIDS:
-            raise ValueError(f"{text}: {match[3]} is not one of the 20 amino acids.")
+            raise ValueError(f"{_what(part)}; a substitution is written like A42V, several like A42V:G7D.")
+        if match[3] not in AMINO_ACIDS:
+            raise ValueError(f"{match[3]} is not one of the 20 amino acids.")
         substitutions.append(Substitution(match[1], int(match[2]) - offset, match[3]))
     if len({each.number for each in substitutions}) < len(substitutions):
-        raise ValueError(f"{text}: one residue is replaced twice.")
+        raise ValueError("one residue is replaced twice.")
     return tuple(substitutions)
 
 
-def _better_offset(parsed: list[tuple[Substitution, ...]], query: str, offset: int) -> str:
-    """Advice, if another offset would make all wild types fit."""
+def _in_one_letters(text: str) -> str:
+    """Write HGVS's ``p.[Ala42Val;Gly7=]`` as ``A42V:G7G``; other notations stay."""
+    if text.startswith("p."):
+        text = text[2:].strip("[]()").replace(";", ":")
+    text = _THREE_LETTERS.sub(lambda match: _ONE_LETTER.get(match[0], match[0]), text)
+    return re.sub(r"([A-Z])(-?\d+)=", r"\1\2\1", text)
+
+
+def _what(part: str) -> str:
+    """Say what a part that is no substitution is."""
+    if _INDEL.search(part):
+        return "an insertion, deletion or frameshift"
+    return "a stop" if _STOP.fullmatch(part) else "this is no substitution" if part else "there is nothing"
+
+
+def better_offset(parsed: Sequence[tuple[Substitution, ...]], query: str, offset: int = 0) -> int | None:
+    """Find the one other offset with which all wild types would fit; None if there is none, or more than one.
+
+    Parameters
+    ----------
+    parsed : sequence of tuple of Substitution
+        As `check_variants` gives them.
+    query : str
+        Its residues.
+    offset : int
+        The one that `parsed` was read with.
+
+    Examples
+    --------
+    >>> better_offset([(Substitution("K", 12, "R"), Substitution("L", 14, "I"))], "MKVL")
+    10
+    """
     wild = {(each.number, each.wild_type) for variant in parsed for each in variant}
     if not wild:
-        return ""
+        return None
     first, last = min(wild)[0], max(wild)[0]
     fits = [
         offset + shift
         for shift in range(last - len(query), first)
         if shift and all(query[number - shift - 1] == letter for number, letter in wild)
     ]
-    return f" All wild types fit with offset={fits[0]}." if len(fits) == 1 else ""
+    return fits[0] if len(fits) == 1 else None
 
 
 def _raise_all(wrong: list[str], source: str, what: str, advice: str = "") -> None:
@@ -173,6 +266,50 @@ def mutate(alignment: Alignment, substitutions: Sequence[Substitution]) -> Align
     return replace(alignment, array=array, query=query.tobytes().decode(), raw_rows=raw_rows)
 
 
+class Table(NamedTuple):
+    """A table's text as it stands in the file, without blank lines."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    lines: list[int]  # in the file, of each row's end
+
+    def cells(self, column: str) -> list[str]:
+        """Text of a column."""
+        place = self.columns.index(column)
+        return [row[place] for row in self.rows]
+
+
+def delimiter_of(path: str | os.PathLike[str]) -> str:
+    """What separates the cells of a table: a comma in ``.csv``, a tab in others."""
+    return "," if Path(path).suffix.lower() == ".csv" else "\t"
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """Read a comma- (``.csv``) or tab-separated table with a header.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is not there or no UTF-8 text, has no row, or rows that are longer or shorter than the header.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter_of(path))
+            numbered = [(reader.line_num, row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: is no table as text in UTF-8 ({error}).") from None
+    if len(numbered) < 2:
+        raise ValueError(f"{path}: the table has no row.")
+    (_, columns), *rows = numbered
+    for line, row in rows:
+        if len(row) != len(columns):
+            raise ValueError(
+                f"{path}: line {line} has {len(row)} cells, the header {len(columns)}; cells in a .csv are separated "
+                "by commas, in others by tabs."
+            )
+    return Table(columns, [row for _, row in rows], [line for line, _ in rows])
+
+
 def read_variants(
     path: str | os.PathLike[str], variant_column: str = "mutant", score_column: str | None = None
 ) -> list[tuple[str, float]]:
@@ -197,23 +334,18 @@ def read_variants(
     OSError, ValueError
         If the file is not there, has no such column or no row, or a score that is no number.
     """
-    path = Path(path)
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="," if path.suffix.lower() == ".csv" else "\t")
-        columns = list(reader.fieldnames or [])
-        others = [column for column in columns if column != variant_column]
-        if score_column is None and len(others) == 1:
-            score_column = others[0]
-        for what, column in (("variant_column", variant_column), ("score_column", score_column)):
-            if column not in columns:
-                raise ValueError(
-                    f"{path}: {what} is {column!r}, but the columns are {', '.join(columns) or 'none'}; name one."
-                )
-        rows = [(reader.line_num, row[variant_column] or "", row[str(score_column)]) for row in reader]
+    table = read_table(path)
+    columns = table.columns
+    others = [column for column in columns if column != variant_column]
+    if score_column is None and len(others) == 1:
+        score_column = others[0]
+    for what, column in (("variant_column", variant_column), ("score_column", score_column)):
+        if column not in columns:
+            raise ValueError(f"{path}: {what} is {column!r}, but the columns are {', '.join(columns)}; name one.")
+    cells = table.cells(variant_column), table.cells(str(score_column))
+    rows = list(zip(table.lines, *cells, strict=True))
     wrong = [f"line {line} ({variant}): {score!r}." for line, variant, score in rows if not _is_number(score)]
     _raise_all(wrong, str(path), f"scores in {score_column} are no number; leave these rows out")
-    if not rows:
-        raise ValueError(f"{path}: the table has no row.")
     return [(variant, float(score)) for _, variant, score in rows]
 
 
