@@ -9,8 +9,8 @@ import numpy as np
 
 from .contacts import MIN_SEPARATION, ContactMap
 from .files import whole_file
-from .scoring import SubstitutionScores
 from .phylogeny import Distances
+from .scoring import SubstitutionScores
 
 
 def check_picture(path: str | os.PathLike) -> None:
@@ -63,57 +63,6 @@ def plot_contacts(contacts: ContactMap, path: str | os.PathLike, title: str | No
     axes.set(xlabel="residue", ylabel="residue", title=title or contacts.name)
     figure.legend(loc="outside lower center", frameon=False)
     figure.colorbar(image, ax=axes, label="contact probability", shrink=0.85)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary)
-
-
-def plot_distances(distances: Distances, path: str | os.PathLike, title: str | None = None) -> None:
-    """Draw predicted against Hamming distances, a point for each pair of rows.
-
-    Parameters
-    ----------
-    distances : Distances
-        What to draw; pairs that the weights were fitted on are grey.
-    path : path
-        The picture; its ending (.png, .pdf, .svg) decides the format. It appears whole or not at all.
-    title : str, optional
-        Default: the query's name, R2 and Pearson correlation.
-
-    Raises
-    ------
-    ImportError
-        Without matplotlib.
-    ValueError
-        If the ending is none of a picture.
-    """
-    check_picture(path)
-    from matplotlib.figure import Figure
-
-    i, j = np.triu_indices(len(distances.names), 1)
-    new = ~(distances.fitted[i] | distances.fitted[j])
-    shown = [(~new, "pairs with a row of the fit", "0.75"), (new, "pairs of other rows", "tab:blue")]
-    figure = Figure(figsize=(5.6, 5.6), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    low = max(0.0, min(distances.predicted[i, j].min(), distances.hamming[i, j].min()) - 0.02)
-    high = min(1.0, max(distances.predicted[i, j].max(), distances.hamming[i, j].max()) + 0.02)
-    axes.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=3)
-    size = min(12.0, max(1.5, 40000 / max(1, len(i))))
-    for chosen, label, color in shown:
-        if chosen.any():
-            x, y = distances.predicted[i[chosen], j[chosen]], distances.hamming[i[chosen], j[chosen]]
-            label = f"{chosen.sum()} {label}" if not new.all() else f"{chosen.sum()} pairs of rows"
-            # thousands of points: as pixels also in a .pdf or .svg
-            axes.scatter(x, y, s=size, color=color, linewidths=0, alpha=0.5, label=label, rasterized=True)
-    name = distances.names[0].split()[0] if distances.names[0].split() else "query"
-    axes.set(
-        xlim=(low, high),
-        ylim=(low, high),
-        aspect="equal",
-        xlabel="distance predicted from column attention",
-        ylabel="Hamming distance (fraction of columns)",
-        title=title or f"{name}, R² {distances.r2:.2f}, Pearson {distances.pearson:.2f}",
-    )
-    figure.legend(loc="outside lower center", frameon=False, ncols=2, markerscale=3)
     with whole_file(path) as temporary:
         figure.savefig(temporary)
 
