@@ -23,6 +23,8 @@ from .data import (
     SizeGroupedSampler,
     VariantDataset,
 )
+from .embeddings import Embeddings, embed, write_embeddings
+from .generation import Generated, generate, row_log_likelihoods, write_generated
 from .hub import load_model
 from .inputs import prepare_alignment
 from .labels import read_labels
@@ -34,7 +36,9 @@ from .modeling_msa import (
     MsaModel,
     MsaPreTrainedModel,
 )
+from .phylogeny import DistanceModel, Distances, fit_distances, predict_distances, write_distances
 from .sampling import filter_rows, neff, select_rows, sequence_weights
+from .search import search_homologues
 from .structure import structure_contacts
 from .tokenization_msa import MsaTokenizer
 
@@ -54,6 +58,10 @@ __all__ = [
     "ContactFit",
     "ContactMap",
     "ConversionError",
+    "DistanceModel",
+    "Distances",
+    "Embeddings",
+    "Generated",
     "MsaConfig",
     "MsaDataCollator",
     "MsaDataCollatorForContactPrediction",
@@ -72,19 +80,28 @@ __all__ = [
     "VariantDataset",
     "bundled_family",
     "convert_checkpoint",
+    "embed",
     "filter_rows",
     "fit_contact_regression",
+    "fit_distances",
+    "generate",
     "load_model",
     "neff",
     "precision",
     "precisions",
     "predict_contacts",
+    "predict_distances",
     "prepare_alignment",
     "read_alignment",
     "read_labels",
     "revert_checkpoint",
+    "row_log_likelihoods",
+    "search_homologues",
     "select_rows",
     "sequence_weights",
     "structure_contacts",
     "write_alignment",
+    "write_distances",
+    "write_embeddings",
+    "write_generated",
 ]

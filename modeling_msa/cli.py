@@ -9,6 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from .alignment import read_alignment
+from .cli_distances import distances_command, fit_distances_command
+from .cli_embed import embed_command
+from .cli_generate import generate_command
+from .cli_search import search_command
 from .contacts import predict_contacts, write_contacts
 from .conversion import convert_checkpoint, push_folder, revert_checkpoint
 from .hub import EMBEDDED, load_model, require_login
@@ -66,6 +70,13 @@ def contacts(
         if plot is not None:
             plot_contacts(result, plot)
         typer.echo(f"{output}: {result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows")
+
+
+app.command("embed")(embed_command)
+app.command("generate")(generate_command)
+app.command("distances")(distances_command)
+app.command("fit-distances")(fit_distances_command)
+app.command("search")(search_command)
 
 
 @app.command()

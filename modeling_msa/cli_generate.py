@@ -9,11 +9,10 @@ import typer
 
 from . import options
 from .alignment import read_alignment
-from .data import name_of
 from .generation import check_arguments, check_generated, generate, write_generated
 from .hub import EMBEDDED, load_model
 from .modeling_msa import MsaForMaskedLM
-from .runs import Run, list_inputs
+from .runs import Run
 
 
 def generate_command(
@@ -98,7 +97,6 @@ def generate_command(
             "new_gaps": not no_new_gaps,
             "keep_gaps": keep_gaps,
         }
-        _check_outputs(inputs, output)
         check_arguments(sampling, temperature, top_p, only_residues, fix)
         settings = {"model": model, "dtype": dtype, **arguments}
         run = Run(inputs, output, ".a3m", command="generate", settings=settings, strict=strict, overwrite=overwrite)
@@ -118,11 +116,3 @@ def generate_command(
             )
 
         run(work)
-
-
-def _check_outputs(inputs: list[str], output: Path) -> None:
-    """Refuse to write over an input: results are alignments as well, and go by the same names."""
-    for path in list_inputs(inputs):
-        target = output / f"{name_of(path)}.a3m" if output.is_dir() else output
-        if target.resolve() == path.resolve():
-            raise ValueError(f"{target} is an input, and would be written over: name another place with -o.")

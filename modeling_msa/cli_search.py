@@ -10,7 +10,7 @@ import typer
 
 from .alignment import _format_of, write_alignment
 from .options import FilterCoverage, FilterIdentity, errors_in_words
-from .search import search
+from .search import search_homologues
 
 
 def search_command(
@@ -51,7 +51,7 @@ def search_command(
             raise ValueError(f"{output} cannot be written: there is no folder {output.parent}.")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            family = search(
+            family = search_homologues(
                 query,
                 database,
                 query_name=query_name,

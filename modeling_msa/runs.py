@@ -115,7 +115,7 @@ class Run:
     ------
     OSError, ValueError
         Before any work: see `list_inputs`; if there is no folder for the output, several alignments have a file for
-        output, or results of other settings are there.
+        output, results would replace the alignments, or results of other settings are there.
 
     Examples
     --------
@@ -162,6 +162,9 @@ class Run:
             if (self.output.suffix == suffix and not is_folder) or self.output.is_file():
                 raise ValueError(f"{text} is a file, but several alignments take a folder: name one with -o.")
             self.folder = self.output
+        inputs_there = {path.resolve() for path in self.paths}
+        if any(self.target(path).resolve() in inputs_there for path in self.paths):
+            raise ValueError(f"{text} would replace the alignments that are read: name another place with -o.")
         self._record = self.folder / f".msa-{command}.json"
         self._begin(overwrite)
 

@@ -34,7 +34,7 @@ _NUCLEOTIDES = frozenset("ACGTUN")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open}
 
 
-def search(
+def search_homologues(
     query: str | os.PathLike[str],
     database: str | os.PathLike[str],
     *,
@@ -104,7 +104,7 @@ def search(
     ...     database = Path(folder, "fn3.fasta")
     ...     text = "".join(f">{name}\n{row.replace('-', '')}\n" for name, row in family)
     ...     _ = database.write_text(text)
-    ...     found = search(">LAR\n" + family.query, database, cpus=1)
+    ...     found = search_homologues(">LAR\n" + family.query, database, cpus=1)
     >>> found.sequences[0] == family.query, found.depth > 60
     (True, True)
     """
@@ -418,8 +418,3 @@ def _row(hit: Hit, length: int) -> tuple[str, str] | None:
         row[segment.column : segment.end] = segment.cells
     name = f"{hit.name}/{taken[0].places[0]}-{taken[-1].places[-1]}"
     return " ".join(filter(None, (name, hit.description))), "".join(row)
-
-
-def check_database(path: str | os.PathLike[str]) -> None:
-    """Raise if there is no such file, or no file that could be a database; it is not read."""
-    _Database(Path(path))

@@ -181,7 +181,11 @@ def test_outputs_that_cannot_be(msas, tmp_path):
         Run([msas], tmp_path / "out.txt", ".txt")
     with pytest.raises(ValueError, match="one file: name it"):
         Run([msas], msas, ".txt", gather=print)
+    for inputs, output in (([msas], msas), ([msas / "f1.a3m"], msas / "f1.a3m")):
+        with pytest.raises(ValueError, match="would replace the alignments"):
+            Run(inputs, output, ".a3m", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["msas"]
+    assert len(list(msas.iterdir())) == 6
 
 
 def test_a_killed_run_is_gone_on_with(tmp_path):

@@ -21,7 +21,7 @@ from modeling_msa.cli_search import search_command
 
 pytest.importorskip("pyhmmer")
 import modeling_msa.search as search_module
-from modeling_msa.search import _row, read_query, search
+from modeling_msa.search import _row, read_query, search_homologues
 
 LETTERS = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
 # no letter comes twice within three, so that no gap can be moved without a mismatch
@@ -90,7 +90,7 @@ def test_planted_relatives_land_in_their_columns(folder, iterations):
         fasta(unrelated()) + "".join(f">{name}\n{left}{fasta({name: row}).splitlines()[1]}\n"
                                      for name, (left, row) in flanked.items())
     )  # fmt: skip
-    found = search(folder / "query.fasta", database, iterations=iterations, cpus=1)
+    found = search_homologues(folder / "query.fasta", database, iterations=iterations, cpus=1)
     assert found.names[0] == "Q1 the query"
     assert found.sequences[0] == found.query == QUERY
     assert np.array_equal(found.residue_columns, np.arange(len(QUERY)))
@@ -127,7 +127,7 @@ def test_rows_are_jackhmmers(folder, tmp_path, query, database, iterations):
         ).replace(".", "-")
         for name, row in parts.items()
     }
-    found = search(folder / query, folder / database, iterations=iterations, cpus=1)
+    found = search_homologues(folder / query, folder / database, iterations=iterations, cpus=1)
     rows = [found.raw_rows[k].decode() if found.raw_rows else found[k][1] for k in range(found.depth)]
     ours = dict(zip((name.split()[0] for name in found.names), rows, strict=True))
     first, *others = theirs
@@ -142,23 +142,23 @@ def test_blocks_compression_and_threads_do_not_matter(folder, tmp_path, monkeypa
     data = (folder / "fn3.fasta").read_bytes()
     (tmp_path / "db.fasta.gz").write_bytes(gzip.compress(data))
     (tmp_path / "db.fa.xz").write_bytes(lzma.compress(data))
-    whole = search(folder / "lar.fasta", folder / "fn3.fasta", cpus=1)
+    whole = search_homologues(folder / "lar.fasta", folder / "fn3.fasta", cpus=1)
     monkeypatch.setattr(search_module, "BLOCK_RESIDUES", 1500)
     for database, cpus in ((folder / "fn3.fasta", 1), (tmp_path / "db.fasta.gz", 2), (tmp_path / "db.fa.xz", 1)):
-        same = search(folder / "lar.fasta", database, cpus=cpus)
+        same = search_homologues(folder / "lar.fasta", database, cpus=cpus)
         assert same.names == whole.names
         assert same.raw_rows == whole.raw_rows
 
 
 def test_rows_are_sorted_and_filtered(folder):
     """By E-value; coverage and identity are `filter_rows` on the whole result; the bits are of HMMER."""
-    whole = search(folder / "lar.fasta", folder / "fn3.fasta", cpus=1)
-    kept = search(folder / "lar.fasta", folder / "fn3.fasta", cpus=1, coverage=80, identity=60)
+    whole = search_homologues(folder / "lar.fasta", folder / "fn3.fasta", cpus=1)
+    kept = search_homologues(folder / "lar.fasta", folder / "fn3.fasta", cpus=1, coverage=80, identity=60)
     index = filter_rows(whole.array, 80, 60)
     assert 1 < len(index) < whole.depth
     assert kept.names == tuple(whole.names[k] for k in index)
-    few = search(folder / "lar.fasta", folder / "fn3.fasta", cpus=1, iterations=1, bit_score=25)
-    more = search(folder / "lar.fasta", folder / "fn3.fasta", cpus=1, iterations=1, bit_score=15)
+    few = search_homologues(folder / "lar.fasta", folder / "fn3.fasta", cpus=1, iterations=1, bit_score=25)
+    more = search_homologues(folder / "lar.fasta", folder / "fn3.fasta", cpus=1, iterations=1, bit_score=15)
     assert 1 < few.depth < more.depth
     assert more.names[: few.depth] == few.names
 
@@ -202,7 +202,7 @@ def test_two_parts_of_a_real_hit(folder, tmp_path):
     linker = "".join(rng.choice(LETTERS, 60))
     halves = QUERY[:40] + linker + QUERY[45:]
     (tmp_path / "db.fasta").write_text(fasta(unrelated() | {"halves": halves, "twice": QUERY + QUERY}))
-    found = search(folder / "query.fasta", tmp_path / "db.fasta", cpus=1, iterations=1)
+    found = search_homologues(folder / "query.fasta", tmp_path / "db.fasta", cpus=1, iterations=1)
     by_name = {name.split("/")[0]: k for k, name in enumerate(found.names)}
     row = found.sequences[by_name["halves"]]
     agree = sum(a == b for a, b in zip(row, QUERY, strict=True))
@@ -248,7 +248,7 @@ def test_query(tmp_path):
 def test_databases_that_are_none(folder, tmp_path, data, message):
     (tmp_path / "db.fasta").write_bytes(data)
     with pytest.raises(ValueError, match=message):
-        search(folder / "query.fasta", tmp_path / "db.fasta", cpus=1)
+        search_homologues(folder / "query.fasta", tmp_path / "db.fasta", cpus=1)
     result = run(folder / "query.fasta", tmp_path / "db.fasta", "-o", tmp_path / "f.a3m", "--cpus", 1)
     assert result.exit_code == 1
     assert result.output.startswith("error: ")
@@ -261,17 +261,17 @@ def test_damage_far_inside_is_no_end(folder, tmp_path):
     data[len(data) // 2 :] = data[len(data) // 2 : len(data) * 3 // 4]
     (tmp_path / "db.fasta.gz").write_bytes(data)
     with pytest.raises(ValueError, match=r"damaged|cut off"):
-        search(folder / "query.fasta", tmp_path / "db.fasta.gz", cpus=1)
+        search_homologues(folder / "query.fasta", tmp_path / "db.fasta.gz", cpus=1)
 
 
 def test_nothing_found(folder, tmp_path):
     (tmp_path / "db.fasta").write_text(fasta(unrelated()))
     with pytest.warns(UserWarning, match="no sequence has an E-value of at most 1e-09"):
-        found = search(folder / "query.fasta", tmp_path / "db.fasta", cpus=1, evalue=1e-9)
+        found = search_homologues(folder / "query.fasta", tmp_path / "db.fasta", cpus=1, evalue=1e-9)
     assert found.sequences == [QUERY]
     (tmp_path / "own.fasta").write_text(fasta(unrelated() | {"same": QUERY.lower()}))
     with pytest.warns(UserWarning, match="no sequence but the query itself"):
-        found = search(folder / "query.fasta", tmp_path / "own.fasta", cpus=1, evalue=1e-9)
+        found = search_homologues(folder / "query.fasta", tmp_path / "own.fasta", cpus=1, evalue=1e-9)
     assert found.sequences == [QUERY]
 
 
@@ -279,12 +279,12 @@ def test_long_sequences_are_passed_over(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(search_module, "_LONGEST", 200)
     (tmp_path / "db.fasta").write_text(fasta(planted() | {"giant": QUERY * 3}))
     with pytest.warns(UserWarning, match="1 sequences of more than 200 residues are passed over .giant"):
-        assert search(folder / "query.fasta", tmp_path / "db.fasta", cpus=1).depth == 13
+        assert search_homologues(folder / "query.fasta", tmp_path / "db.fasta", cpus=1).depth == 13
 
 
 def test_command(folder, tmp_path):
     """It writes what Python gives, for every format, and says beforehand what it could not write."""
-    found = search(folder / "query.fasta", folder / "db.fasta", cpus=1)
+    found = search_homologues(folder / "query.fasta", folder / "db.fasta", cpus=1)
     for name in ("f.a3m", "f.a2m", "f.fasta", "f.sto", "f.a3m.gz"):
         result = run(folder / "query.fasta", folder / "db.fasta", "-o", tmp_path / name, "--cpus", 1)
         assert result.exit_code == 0, result.output
