@@ -38,6 +38,7 @@ from .modeling_msa import (
 )
 from .phylogeny import DistanceModel, Distances, fit_distances, predict_distances, write_distances
 from .sampling import filter_rows, neff, select_rows, sequence_weights
+from .scoring import SubstitutionScores, VariantScores, score_all_singles, score_variants, write_scores
 from .search import search_homologues
 from .structure import structure_contacts
 from .tokenization_msa import MsaTokenizer
@@ -77,7 +78,9 @@ __all__ = [
     "MsaPreTrainedModel",
     "MsaTokenizer",
     "SizeGroupedSampler",
+    "SubstitutionScores",
     "VariantDataset",
+    "VariantScores",
     "bundled_family",
     "convert_checkpoint",
     "embed",
@@ -96,6 +99,8 @@ __all__ = [
     "read_labels",
     "revert_checkpoint",
     "row_log_likelihoods",
+    "score_all_singles",
+    "score_variants",
     "search_homologues",
     "select_rows",
     "sequence_weights",
@@ -104,4 +109,5 @@ __all__ = [
     "write_distances",
     "write_embeddings",
     "write_generated",
+    "write_scores",
 ]

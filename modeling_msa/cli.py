@@ -12,6 +12,7 @@ from .alignment import read_alignment
 from .cli_distances import distances_command, fit_distances_command
 from .cli_embed import embed_command
 from .cli_generate import generate_command
+from .cli_score import score_command
 from .cli_search import search_command
 from .contacts import predict_contacts, write_contacts
 from .conversion import convert_checkpoint, push_folder, revert_checkpoint
@@ -22,6 +23,7 @@ from .plotting import check_picture, plot_contacts
 app = typer.Typer(
     help="MSA Transformer: a protein language model that reads whole alignments.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # paragraphs are wrapped anew, and [extra] is no mark-up
     pretty_exceptions_enable=False,
 )
 
@@ -72,6 +74,7 @@ def contacts(
         typer.echo(f"{output}: {result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows")
 
 
+app.command("score")(score_command)
 app.command("embed")(embed_command)
 app.command("generate")(generate_command)
 app.command("distances")(distances_command)

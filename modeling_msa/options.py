@@ -14,7 +14,7 @@ from .hub import quiet_loading
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="ALIGNMENT...",
+        metavar="ALIGNMENT",
         help="A3M, A2M, aligned FASTA or Stockholm, .gz and .xz too: files, folders, 'patterns*' or a list (.txt).",
         show_default=False,
     ),
