@@ -10,6 +10,7 @@ import operator
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -115,17 +116,95 @@ def predict_contacts(
     return ContactMap(seen.names[0], seen.query, seen.column_residues, probabilities, seen.depth)
 
 
-def write_contacts(contacts: ContactMap, path: str | os.PathLike, min_separation: int = MIN_SEPARATION) -> None:
-    """Write a tab-separated table i, j, probability: query residue numbers from 1, most probable pair first.
+def check_contacts(path: str | os.PathLike) -> None:
+    """Raise, before work starts, if `write_contacts` knows no format by this ending: ValueError.
 
-    The file appears whole or not at all.
+    Examples
+    --------
+    >>> check_contacts("map.rr")
+    >>> check_contacts("map.csv")
+    Traceback (most recent call last):
+    ...
+    ValueError: map.csv: contacts are written as .tsv, .npz or .rr; end the name with one of these.
     """
+    if Path(path).suffix.lower() not in _WRITERS:
+        *some, last = _WRITERS
+        raise ValueError(
+            f"{path}: contacts are written as {', '.join(some)} or {last}; end the name with one of these."
+        )
+
+
+def write_contacts(contacts: ContactMap, path: str | os.PathLike, min_separation: int = MIN_SEPARATION) -> None:
+    """Write a contact map; the ending decides the format. The file appears whole or not at all.
+
+    Parameters
+    ----------
+    contacts : ContactMap
+        What to write.
+    path : path
+        ``.tsv``: a tab-separated table i, j, probability, with query residue numbers from 1, most probable pair
+        first. ``.rr``: CASP's format RR, in the same order; a submission takes a line ``AUTHOR`` with the group's
+        code as well. ``.npz``: the attributes of `ContactMap` under their names, for `numpy.load`; it has all pairs,
+        and no pickled object.
+    min_separation : int, default 6
+        Least difference of residue numbers of the pairs in a ``.tsv`` or ``.rr``.
+
+    Raises
+    ------
+    ValueError
+        For another ending.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> probabilities = np.array([[0, 0.2, 0.9], [0.2, 0, 0.4], [0.9, 0.4, 0]], dtype=np.float32)
+    >>> contacts = ContactMap("tripeptide", "MKV", np.array([1, 2, 3]), probabilities, depth=1)
+    >>> path = Path(tempfile.mkdtemp(), "contacts.rr")
+    >>> write_contacts(contacts, path, min_separation=1)
+    >>> print(path.read_text())
+    PFRMAT RR
+    TARGET tripeptide
+    METHOD MSA Transformer, 1 row of the alignment
+    MODEL 1
+    MKV
+    1 3 0 8 0.900000
+    2 3 0 8 0.400000
+    1 2 0 8 0.200000
+    END
+    """
+    check_contacts(path)
+    with whole_file(path) as temporary:
+        _WRITERS[Path(path).suffix.lower()](contacts, temporary, min_separation)
+
+
+def _pair_lines(contacts: ContactMap, min_separation: int, form: str) -> str:
     pairs = contacts.top(min_separation=min_separation)
     numbers = contacts.residues[pairs].tolist()
     values = contacts.probabilities[pairs[:, 0], pairs[:, 1]].tolist()
-    lines = [f"{i}\t{j}\t{value:.6f}\n" for (i, j), value in zip(numbers, values, strict=True)]
-    with whole_file(path) as temporary:
-        temporary.write_text("i\tj\tprobability\n" + "".join(lines))
+    return "".join(form.format(i, j, value) for (i, j), value in zip(numbers, values, strict=True))
+
+
+def _write_tsv(contacts: ContactMap, path: Path, min_separation: int) -> None:
+    path.write_text("i\tj\tprobability\n" + _pair_lines(contacts, min_separation, "{}\t{}\t{:.6f}\n"))
+
+
+def _write_rr(contacts: ContactMap, path: Path, min_separation: int) -> None:
+    # blanks separate, tabs are not allowed; a contact is a distance of 0 to 8 Angstrom
+    name = (contacts.name.split() or ["unknown"])[0]
+    query = "".join(f"{contacts.query[start : start + 50]}\n" for start in range(0, len(contacts.query), 50))
+    rows = f"{contacts.depth} row{'s' if contacts.depth != 1 else ''}"
+    head = f"PFRMAT RR\nTARGET {name}\nMETHOD MSA Transformer, {rows} of the alignment\nMODEL 1\n"
+    path.write_text(head + query + _pair_lines(contacts, min_separation, "{} {} 0 8 {:.6f}\n") + "END\n")
+
+
+def _write_npz(contacts: ContactMap, path: Path, _: int) -> None:
+    with path.open("wb") as file:  # given a name, NumPy appends .npz to .NPZ
+        np.savez_compressed(file, **vars(contacts))
+
+
+_WRITERS = {".tsv": _write_tsv, ".npz": _write_npz, ".rr": _write_rr}
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .contacts import MIN_SEPARATION, ContactMap
+from .contacts import MIN_SEPARATION, ContactMap, precision
 from .files import whole_file
 from .phylogeny import Distances
 from .scoring import SubstitutionScores
+
+# the eye tells these two apart whatever colours it sees (Okabe and Ito); their marks differ too
+_RIGHT, _WRONG = "#0072b2", "#d55e00"
+_KNOWN, _UNKNOWN = "#c4c4c4", "#f5eedc"
 
 
 def check_picture(path: str | os.PathLike) -> None:
@@ -24,8 +29,14 @@ def check_picture(path: str | os.PathLike) -> None:
         raise ValueError(f"{path} names no kind of picture: end it with .png, .pdf or .svg.")
 
 
-def plot_contacts(contacts: ContactMap, path: str | os.PathLike, title: str | None = None) -> None:
+def plot_contacts(
+    contacts: ContactMap, path: str | os.PathLike, title: str | None = None, known: np.ndarray | None = None
+) -> None:
     """Draw a contact map: probabilities above the diagonal, the L most probable contacts below it.
+
+    With a structure, its contacts are grey below the diagonal, pairs that it does not resolve are shaded, and on them
+    lie the L most probable pairs: right ones as blue dots, wrong ones as orange crosses, unresolved ones as rings. All
+    are pairs at least 6 apart.
 
     Parameters
     ----------
@@ -34,37 +45,65 @@ def plot_contacts(contacts: ContactMap, path: str | os.PathLike, title: str | No
     path : path
         The picture; its ending (.png, .pdf, .svg) decides the format. It appears whole or not at all.
     title : str, optional
-        Default: the query's name.
+        Default: the query's name and, with a structure, P@L (`modeling_msa.precision`, which passes over pairs that
+        are not resolved).
+    known : ndarray, shape=(N, N) or (L, L), optional
+        Contacts of the query's residues, or of the map's: 1, 0 and -100 (unknown); see `structure_contacts`.
 
     Raises
     ------
     ImportError
         Without matplotlib.
+    ValueError
+        If the ending is none of a picture, or `known` is of another size.
     """
     check_picture(path)
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
-    first, last = contacts.residues[0], contacts.residues[-1]
-    size = last - first + 1
-    # residues without a column stay blank
-    upper = np.full((size, size), np.nan, dtype=np.float32)
-    upper[np.ix_(contacts.residues - first, contacts.residues - first)] = contacts.probabilities
-    upper[np.tril_indices(size, MIN_SEPARATION - 1)] = np.nan
-    top = contacts.residues[contacts.top(len(contacts.residues))]
-
-    figure = Figure(figsize=(6.4, 5.6), dpi=150, layout="constrained")
+    residues, count = contacts.residues, len(contacts.residues)
+    first, last = residues[0], residues[-1]
+    figure = Figure(figsize=(6.4, 6.4), dpi=150, layout="compressed")
     axes = figure.add_subplot()
-    box = (first - 0.5, last + 0.5, last + 0.5, first - 0.5)
-    image = axes.imshow(upper, cmap="Blues", vmin=0, vmax=1, extent=box, interpolation="nearest")
+    pairs = contacts.top(count)
+    radius = max(4.0, min(40.0, 3000 / (last - first + 1)))
+
+    def draw(values: np.ndarray, lower: bool, **how: Any) -> Any:
+        whole = np.full((last - first + 1,) * 2, np.nan, dtype=np.float32)  # residues without a column stay blank
+        whole[np.ix_(residues - first, residues - first)] = values
+        whole[np.tril_indices_from(whole, MIN_SEPARATION - 1)] = np.nan
+        box = (first - 0.5, last + 0.5, last + 0.5, first - 0.5)
+        return axes.imshow(whole.T if lower else whole, extent=box, interpolation="nearest", **how)
+
+    def mark(chosen: np.ndarray, label: str, **how: Any) -> None:
+        marked = residues[pairs[chosen]]
+        axes.scatter(marked[:, 0], marked[:, 1], label=f"{len(marked)} {label}", **how)
+
+    image = draw(contacts.probabilities, False, cmap="Blues", vmin=0, vmax=1)
+    name = title or contacts.name
+    if known is None:
+        label = f"most probable pairs, |i - j| ≥ {MIN_SEPARATION}"
+        mark(np.ones(len(pairs), dtype=bool), label, s=radius, color="0.25", marker="s", linewidths=0)
+    else:
+        value = precision(contacts, known)
+        if len(known) != count:
+            known = known[np.ix_(residues - 1, residues - 1)]
+        state = np.asarray(known)[pairs[:, 0], pairs[:, 1]]
+        draw(np.where(known == 0, np.nan, known == 1), True, cmap=ListedColormap([_UNKNOWN, _KNOWN]), vmin=0, vmax=1)
+        axes.scatter([], [], s=40, color=_KNOWN, marker="s", label="contact in the structure")
+        mark(state == 1, "predicted, right", s=radius, color=_RIGHT, marker="o", linewidths=0)
+        mark(state == 0, "predicted, wrong", s=radius, color=_WRONG, marker="x", linewidths=1.2)
+        if (known < 0).any():
+            axes.scatter([], [], s=40, color=_UNKNOWN, marker="s", label="not resolved")
+            how = {"facecolors": "none", "edgecolors": "0.35", "marker": "o", "linewidths": 0.8}
+            mark(state < 0, "predicted, not resolved", s=radius, **how)
+        name = title or f"{contacts.name}, P@L {value:.2f}"
     axes.plot([first, last], [first, last], color="0.7", linewidth=0.8)
-    radius = max(2.0, min(20.0, 1500 / size))
-    label = f"the {len(top)} most probable pairs, |i - j| ≥ {MIN_SEPARATION}"
-    axes.scatter(top[:, 0], top[:, 1], s=radius, color="tab:red", marker="s", linewidths=0, label=label)
-    axes.set(xlabel="residue", ylabel="residue", title=title or contacts.name)
-    figure.legend(loc="outside lower center", frameon=False)
+    axes.set(xlabel="residue", ylabel="residue", title=name)
+    figure.legend(loc="outside lower center", frameon=False, ncols=2)
     figure.colorbar(image, ax=axes, label="contact probability", shrink=0.85)
     with whole_file(path) as temporary:
-        figure.savefig(temporary)
+        figure.savefig(temporary, bbox_inches="tight")
 
 
 # neighbours are alike: aliphatic, aromatic, small, polar, basic, acidic

@@ -1,0 +1,305 @@
+"""``msa contacts``, ``msa evaluate-contacts`` and ``msa fit-contacts``."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import typer
+
+from .alignment import read_alignment
+from .contacts import check_contacts, precisions, predict_contacts, write_contacts
+from .data import name_of
+from .evaluation import (
+    KnownFamily,
+    evaluate_contacts,
+    fit_contacts,
+    list_families,
+    precision_table,
+    read_evaluation,
+    write_evaluation,
+    write_means,
+    write_precisions,
+)
+from .hub import EMBEDDED, load_model
+from .labels import contact_files, load_contacts
+from .options import (
+    Device,
+    DType,
+    FilterCoverage,
+    FilterIdentity,
+    InputFormat,
+    Inputs,
+    ModelName,
+    Output,
+    Overwrite,
+    Rows,
+    Seed,
+    Select,
+    Strict,
+    errors_in_words,
+)
+from .plotting import check_picture, plot_contacts
+from .runs import Run, is_main_process, list_inputs
+
+_FORMATS = (".tsv", ".npz", ".rr")
+_KINDS = ("png", "pdf", "svg")
+
+Families = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LIST",
+        help="Table with a line for each family: alignment, TAB, structure and, if need be, TAB, chain; paths count "
+        "from its folder. With --structures: a folder or list of alignments.",
+        show_default=False,
+    ),
+]
+Structures = Annotated[
+    Path | None,
+    typer.Option(help="Folder of structures that are called as the alignments are.", show_default=False),
+]
+
+
+def contacts(
+    alignments: Inputs,
+    output: Output,
+    model: ModelName = EMBEDDED,
+    structure: Annotated[
+        Path | None,
+        typer.Option(
+            help="PDB or mmCIF file, .gz too, to compare with: P@L is shown, and written beside the output "
+            "(.precision.tsv). For several alignments a folder of files that are called as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    chain: Annotated[
+        str | None, typer.Option(help="Of the structure; default: the one that fits the query.", show_default=False)
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="Draw the map as well: a file (.png, .pdf, .svg), for several alignments a folder; or only png, pdf "
+            "or svg for a picture beside each output.",
+            show_default=False,
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["tsv", "npz", "rr"] | None,
+        typer.Option(
+            help="tsv: i, j, probability; npz: the whole map for NumPy; rr: CASP's. Default: by the output's ending, "
+            "tsv in a folder.",
+            show_default=False,
+        ),
+    ] = None,
+    rows: Rows = 128,
+    select: Select = "diverse",
+    seed: Seed = 0,
+    filter_coverage: FilterCoverage = None,
+    filter_identity: FilterIdentity = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    input_format: InputFormat = None,
+    strict: Strict = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Predict which residues of the query (the first row) touch.
+
+    Pairs are query residue numbers from 1, at least 6 apart, the most probable first. A structure's residues are
+    matched by aligning the sequences, whatever their numbers: C-beta atoms within 8 Angstrom are a contact.
+
+    Example: msa contacts family.a3m -o contacts.tsv --plot contacts.png
+    """
+    with errors_in_words():
+        chosen = (filter_coverage, filter_identity)
+        settings = {"model": model, "rows": rows, "select": select, "seed": seed, "filters": chosen, "dtype": dtype}
+        settings |= {"input_format": input_format, "structure": structure, "chain": chain, "plot": plot}
+        suffix = f".{format}" if format else output.suffix if output.suffix in _FORMATS else _FORMATS[0]
+        files, paths = _structures(structure), list_inputs(alignments)
+        if files and not any(name_of(path) in files or "" in files for path in paths):
+            raise ValueError(f"{structure} has no structure that is called as an alignment is, such as {paths[0]}.")
+        is_single = paths == [Path(each) for each in alignments] and len(paths) == 1 and not output.is_dir()
+        if is_single:
+            check_contacts(output)
+            if output.suffix.lower() != suffix:
+                raise ValueError(f"{output} does not end with {suffix}, the format: leave out one of the two.")
+        if plot is not None:
+            _check_picture(plot, is_single)
+        run = Run(
+            alignments, output, suffix, command="contacts", settings=settings, strict=strict, overwrite=overwrite
+        )
+        network = load_model(model, device, dtype) if run.pending else None
+
+        def work(path: Path, target: Path) -> str:
+            family = read_alignment(path, input_format)
+            file = files.get(name_of(path), files.get(""))
+            known = None if file is None else load_contacts(file, family, chain)
+            assert network is not None
+            result = predict_contacts(family, network, rows, select, seed, *chosen)
+            if plot is not None:
+                picture = _picture(plot, target, run.is_single)
+                picture.parent.mkdir(exist_ok=True)
+                plot_contacts(result, picture, known=known)
+            line = f"{result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows"
+            line += _judged(precisions(result, known), target, run.is_single) if known is not None else ""
+            write_contacts(result, target)
+            lacking = f"; no structure in {structure}" if files and known is None else ""
+            return f"{target}: {line}{lacking}"
+
+        run(work)
+
+
+def _structures(structure: Path | None) -> dict[str, Path]:
+    """Structures by the name of their alignment; under "" that of all."""
+    if structure is None:
+        return {}
+    if structure.is_dir():
+        return contact_files(structure)
+    if not structure.is_file():
+        raise FileNotFoundError(f"{structure}: there is no such structure, or folder of structures.")
+    return {"": structure}
+
+
+def _picture(plot: str, target: Path, is_single: bool) -> Path:
+    """File of a target's picture."""
+    if plot in _KINDS:
+        return target.with_suffix(f".{plot}")
+    return Path(plot) if is_single else Path(plot, f"{target.stem}.{_KINDS[0]}")
+
+
+def _check_picture(plot: str, is_single: bool) -> None:
+    check_picture(_picture(plot, Path("map"), is_single))
+    if not is_single and Path(plot).suffix[1:] in _KINDS:
+        raise ValueError(f"{plot} is one picture: name a folder, or say --plot png for one beside each output.")
+    if not Path(plot).absolute().parent.is_dir():
+        raise ValueError(f"{plot} cannot be written: there is no folder {Path(plot).parent}.")
+
+
+def _judged(values: dict[str, float], target: Path, whole: bool) -> str:
+    """Write a family's precisions beside its target; return them, all or the most important."""
+    write_precisions(values, target.with_suffix(".precision.tsv"))
+    if whole:
+        return "\n" + precision_table({name: _shown(value) for name, value in values.items()})
+    return "".join(f", {name} {_shown(values[name])}" for name in ("P@L", "long P@L", "long P@L/2", "long P@L/5"))
+
+
+def _shown(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2f}"
+
+
+def _listed(families: Path, structures: Path | None) -> list[KnownFamily]:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        listed = list_families(families, structures)
+    for warning in said:
+        typer.echo(f"note: {warning.message}", err=True)
+    return listed
+
+
+def evaluate(
+    families: Families,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write (.tsv).", show_default=False)],
+    structures: Structures = None,
+    model: ModelName = EMBEDDED,
+    rows: Rows = 128,
+    select: Select = "diverse",
+    seed: Seed = 0,
+    filter_coverage: FilterCoverage = None,
+    filter_identity: FilterIdentity = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    strict: Strict = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Count how many predicted contacts are right, in families of known structure.
+
+    OUTPUT has a row for each family: P@L, P@L/2 and P@L/5 of all contacts, short, medium and long range. The means
+    and their 95 % bootstrap intervals over families are shown, and written beside it (.means.tsv).
+
+    With the published checkpoint (msa convert), trRosetta's families and --rows 256 this is Table 1 of the paper
+    (Rao et al. 2021); the families that its contact regression was fitted on must not be among them.
+
+    Example: msa evaluate-contacts families.tsv -o precision.tsv
+    """
+    with errors_in_words():
+        listed = _listed(families, structures)
+        known = {family.alignment.resolve(): family for family in listed}
+        chosen = (filter_coverage, filter_identity)
+        settings = {"model": model, "rows": rows, "select": select, "seed": seed, "filters": chosen, "dtype": dtype}
+        settings["families"] = f"{families} ({zlib.crc32(repr(listed).encode()):08x})"
+        means = output.with_suffix(".means.tsv")
+
+        def gather(parts: list[Path], whole: Path) -> None:
+            evaluation = read_evaluation(*parts)
+            write_means(evaluation, means)
+            write_evaluation(evaluation, whole)
+            typer.echo(evaluation)
+
+        run = Run(
+            [family.alignment for family in listed],
+            output,
+            ".tsv",
+            command="evaluate-contacts",
+            settings=settings,
+            strict=strict,
+            overwrite=overwrite,
+            gather=gather,
+        )
+        network = load_model(model, device, dtype) if run.pending else None
+
+        def work(path: Path, target: Path) -> str:
+            family: KnownFamily = known[path.resolve()]
+            assert network is not None
+            evaluation = evaluate_contacts([family], network, rows, select, seed, *chosen)
+            write_evaluation(evaluation, target)
+            shown = {name: _shown(values[0]) for name, values in evaluation.precisions.items()}
+            sizes = f"{evaluation.lengths[0]} residues, {evaluation.depths[0]} rows"
+            return f"{evaluation.names[0]}: {sizes}, P@L {shown['P@L']}, long P@L {shown['long P@L']}"
+
+        run(work)
+
+
+def fit(
+    families: Families,
+    output_dir: Annotated[Path, typer.Argument(metavar="MODEL_OUT", help="Folder to make; it must be empty or new.")],
+    structures: Structures = None,
+    model: ModelName = EMBEDDED,
+    regularization: Annotated[
+        float, typer.Option(min=0, help="C, the inverse of the L1 penalty's strength; the paper's is 0.15.")
+    ] = 0.15,
+    rows: Rows = 128,
+    select: Select = "diverse",
+    seed: Seed = 0,
+    filter_coverage: FilterCoverage = None,
+    filter_identity: FilterIdentity = None,
+    device: Device = "auto",
+) -> None:
+    """Fit a model's contact regression on families of known structure, and save a new folder.
+
+    All other weights stay as they are. It is the paper's L1 logistic regression, on 20 families there; precision on
+    the same families flatters.
+
+    Example: msa fit-contacts families.tsv msa-refitted --model msa-tiny
+    """
+    with errors_in_words():
+        if not is_main_process():
+            return
+        report = fit_contacts(
+            _listed(families, structures),
+            model,
+            output_dir,
+            rows=rows,
+            select=select,
+            seed=seed,
+            coverage=filter_coverage,
+            identity=filter_identity,
+            regularization=regularization,
+            device=device,
+        )
+        typer.echo(
+            f"{output_dir}: {report.examples} families, {report.pairs:,} pairs, {report.positives:,} contacts; "
+            f"{report.nonzero} of {report.weights} maps count; P@L on these same families {report.precision:.3f}"
+        )
