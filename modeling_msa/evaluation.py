@@ -245,8 +245,8 @@ def evaluate_contacts(
 
     With the published checkpoint and trRosetta's families this is the paper's Table 1. Its authors name 256 rows
     (facebookresearch/esm, issue 54), and 14,842 families that are none of the 20 the regression was fitted on (issue
-    167). Which rows they took is not known here: "diverse" is what fair-esm's examples do. It has not been run with this
-    package yet.
+    167). Which rows they took is not known here: "diverse" is what fair-esm's examples do. This package has not been
+    run on that set yet.
 
     Parameters
     ----------
