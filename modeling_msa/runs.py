@@ -166,17 +166,16 @@ class Run:
         if any(self.target(path).resolve() in inputs_there for path in self.paths):
             raise ValueError(f"{text} would replace the alignments that are read: name another place with -o.")
         self._record = self.folder / f".msa-{command}.json"
-        self._begin(overwrite)
+        self.pending = self._find_pending(overwrite)
 
     def target(self, path: Path) -> Path:
         """File of an alignment's result."""
         return self.output if self.is_single else self.folder / f"{name_of(path)}{self.suffix}"
 
-    def _begin(self, overwrite: bool) -> None:
-        """Find out what is left to do, the same in every process, before any of them begins."""
+    def _find_pending(self, overwrite: bool) -> list[Path]:
+        """What is left to do; nothing is changed yet."""
         if self.is_single:
-            self.pending = list(self.paths)
-            return
+            return list(self.paths)
         old = json.loads(self._record.read_text()) if self._record.is_file() else None
         if not overwrite and old not in (None, self._settings):
             other = sorted(key for key in old | self._settings if old.get(key) != self._settings.get(key))
@@ -184,8 +183,10 @@ class Run:
             raise ValueError(
                 f"{self.output} has results of other settings ({shown}): name another place, or say --overwrite."
             )
-        self.pending = [path for path in self.paths if overwrite or not self._is_done(path)]
-        _barrier()  # all have looked
+        return [path for path in self.paths if overwrite or not self._is_done(path)]
+
+    def _make_ready(self) -> None:
+        _barrier()  # all processes have seen what is pending, the same in each
         if is_main_process():
             self.folder.mkdir(exist_ok=True)
             for path in self.pending:  # if this run is cut, the next one must not take them for its own
@@ -220,6 +221,7 @@ class Run:
                 print(line)
             self.pending = []
             return
+        self._make_ready()
         rank, processes = _rank()
         # the largest first, so that no process is left alone with one at the end
         share = self.pending if processes == 1 else sorted(self.pending, key=_size, reverse=True)[rank::processes]
@@ -249,7 +251,7 @@ class Run:
             parts = [self.target(path) for path in self.paths if path not in failed]
             if parts:
                 self.gather(parts, self.output)
-            if not failed:  # else the next run needs them
+            if not failed or not parts:  # else the next run needs them
                 shutil.rmtree(self.folder)
         if failed:
             raise RunError(len(self.paths), failed)

@@ -120,9 +120,16 @@ def test_results_of_other_settings_are_not_mixed(msas, tmp_path):
     with pytest.raises(ValueError, match=r"rows 3, now 4.*--overwrite"):
         Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"})
     Run([msas], output, ".txt", command="other", settings={"rows": 4})  # another task's
+    assert len(contents(output)) == 7  # nothing is changed before work begins
     run = Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"}, overwrite=True)
     assert len(run.pending) == 6
-    # cut here, the next run must not take the old results for its own
+
+    def stop(path, target):
+        raise KeyError(path)
+
+    with pytest.raises(KeyError):
+        run(stop)
+    # cut so, the next run must not take the old results for its own
     assert len(Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"}).pending) == 6
 
 
