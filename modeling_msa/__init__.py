@@ -11,7 +11,15 @@ from transformers import (
 
 from .alignment import Alignment, AlignmentError, bundled_family, read_alignment, write_alignment
 from .configuration_msa import MsaConfig
-from .contacts import ContactFit, ContactMap, fit_contact_regression, precision, precisions, predict_contacts
+from .contacts import (
+    ContactFit,
+    ContactMap,
+    fit_contact_regression,
+    precision,
+    precisions,
+    predict_contacts,
+    write_contacts,
+)
 from .conversion import ConversionError, convert_checkpoint, revert_checkpoint
 from .data import (
     MsaDataCollator,
@@ -24,6 +32,7 @@ from .data import (
     VariantDataset,
 )
 from .embeddings import Embeddings, embed, write_embeddings
+from .evaluation import ContactEvaluation, evaluate_contacts, fit_contacts, list_families
 from .generation import Generated, generate, row_log_likelihoods, write_generated
 from .hub import load_model
 from .inputs import prepare_alignment
@@ -56,6 +65,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Alignment",
     "AlignmentError",
+    "ContactEvaluation",
     "ContactFit",
     "ContactMap",
     "ConversionError",
@@ -84,10 +94,13 @@ __all__ = [
     "bundled_family",
     "convert_checkpoint",
     "embed",
+    "evaluate_contacts",
     "filter_rows",
     "fit_contact_regression",
+    "fit_contacts",
     "fit_distances",
     "generate",
+    "list_families",
     "load_model",
     "neff",
     "precision",
@@ -106,6 +119,7 @@ __all__ = [
     "sequence_weights",
     "structure_contacts",
     "write_alignment",
+    "write_contacts",
     "write_distances",
     "write_embeddings",
     "write_generated",

@@ -8,17 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from .alignment import read_alignment
+from . import cli_contacts
 from .cli_distances import distances_command, fit_distances_command
 from .cli_embed import embed_command
 from .cli_generate import generate_command
 from .cli_score import score_command
 from .cli_search import search_command
-from .contacts import predict_contacts, write_contacts
 from .conversion import convert_checkpoint, push_folder, revert_checkpoint
-from .hub import EMBEDDED, load_model, require_login
+from .hub import require_login
 from .options import errors_in_words
-from .plotting import check_picture, plot_contacts
 
 app = typer.Typer(
     help="MSA Transformer: a protein language model that reads whole alignments.",
@@ -28,52 +26,9 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def contacts(
-    alignment: Annotated[Path, typer.Argument(help="A3M, A2M, aligned FASTA or Stockholm; .gz and .xz too.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: i, j, probability.")],
-    model: Annotated[
-        str, typer.Option(help="Folder or Hub id of a model; msa-tiny, a small one, comes with the package.")
-    ] = EMBEDDED,
-    plot: Annotated[Path | None, typer.Option(help="Picture to draw as well (.png, .pdf, .svg).")] = None,
-    format: Annotated[
-        Literal["a3m", "a2m", "fasta", "stockholm"] | None,
-        typer.Option(help="Default: by the file's ending, or else its content."),
-    ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Most rows of the alignment to read.")] = 128,
-    select: Annotated[Literal["first", "random", "diverse", "weighted"], typer.Option(help="Which rows.")] = "diverse",
-    seed: Annotated[int, typer.Option(help="Seed of random and weighted rows.")] = 0,
-    filter_coverage: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Leave out rows that cover less of the query, in percent.")
-    ] = None,
-    filter_identity: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Leave out rows more alike than this, in percent.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16 or float16.")] = "auto",
-) -> None:
-    """Predict which residues of the query (the first row) touch.
-
-    Pairs are query residue numbers from 1, at least 6 apart, the most probable first.
-
-    Example: msa contacts family.a3m --model msa1b -o contacts.tsv --plot contacts.png
-    """
-    with errors_in_words():
-        for path in filter(None, (output, plot)):
-            if not path.absolute().parent.is_dir():
-                raise ValueError(f"{path} cannot be written: there is no folder {path.parent}.")
-        if plot is not None:
-            check_picture(plot)
-        family = read_alignment(alignment, format)
-        result = predict_contacts(
-            family, load_model(model, device, dtype), rows, select, seed, filter_coverage, filter_identity
-        )
-        write_contacts(result, output)
-        if plot is not None:
-            plot_contacts(result, plot)
-        typer.echo(f"{output}: {result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows")
-
-
+app.command("contacts")(cli_contacts.contacts)
+app.command("evaluate-contacts")(cli_contacts.evaluate)
+app.command("fit-contacts")(cli_contacts.fit)
 app.command("score")(score_command)
 app.command("embed")(embed_command)
 app.command("generate")(generate_command)

@@ -219,8 +219,9 @@ def evaluate(
     OUTPUT has a row for each family: P@L, P@L/2 and P@L/5 of all contacts, short, medium and long range. The means
     and their 95 % bootstrap intervals over families are shown, and written beside it (.means.tsv).
 
-    With the published checkpoint (msa convert), trRosetta's families and --rows 256 this is Table 1 of the paper
-    (Rao et al. 2021); the families that its contact regression was fitted on must not be among them.
+    With the published checkpoint (msa convert), trRosetta's families and --rows 256 this is the experiment of
+    the paper's Table 1 (Rao et al. 2021); the families that its contact regression was fitted on must not
+    be among them.
 
     Example: msa evaluate-contacts families.tsv -o precision.tsv
     """

@@ -85,7 +85,7 @@ class Run:
     inputs : iterable of path
         See `list_inputs`.
     output : path
-        A file for a single file named in `inputs`; otherwise a folder, made if it is not there, for
+        A file for a single file named in `inputs`; a folder, made if it is not there, if it has no ending, for
         ``NAME`` + `suffix` of each alignment; a file for all, if there is `gather`.
     suffix : str
         Ending of the targets, such as ``".tsv"``.
@@ -148,13 +148,13 @@ class Run:
         self.suffix, self.strict, self.gather = suffix, strict, gather
         self._settings = json.loads(json.dumps(dict(settings or {}), default=str, sort_keys=True))
         named = len(inputs) == 1 and [Path(inputs[0])] == self.paths
-        is_folder = self.output.is_dir() or text.endswith(("/", os.sep))
+        is_folder = self.output.is_dir() or not self.output.suffix
         self.is_single = named and not is_folder and gather is None
         if not self.output.absolute().parent.is_dir():
             raise ValueError(f"{text} cannot be written: there is no folder {self.output.parent}.")
         if gather is not None:
             if is_folder:
-                raise ValueError(f"{text} is a folder, but the results go into one file: name it.")
+                raise ValueError(f"{text} is a folder, but the results go into one file: name it, like all{suffix}.")
             self.folder = self.output.with_name(f".{self.output.name}.parts")
         elif self.is_single:
             self.folder = self.output.parent

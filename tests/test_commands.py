@@ -23,7 +23,7 @@ from made_up import SHARED, real_data
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from modeling_msa import bundled_family, read_alignment, write_alignment
+from modeling_msa import bundled_family, load_model, predict_contacts, read_alignment, write_alignment
 from modeling_msa.cli import app
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,6 +135,11 @@ def example_folder(tmp_path_factory, family):
     write_alignment(family, folder / "family.a3m")
     make_folder(folder / "families", count=3)
     (folder / "query.fasta").write_text(f">LAR\n{family.query}\n")
+    probable = predict_contacts(family, load_model())  # contacts that some weight of the regression explains
+    known = np.zeros(probable.probabilities.shape, dtype=np.int8)
+    known[tuple(probable.top(len(known)).T)] = 1
+    np.save(folder / "family.npy", known | known.T)
+    (folder / "families.tsv").write_text("family.a3m\tfamily.npy\n")
     rows = read_alignment(bundled_family())
     (folder / "database.fasta").write_text("".join(f">{name}\n{row.replace('-', '')}\n" for name, row in rows))
     return folder

@@ -86,14 +86,14 @@ def test_command_on_real_files(path, folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere.a3m"], "no such alignment"),
+        (["nowhere.a3m"], "no such file"),
         (["FAMILY", "-o", "nowhere/c.tsv"], "no folder nowhere"),
         (["FAMILY", "--plot", "map.docx"], "no kind of picture"),
         (["FAMILY", "--device", "xyz"], "no device 'xyz'"),
         (["FAMILY", "--model", "BERT"], "'bert', not 'msa_transformer'"),
         (["FAMILY", "--model", "PARTIAL"], "lacks 26 tensors"),
         (["FAMILY", "--model", "CUT"], "damaged"),
-        (["FAMILY", "--format", "fasta"], "format='a3m'"),
+        (["FAMILY", "--input-format", "fasta"], "format='a3m'"),
     ],
 )
 def test_errors_in_words_before_work(arguments, words, folder, tmp_path, monkeypatch):

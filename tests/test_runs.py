@@ -92,6 +92,9 @@ def test_one_file_into_one_file(msas, tmp_path, capsys):
     assert capsys.readouterr().out == "copied f1\n"
     assert (tmp_path / "one.txt").read_text().splitlines() == read_alignment(msas / "f1.a3m").sequences
     assert sorted(path.name for path in tmp_path.iterdir()) == ["msas", "one.txt"]
+    folder = Run([msas / "f1.a3m"], tmp_path / "new", ".txt")  # no ending: a folder
+    folder(copy)
+    assert (tmp_path / "new" / "f1.txt").read_text() == (tmp_path / "one.txt").read_text()
     (msas / "f1.a3m").write_text(">q\nMK\n>r\nMKL\n")
     with pytest.raises(ValueError, match="row 2"):
         Run([msas / "f1.a3m"], tmp_path / "one.txt", ".txt")(copy)
