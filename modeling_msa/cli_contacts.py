@@ -121,16 +121,15 @@ def contacts(
         files, paths = _structures(structure), list_inputs(alignments)
         if files and not any(name_of(path) in files or "" in files for path in paths):
             raise ValueError(f"{structure} has no structure that is called as an alignment is, such as {paths[0]}.")
-        is_single = paths == [Path(each) for each in alignments] and len(paths) == 1 and not output.is_dir()
-        if is_single:
+        run = Run(
+            alignments, output, suffix, command="contacts", settings=settings, strict=strict, overwrite=overwrite
+        )
+        if run.is_single:
             check_contacts(output)
             if output.suffix.lower() != suffix:
                 raise ValueError(f"{output} does not end with {suffix}, the format: leave out one of the two.")
         if plot is not None:
-            _check_picture(plot, is_single)
-        run = Run(
-            alignments, output, suffix, command="contacts", settings=settings, strict=strict, overwrite=overwrite
-        )
+            _check_picture(plot, run.is_single)
         network = load_model(model, device, dtype) if run.pending else None
 
         def work(path: Path, target: Path) -> str:

@@ -3,8 +3,6 @@
 Blocks run in a folder that has what they name: a checkpoint in fair-esm's files (small and random), an alignment.
 """
 
-import contextlib
-import io
 import os
 import re
 import shutil
@@ -13,13 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from documented import code_blocks, promised, run_python
 
 from modeling_msa import bundled_family, read_alignment, revert_checkpoint, write_alignment
 from modeling_msa.hub import resolve_model
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+BLOCKS = [(block.language, block.code) for block in code_blocks(README)]
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 SHELL = [code for language, code in BLOCKS if language == "bash"]
 
@@ -68,13 +67,11 @@ def test_shell_blocks(folder):
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
 def test_python_block(code, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), {})
+    printed = run_python(code, "README.md").splitlines()
     # what a print prints stands in the next line, as a comment
-    expected = re.findall(r"^print\(.*\n# (.*)$", code, flags=re.MULTILINE)
+    expected = promised(code)
     assert len(expected) == len(re.findall(r"^print\(", code, flags=re.MULTILINE))
-    assert printed.getvalue().splitlines() == expected
+    assert printed == expected
 
 
 def test_what_the_demo_prints(folder):
