@@ -36,17 +36,18 @@ from .options import (
     ModelName,
     Output,
     Overwrite,
+    Plot,
     Rows,
     Seed,
     Select,
     Strict,
     errors_in_words,
+    pictures,
 )
-from .plotting import check_picture, plot_contacts
+from .plotting import plot_contacts
 from .runs import Run, is_main_process, list_inputs
 
 _FORMATS = (".tsv", ".npz", ".rr")
-_KINDS = ("png", "pdf", "svg")
 
 Families = Annotated[
     Path,
@@ -78,15 +79,7 @@ def contacts(
     chain: Annotated[
         str | None, typer.Option(help="Of the structure; default: the one that fits the query.", show_default=False)
     ] = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PICTURE",
-            help="Draw the map as well: a file (.png, .pdf, .svg), for several alignments a folder; or only png, pdf "
-            "or svg for a picture beside each output.",
-            show_default=False,
-        ),
-    ] = None,
+    plot: Plot = None,
     format: Annotated[
         Literal["tsv", "npz", "rr"] | None,
         typer.Option(
@@ -128,8 +121,7 @@ def contacts(
             check_contacts(output)
             if output.suffix.lower() != suffix:
                 raise ValueError(f"{output} does not end with {suffix}, the format: leave out one of the two.")
-        if plot is not None:
-            _check_picture(plot, run.is_single)
+        picture = pictures(plot, run) if plot is not None else None
         network = load_model(model, device, dtype) if run.pending else None
 
         def work(path: Path, target: Path) -> str:
@@ -138,10 +130,8 @@ def contacts(
             known = None if file is None else load_contacts(file, family, chain)
             assert network is not None
             result = predict_contacts(family, network, rows, select, seed, *chosen)
-            if plot is not None:
-                picture = _picture(plot, target, run.is_single)
-                picture.parent.mkdir(exist_ok=True)
-                plot_contacts(result, picture, known=known)
+            if picture is not None:
+                plot_contacts(result, picture(target), known=known)
             line = f"{result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows"
             line += _judged(precisions(result, known), target, run.is_single) if known is not None else ""
             write_contacts(result, target)
@@ -160,21 +150,6 @@ def _structures(structure: Path | None) -> dict[str, Path]:
     if not structure.is_file():
         raise FileNotFoundError(f"{structure}: there is no such structure, or folder of structures.")
     return {"": structure}
-
-
-def _picture(plot: str, target: Path, is_single: bool) -> Path:
-    """File of a target's picture."""
-    if plot in _KINDS:
-        return target.with_suffix(f".{plot}")
-    return Path(plot) if is_single else Path(plot, f"{target.stem}.{_KINDS[0]}")
-
-
-def _check_picture(plot: str, is_single: bool) -> None:
-    check_picture(_picture(plot, Path("map"), is_single))
-    if not is_single and Path(plot).suffix[1:] in _KINDS:
-        raise ValueError(f"{plot} is one picture: name a folder, or say --plot png for one beside each output.")
-    if not Path(plot).absolute().parent.is_dir():
-        raise ValueError(f"{plot} cannot be written: there is no folder {Path(plot).parent}.")
 
 
 def _judged(values: dict[str, float], target: Path, whole: bool) -> str:

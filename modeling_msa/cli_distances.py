@@ -19,11 +19,13 @@ from .options import (
     ModelName,
     Output,
     Overwrite,
+    Plot,
     Rows,
     Seed,
     Select,
     Strict,
     errors_in_words,
+    pictures,
 )
 from .phylogeny import (
     DistanceModel,
@@ -34,7 +36,7 @@ from .phylogeny import (
     predict_distances,
     write_distances,
 )
-from .plotting import check_picture, plot_distances
+from .plotting import plot_distances
 from .runs import Run, is_main_process, list_inputs
 
 
@@ -59,13 +61,7 @@ def distances_command(
     names: Annotated[
         Literal["relaxed", "strict"], typer.Option(help="In PHYLIP files: whole first words, or 10 characters.")
     ] = "relaxed",
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            help="Picture of predicted against Hamming distances; for several alignments its ending, .png.",
-            show_default=False,
-        ),
-    ] = None,
+    plot: Plot = None,
     rows: Rows = 128,
     select: Select = "diverse",
     seed: Seed = 0,
@@ -99,9 +95,6 @@ def distances_command(
             "filter_identity": filter_identity,
             "dtype": dtype,
         }
-        ending = None if plot is None else plot.suffix or plot.name
-        if ending is not None:
-            check_picture(f"picture{ending}")
         run = Run(
             alignments,
             output,
@@ -113,6 +106,7 @@ def distances_command(
         )
         if run.is_single:
             check_distances(output)
+        picture = pictures(plot, run) if plot is not None else None
         loaded = load_model(model, device, dtype) if run.pending else None
         if loaded is not None and fitted is not None:
             fitted.check(loaded)
@@ -121,8 +115,8 @@ def distances_command(
             assert loaded is not None
             family = read_alignment(path, input_format)
             result = predict_distances(family, loaded, fitted, rows, select, seed, filter_coverage, filter_identity)
-            if plot is not None and ending is not None:
-                plot_distances(result, plot if run.is_single and plot.suffix else target.with_suffix(ending))
+            if picture is not None:
+                plot_distances(result, picture(target))
             write_distances(result, target, names)
             return f"{target}: {len(result.names)} of {family.depth} rows, {summary(result)}"
 

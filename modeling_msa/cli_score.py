@@ -26,13 +26,15 @@ from .options import (
     ModelName,
     Output,
     Overwrite,
+    Plot,
     Rows,
     Seed,
     Select,
     Strict,
     errors_in_words,
+    pictures,
 )
-from .plotting import check_picture, plot_substitutions
+from .plotting import plot_substitutions
 from .runs import Run
 from .scoring import (
     PROTOCOLS,
@@ -70,13 +72,7 @@ def score_command(
     all_singles: Annotated[
         bool, typer.Option("--all-singles", help="Score every substitution of every residue; no table.")
     ] = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --all-singles: heat map (.png, .pdf, .svg); a folder for several alignments.",
-            show_default=False,
-        ),
-    ] = None,
+    plot: Plot = None,
     variant_column: Annotated[str, typer.Option(help="The table's column of variants.")] = "mutant",
     measured_column: Annotated[
         str | None,
@@ -173,7 +169,7 @@ def score_command(
         )
         if run.is_single:
             check_scores(output)
-        picture = _pictures(plot, run)
+        picture = pictures(plot, run) if plot is not None else None
         loaded = functools.cache(lambda: load_model(model, device, dtype, cls=MsaForMaskedLM))
         if run.pending and not run.is_single:  # a single alignment and its table are looked at first
             loaded()
@@ -183,7 +179,7 @@ def score_command(
             family = read_alignment(path, input_format)
             result = score_all_singles(family, loaded(), offset=offset, **options)
             if picture is not None:
-                plot_substitutions(result, picture(path))
+                plot_substitutions(result, picture(target))
             write_scores(result, target, score_column=score_column)
             return f"{target}: {result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows"
 
@@ -281,22 +277,6 @@ def _check_table(table: Table, source: Path, variant_column: str, measured_colum
         score_columns(table, name)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-
-
-def _pictures(plot: Path | None, run: Run) -> Any:
-    """Where each alignment's picture goes; checked before work starts."""
-    if plot is None:
-        return None
-    if run.is_single:
-        check_picture(plot)
-        if not plot.absolute().parent.is_dir():
-            raise ValueError(f"{plot} cannot be written: there is no folder {plot.parent}.")
-        return lambda path: plot
-    if plot.suffix or plot.is_file():
-        raise ValueError(f"{plot}: several alignments take a folder for their pictures.")
-    check_picture("x.png")
-    plot.mkdir(exist_ok=True)
-    return lambda path: plot / f"{name_of(path)}.png"
 
 
 def _agreement(scores: np.ndarray, cells: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import typer
 
 from .hub import quiet_loading
+from .plotting import check_picture
+from .runs import Run
 
 Inputs = Annotated[
     list[str],
@@ -46,6 +48,48 @@ Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first alignm
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Make again what an earlier run has made, with other settings perhaps.")
 ]
+Plot = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PICTURE",
+        help="Draw it as well: a file (.png, .pdf, .svg), for several alignments a folder; or only png, pdf or svg "
+        "for a picture beside each output.",
+        show_default=False,
+    ),
+]
+_KINDS = ("png", "pdf", "svg")
+
+
+def pictures(plot: str, run: Run) -> Callable[[Path], Path]:
+    """Check what ``--plot`` says before work starts, and return the function from target to picture.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    ValueError
+        If no picture can be drawn there.
+    """
+    kind = plot.removeprefix(".")
+    if kind in _KINDS:
+        check_picture(f"x.{kind}")
+        return lambda target: target.with_suffix(f".{kind}")
+    path = Path(plot)
+    if run.is_single:
+        check_picture(path)
+    elif path.suffix or path.is_file():
+        raise ValueError(f"{plot} is one picture: name a folder, or say --plot png for one beside each output.")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{plot} cannot be written: there is no folder {path.parent}.")
+    if run.is_single:
+        return lambda target: path
+    check_picture("x.png")
+
+    def in_folder(target: Path) -> Path:
+        path.mkdir(exist_ok=True)
+        return path / f"{target.stem}.png"
+
+    return in_folder
 
 
 @contextmanager

@@ -256,7 +256,7 @@ class Run:
         if failed:
             raise RunError(len(self.paths), failed)
         note = f", {before} of them before" if before else ""
-        print(f"{self.output}: {len(self.paths)} alignments{note}")
+        print(f"{self.output}: {len(self.paths)} alignment{'s' * (len(self.paths) > 1)}{note}")
 
 
 def is_main_process() -> bool:
