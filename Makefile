@@ -1,10 +1,10 @@
-# make demo, make test and make lint work from a fresh clone: each makes the virtual environment it needs.
+# make demo, make test, make lint and make docs work from a fresh clone: each makes the virtual environment it needs.
 PYTHON ?= python3
 VENV ?= .venv
 CHECKPOINT ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint test-lowest clean
+.PHONY: demo test lint docs test-lowest clean
 
 demo: $(VENV)/.plot
 	$(BIN)/python examples/demo.py $(CHECKPOINT)
@@ -17,6 +17,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python .ci/mlint.py
+
+# the pages in docs/_build/html; their code is run first, and makes what they show
+docs: $(VENV)/.docs
+	$(BIN)/python docs/figures.py
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --fresh-env docs docs/_build/html
 
 # model, training and tokenizer on the lowest transformers that is supported
 test-lowest: $(VENV)-lowest/.installed
@@ -38,4 +43,4 @@ $(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest demo
+	rm -rf $(VENV) $(VENV)-lowest demo docs/_build docs/made

@@ -1,0 +1,198 @@
+"""Run the code of the pages, so that the site shows what it makes; `make docs` does so before sphinx-build.
+
+Everything goes to docs/made, which git ignores: what the blocks of the pages write; what they print, as PAGE-N.txt,
+N being the block's number on its page; the pages of reference. The model is msa-tiny and the family the bundled one,
+so that the pictures are those of the checkpoint at hand.
+"""
+
+import contextlib
+import csv
+import importlib
+import inspect
+import itertools
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import modeling_msa
+from modeling_msa import bundled_family, read_alignment, revert_checkpoint, write_alignment
+from modeling_msa.cli import app
+from modeling_msa.hub import resolve_model
+from modeling_msa.recipes import help_text
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent / "tests"))
+from documented import Block, code_blocks, promised, run_python  # noqa: E402
+
+MADE = DOCS / "made"
+_LEFT_OUT = ("pip ", "make ", "git ", "source ", "python ")  # what a reader has done when this runs
+_MODULES = {
+    "Alignments": ("alignment", "sampling", "inputs"),
+    "Models": ("hub", "modeling_msa", "configuration_msa", "tokenization_msa", "conversion"),
+    "Contacts": ("contacts", "structure", "evaluation"),
+    "Variants": ("scoring", "variants"),
+    "Embeddings": ("embeddings",),
+    "Generation": ("generation",),
+    "Distances": ("phylogeny",),
+    "Search": ("search",),
+    "Pictures": ("plotting",),
+    "Training": ("data", "collators", "labels"),
+}
+
+
+def pages() -> list[Path]:
+    """Pages with code, those that others build on first."""
+    return sorted(DOCS.glob("*.md"), key=lambda path: (path.stem != "index", path.stem))
+
+
+def run_blocks(page: Path) -> list[tuple[int, Block]]:
+    """Blocks of a page that run, numbered from 1."""
+    blocks = [each for each in code_blocks(page.read_text(encoding="utf-8")) if each.language in ("bash", "python")]
+    return list(enumerate((each for each in blocks if each.not_run is None), start=1))
+
+
+def prepare(folder: Path) -> None:
+    """Make what a reader of the pages has: families, and a checkpoint in fair-esm's files (msa-tiny's weights)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    family = read_alignment(bundled_family()).drop_query_gaps()
+    write_alignment(family, folder / "family.a3m")
+    (folder / "families").mkdir()
+    for name, rows in (("odd", range(0, 98, 2)), ("even", [0, *range(1, 98, 2)])):
+        write_alignment(family.take(list(rows)), folder / "families" / f"{name}.a3m")
+    revert_checkpoint(resolve_model("msa-tiny"), folder / "esm_msa1b_t12_100M_UR50S.pt")
+
+
+def run_page(page: Path, folder: Path) -> None:
+    """Run a page's blocks in `folder`, in order, Python ones with the names of those before; keep what they print.
+
+    Raises
+    ------
+    AssertionError
+        If a block fails, or prints something else than the comments below its prints say.
+    """
+    names: dict[str, object] = {}
+    for number, block in run_blocks(page):
+        where = f"{page.name}, line {block.line}"
+        if block.language == "python":
+            with contextlib.chdir(folder):
+                printed = run_python(block.code, where, names)
+            if expected := promised(block.code):
+                assert printed.splitlines() == expected, f"{where}: prints\n{printed}"
+        else:
+            printed = run_lines(block.code.replace("\\\n", " ").splitlines(), folder, where)
+        (folder / f"{page.stem}-{number}.txt").write_text(printed, encoding="utf-8")
+    for name in re.findall(r"made/(\S+)\.head\.tsv", page.read_text(encoding="utf-8")):
+        write_head(folder / f"{name}.tsv")
+
+
+def run_lines(lines: list[str], folder: Path, where: str) -> str:
+    """Run lines of shell; msa in this process, since importing torch takes seconds. Give what they print."""
+    printed = []
+    for line in lines:
+        if line.startswith("msa "):
+            with contextlib.chdir(folder):
+                result = CliRunner().invoke(app, shlex.split(line)[1:], prog_name="msa")
+            assert result.exit_code == 0, f"{where}: {line}\n{result.output}\n{result.exception!r}"
+            printed.append(result.stdout)
+        elif not line.startswith(_LEFT_OUT):
+            run = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True)
+            assert run.returncode == 0, f"{where}: {line}\n{run.stderr}"
+            printed.append(run.stdout)
+    return "".join(printed)
+
+
+def write_head(table: Path, rows: int = 5, left_out: tuple[str, ...] = ("name", "nearest")) -> None:
+    """Write a table's first rows, its numbers short and without some columns, for a page to show: NAME.head.tsv."""
+    with open(table, encoding="utf-8", newline="") as file:
+        lines = list(itertools.islice(csv.reader(file, delimiter="\t"), rows + 1))
+    shown = [place for place, name in enumerate(lines[0]) if name not in left_out]
+    lines = [[line[place] for place in shown] for line in lines]
+    with open(table.with_suffix(".head.tsv"), "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerows([re.sub(r"^(-?\d+\.\d\d)\d+$", r"\1", cell) for cell in line] for line in lines)
+
+
+def write_commands(path: Path) -> None:
+    """Write the page of all commands: their --help, by typer's own generator."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arguments = [
+        sys.executable,
+        "-m",
+        "typer",
+        "modeling_msa.cli",
+        "utils",
+        "docs",
+        "--name",
+        "msa",
+        "--title",
+        "Commands",
+    ]
+    text = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+    head, *commands = text.split("\n## ")
+    contents, parts = [], []
+    for part in commands:
+        heading, _, body = part.partition("\n")
+        name = heading.strip("`")
+        short = get_command(app).commands[name.removeprefix("msa ")].short_help  # type: ignore[attr-defined]
+        summary = short or body.strip().partition("\n\n")[0].replace("\n", " ")
+        contents.append(f"- [`{name}`](#{name.replace(' ', '-')}): {summary}")
+        if name == "msa train":  # its options are the recipe's keys
+            body = f"\n{summary}\n\n```text\n{help_text().rstrip()}\n```\n"
+        body = re.sub(r"^Example: (.*)$", r"**Example**:\n\n```console\n$ \1\n```", body, flags=re.MULTILINE)
+        parts.append(f"## {heading}\n{body}")
+    start = head[: head.index("**Usage**")]
+    path.write_text("\n".join([start, *contents, "", *parts]), encoding="utf-8")
+
+
+def write_reference(folder: Path) -> None:
+    """Write a page for each group of modules: what the package exports, then what else is in the modules."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (title, modules) in enumerate(_MODULES.items(), start=1):
+        exported, others = [], []
+        for name in modules:
+            module = importlib.import_module(f"modeling_msa.{name}")
+            public = [
+                key
+                for key, value in vars(module).items()
+                if not key.startswith("_")
+                and (inspect.isfunction(value) or inspect.isclass(value))
+                and value.__module__ == module.__name__
+                and value.__doc__
+            ]
+            exported += [_directive(f"modeling_msa.{key}") for key in public if key in modeling_msa.__all__]
+            rest = [_directive(f"{module.__name__}.{key}") for key in public if key not in modeling_msa.__all__]
+            # the Hub files' layers are for nobody but their own classes
+            rest = [] if name in ("modeling_msa", "configuration_msa", "tokenization_msa") else rest
+            others += [f"## In `{module.__name__}`\n\n{inspect.getdoc(module)}\n", *rest] if rest else []
+        text = "\n".join([f"# {title}\n", *exported, *others])
+        (folder / f"{number:02}-{title.lower()}.md").write_text(text, encoding="utf-8")
+
+
+def _directive(name: str) -> str:
+    module, _, key = name.rpartition(".")
+    is_class = inspect.isclass(getattr(importlib.import_module(module), key))
+    body = f".. autoclass:: {name}\n   :members:\n" if is_class else f".. autofunction:: {name}\n"
+    return f"```{{eval-rst}}\n{body}```\n"
+
+
+def main() -> None:
+    """Make docs/made anew."""
+    shutil.rmtree(MADE, ignore_errors=True)
+    prepare(MADE)
+    for page in pages():
+        start = time.perf_counter()
+        run_page(page, MADE)
+        print(f"{page.name}: {len(run_blocks(page))} blocks, {time.perf_counter() - start:.1f} s", flush=True)
+    write_commands(MADE / "reference" / "commands.md")
+    write_reference(MADE / "reference" / "python")
+
+
+if __name__ == "__main__":
+    main()
