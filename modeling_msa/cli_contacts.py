@@ -43,6 +43,7 @@ from .options import (
     Strict,
     errors_in_words,
     pictures,
+    settings_of,
 )
 from .plotting import plot_contacts
 from .runs import Run, is_main_process, list_inputs
@@ -104,22 +105,41 @@ def contacts(
     Pairs are query residue numbers from 1, at least 6 apart, the most probable first. A structure's residues are
     matched by aligning the sequences, whatever their numbers: C-beta atoms within 8 Angstrom are a contact.
 
-    Example: msa contacts family.a3m -o contacts.tsv --plot contacts.png
+    Example: msa contacts fn3 -o contacts.tsv --plot contacts.png
     """
     with errors_in_words():
         chosen = (filter_coverage, filter_identity)
-        settings = {"model": model, "rows": rows, "select": select, "seed": seed, "filters": chosen, "dtype": dtype}
-        settings |= {"input_format": input_format, "structure": structure, "chain": chain, "plot": plot}
-        suffix = f".{format}" if format else output.suffix if output.suffix in _FORMATS else _FORMATS[0]
+        settings = settings_of(
+            model=model,
+            dtype=dtype,
+            rows=rows,
+            select=select,
+            seed=seed,
+            filter_coverage=filter_coverage,
+            filter_identity=filter_identity,
+            input_format=input_format,
+            structure=structure,
+            chain=chain,
+            plot=plot,
+        )
+        ending = output.suffix.lower()
+        suffix = f".{format}" if format else ending if ending in _FORMATS else _FORMATS[0]
         files, paths = _structures(structure), list_inputs(alignments)
         if files and not any(name_of(path) in files or "" in files for path in paths):
             raise ValueError(f"{structure} has no structure that is called as an alignment is, such as {paths[0]}.")
         run = Run(
-            alignments, output, suffix, command="contacts", settings=settings, strict=strict, overwrite=overwrite
+            alignments,
+            output,
+            suffix,
+            command="contacts",
+            settings=settings,
+            strict=strict,
+            overwrite=overwrite,
+            depends=lambda path: [file for name, file in files.items() if name in ("", name_of(path))],
         )
         if run.is_single:
             check_contacts(output)
-            if output.suffix.lower() != suffix:
+            if ending != suffix:
                 raise ValueError(f"{output} does not end with {suffix}, the format: leave out one of the two.")
         picture = pictures(plot, run) if plot is not None else None
         network = load_model(model, device, dtype) if run.pending else None
@@ -203,8 +223,16 @@ def evaluate(
         listed = _listed(families, structures)
         known = {family.alignment.resolve(): family for family in listed}
         chosen = (filter_coverage, filter_identity)
-        settings = {"model": model, "rows": rows, "select": select, "seed": seed, "filters": chosen, "dtype": dtype}
-        settings["families"] = f"{families} ({zlib.crc32(repr(listed).encode()):08x})"
+        settings = settings_of(
+            model=model,
+            dtype=dtype,
+            rows=rows,
+            select=select,
+            seed=seed,
+            filter_coverage=filter_coverage,
+            filter_identity=filter_identity,
+            families=f"{families} ({zlib.crc32(repr(listed).encode()):08x})",
+        )
         means = output.with_suffix(".means.tsv")
 
         def gather(parts: list[Path], whole: Path) -> None:
@@ -222,6 +250,8 @@ def evaluate(
             strict=strict,
             overwrite=overwrite,
             gather=gather,
+            depends=lambda path: [known[path.resolve()].structure],
+            also_read=[families],
         )
         network = load_model(model, device, dtype) if run.pending else None
 
@@ -239,7 +269,9 @@ def evaluate(
 
 def fit(
     families: Families,
-    output_dir: Annotated[Path, typer.Argument(metavar="MODEL_OUT", help="Folder to make; it must be empty or new.")],
+    output_dir: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to make; it must be empty or new.", show_default=False)
+    ],
     structures: Structures = None,
     model: ModelName = EMBEDDED,
     regularization: Annotated[
@@ -257,7 +289,7 @@ def fit(
     All other weights stay as they are. It is the paper's L1 logistic regression, on 20 families there; precision on
     the same families flatters.
 
-    Example: msa fit-contacts families.tsv msa-refitted --model msa-tiny
+    Example: msa fit-contacts families.tsv --model msa-tiny -o msa-refitted
     """
     with errors_in_words():
         if not is_main_process():

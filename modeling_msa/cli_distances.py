@@ -26,6 +26,7 @@ from .options import (
     Strict,
     errors_in_words,
     pictures,
+    settings_of,
 )
 from .phylogeny import (
     DistanceModel,
@@ -37,7 +38,7 @@ from .phylogeny import (
     write_distances,
 )
 from .plotting import plot_distances
-from .runs import Run, is_main_process, list_inputs
+from .runs import Run, check_output, is_main_process, list_inputs
 
 
 def distances_command(
@@ -79,22 +80,24 @@ def distances_command(
     rows are in the order of the file. R2 and Pearson's r, to Hamming distances, are those of rows that the weights
     were not fitted on.
 
-    Example: msa distances family.a3m -o family.phy
+    Example: msa distances fn3 -o fn3.phy
     """
     with errors_in_words():
         found = weights or find_distance_weights(model)
         fitted = None if found is None else DistanceModel.load(found)
-        settings = {
-            "model": model,
-            "weights": None if fitted is None else [str(found), fitted.intercept],
-            "names": names,
-            "rows": rows,
-            "select": select,
-            "seed": seed,
-            "filter_coverage": filter_coverage,
-            "filter_identity": filter_identity,
-            "dtype": dtype,
-        }
+        settings = settings_of(
+            model=model,
+            dtype=dtype,
+            heads=None if fitted is None else [str(found), fitted.intercept],
+            names=names,
+            rows=rows,
+            select=select,
+            seed=seed,
+            filter_coverage=filter_coverage,
+            filter_identity=filter_identity,
+            input_format=input_format,
+            plot=plot,
+        )
         run = Run(
             alignments,
             output,
@@ -103,6 +106,7 @@ def distances_command(
             settings=settings,
             strict=strict,
             overwrite=overwrite,
+            also_read=[weights],
         )
         if run.is_single:
             check_distances(output)
@@ -156,14 +160,14 @@ def fit_distances_command(
     A logistic model with a weight for each head (Lupo, Sgarbossa and Bitbol, 2022). The authors take 12
     families. As distances.json in the model's folder it is found there.
 
-    Example: msa fit-distances family.a3m -o distances.json
+    Example: msa fit-distances fn3 -o distances.json
     """
     with errors_in_words():
-        if not output.absolute().parent.is_dir():
-            raise ValueError(f"{output} cannot be written: there is no folder {output.parent}.")
+        paths = list_inputs(alignments)
+        check_output(output, paths)
         if not is_main_process():
             return
-        families = _read_all(list_inputs(alignments), input_format)
+        families = _read_all(paths, input_format)
         result = fit_distances(
             families,
             load_model(model, device, dtype),

@@ -9,7 +9,7 @@ import typer
 
 from .alignment import read_alignment
 from .data import name_of
-from .embeddings import check_embeddings, embed, gather_embeddings, resolve_layers, write_embeddings
+from .embeddings import _version, check_embeddings, embed, gather_embeddings, resolve_layers, write_embeddings
 from .hub import EMBEDDED, load_model
 from .options import (
     Device,
@@ -25,6 +25,7 @@ from .options import (
     Select,
     Strict,
     errors_in_words,
+    settings_of,
 )
 from .runs import Run
 
@@ -69,24 +70,26 @@ def embed_command(
     that the alignment has no column for are left out; the file's metadata say which are there, and which model, rows
     and layers it is.
 
-    Example: msa embed family.a3m -o embeddings.safetensors
+    Example: msa embed fn3 -o embeddings.safetensors
     """
     with errors_in_words():
         chosen = parse_layers(layers)
         in_one_file = not output.is_dir() and output.suffix != ""
         suffix = check_embeddings(output) if in_one_file else check_embeddings(f"x.{format}")
-        settings = {
-            "model": model,
-            "which": which,
-            "layers": layers,
-            "output_dtype": output_dtype,
-            "rows": rows,
-            "select": select,
-            "seed": seed,
-            "filter_coverage": filter_coverage,
-            "filter_identity": filter_identity,
-            "dtype": dtype,
-        }
+        settings = settings_of(
+            model=model,
+            dtype=dtype,
+            which=which,
+            layers=layers,
+            output_dtype=output_dtype,
+            rows=rows,
+            select=select,
+            seed=seed,
+            filter_coverage=filter_coverage,
+            filter_identity=filter_identity,
+            input_format=input_format,
+            version=_version(),  # stands in the files, which are one set
+        )
         run = Run(
             alignments,
             output if in_one_file else f"{output}/",

@@ -75,7 +75,7 @@ def generate_command(
     it (mean log p per residue), and how much of it is gaps. The defaults are the paper's; on a CPU, fewer --rows are
     faster.
 
-    Example: msa generate family.a3m -o new.a3m --rows 32 --iterations 20
+    Example: msa generate fn3 -o new.a3m --rows 32 --iterations 20
     """
     with options.errors_in_words():
         arguments: dict[str, Any] = {
@@ -98,7 +98,7 @@ def generate_command(
             "keep_gaps": keep_gaps,
         }
         check_arguments(sampling, temperature, top_p, only_residues, fix)
-        settings = {"model": model, "dtype": dtype, **arguments}
+        settings = options.settings_of(model=model, dtype=dtype, input_format=input_format, **arguments)
         run = Run(inputs, output, ".a3m", command="generate", settings=settings, strict=strict, overwrite=overwrite)
         if run.is_single:
             check_generated(output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from .options import (
     Strict,
     errors_in_words,
     pictures,
+    settings_of,
 )
 from .plotting import plot_substitutions
 from .runs import Run
@@ -136,7 +136,7 @@ def score_command(
     table comes back with the columns score (natural-log ratio of mutant to wild type; higher is better tolerated),
     score_std for an ensemble, and reason, for rows that cannot be scored.
 
-    Example: msa score family.a3m --all-singles -o scores.csv --plot scores.png
+    Example: msa score fn3 --all-singles -o scores.csv --plot scores.png
     """
     with errors_in_words():
         options: dict[str, Any] = {
@@ -148,6 +148,8 @@ def score_command(
             "identity": filter_identity,
             "window": window,
         }
+        if seeds is not None and _is_given(context, "seed"):
+            raise ValueError("--seed and --seeds are two ways to say the same: give one.")
         if protocol is not None:
             options |= _without_given(PROTOCOLS[protocol], context)
         alignments, tables = _split(inputs, variants, all_singles)
@@ -161,11 +163,19 @@ def score_command(
             output,
             suffix,
             command="score",
-            settings=options
-            | {"model": model, "dtype": dtype, "offset": offset, "variants": _fingerprint(tables)}
-            | {"columns": [variant_column, score_column], "skip_mismatches": skip_mismatches, "plot": plot},
+            settings=settings_of(
+                model=model,
+                dtype=dtype,
+                offset=offset,
+                columns=[variant_column, score_column],
+                skip_mismatches=skip_mismatches,
+                plot=plot,
+                input_format=input_format,
+                **options,
+            ),
             strict=strict,
             overwrite=overwrite,
+            depends=lambda path: [table] if tables is not None and (table := _find_table(path, tables)) else [],
         )
         if run.is_single:
             check_scores(output)
@@ -222,11 +232,16 @@ def _without_given(recipe: dict[str, object], context: typer.Context) -> dict[st
     """What a recipe says and the command line does not."""
     names = {"coverage": ("filter_coverage",), "identity": ("filter_identity",), "seed": ("seed", "seeds")}
 
-    def is_given(parameter: str) -> bool:
-        source = context.get_parameter_source(parameter)
-        return source is not None and source.name == "COMMANDLINE"
+    return {
+        key: value
+        for key, value in recipe.items()
+        if not any(_is_given(context, parameter) for parameter in names.get(key, (key,)))
+    }
 
-    return {key: value for key, value in recipe.items() if not any(map(is_given, names.get(key, (key,))))}
+
+def _is_given(context: typer.Context, parameter: str) -> bool:
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _split(inputs: Sequence[str], variants: Path | None, all_singles: bool) -> tuple[list[str], Path | None]:
@@ -245,26 +260,19 @@ def _split(inputs: Sequence[str], variants: Path | None, all_singles: bool) -> t
     return alignments, tables[0] if tables else None
 
 
-def _table_of(path: Path, tables: Path | None) -> Path:
-    assert tables is not None
+def _find_table(path: Path, tables: Path) -> Path | None:
     if not tables.is_dir():
         return tables
-    for suffix in _TABLES:
-        if (table := tables / f"{name_of(path)}{suffix}").is_file():
-            return table
-    raise FileNotFoundError(f"{path}: there is no table {name_of(path)}.csv or .tsv in {tables}.")
+    candidates = (tables / f"{name_of(path)}{suffix}" for suffix in _TABLES)
+    return next((table for table in candidates if table.is_file()), None)
 
 
-def _fingerprint(tables: Path | None) -> str | None:
-    """A number for the tables' content: with others an earlier run is not gone on with."""
-    if tables is None:
-        return None
-    files = (
-        sorted(each for each in tables.iterdir() if each.suffix.lower() in _TABLES) if tables.is_dir() else [tables]
-    )
-    return hashlib.sha256(
-        b"".join(b"%b\n%b\n" % (each.name.encode(), each.read_bytes()) for each in files)
-    ).hexdigest()
+def _table_of(path: Path, tables: Path | None) -> Path:
+    assert tables is not None
+    table = _find_table(path, tables)
+    if table is None:
+        raise FileNotFoundError(f"{path}: there is no table {name_of(path)}.csv or .tsv in {tables}.")
+    return table
 
 
 def _check_table(table: Table, source: Path, variant_column: str, measured_column: str | None, name: str) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from .alignment import _format_of, write_alignment
 from .options import FilterCoverage, FilterIdentity, errors_in_words
+from .runs import check_output, is_main_process
 from .search import search_homologues
 
 
@@ -47,8 +48,9 @@ def search_command(
     with errors_in_words():
         if _format_of(output.name) is None:
             raise ValueError(f"{output}: an alignment is written as .a3m, .a2m, .fasta or .sto; end the name so.")
-        if not output.absolute().parent.is_dir():
-            raise ValueError(f"{output} cannot be written: there is no folder {output.parent}.")
+        check_output(output, [query, database])
+        if not is_main_process():
+            return
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             family = search_homologues(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .alignment import Alignment
 from .files import whole_file
 from .hub import tokenizer_for
-from .inputs import model_inputs
+from .inputs import evaluating, model_inputs
 from .modeling_msa import MsaModel, MsaPreTrainedModel
 
 MIN_SEPARATION = 6  # pairs closer in sequence are not counted as contacts (CASP's convention)
@@ -363,15 +363,11 @@ def contact_features(model: MsaPreTrainedModel, tokens: torch.Tensor, i: np.ndar
 
     # the head sees one layer's maps after the other, and its own weights do not matter here
     hook = backbone.contact_head.register_forward_pre_hook(collect)
-    dropping = [module for module in backbone.modules() if module.training]
     try:
-        for module in dropping:
-            module.training = False
-        backbone.contact_logits(tokens.to(backbone.device))
+        with evaluating(backbone):
+            backbone.contact_logits(tokens.to(backbone.device))
     finally:
         hook.remove()
-        for module in dropping:
-            module.training = True
     return np.concatenate(features, axis=1)
 
 

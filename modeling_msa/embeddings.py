@@ -21,13 +21,14 @@ from safetensors.numpy import save_file
 
 from .alignment import Alignment
 from .files import whole_file
-from .inputs import model_inputs
+from .inputs import evaluating, model_inputs
 from .modeling_msa import MsaModel, MsaPreTrainedModel
 
 WHICH = ("query", "mean", "rows")
 SUFFIXES = (".safetensors", ".npz", ".parquet")
 _METADATA = "__metadata__"  # safetensors' own name for it
 _CHUNK = 16 * 2**20
+_LONGEST_HEADER = 100_000_000  # bytes; the library refuses longer ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,10 +191,7 @@ def _hidden_states(
             part = states[..., 1:, :].float().clone()  # without <cls>
             taken[layer] = (part.mean(0) if which == "mean" else part).cpu().numpy()
 
-    dropping = [module for module in backbone.modules() if module.training]
-    try:
-        for module in dropping:
-            module.training = False
+    with evaluating(backbone):
         states, masks, _ = backbone._prepare(**inputs)
         kwargs = backbone._layer_kwargs({"output_column_attentions": False})
         take(0, states)
@@ -201,9 +199,6 @@ def _hidden_states(
         for number, layer in enumerate(backbone.layers[: max(layers)], 1):
             states = layer(states, **masks, **kwargs)[0]
             take(number, backbone.layer_norm(states) if number == last else states)
-    finally:
-        for module in dropping:
-            module.training = True
     return {layer: taken[layer] for layer in layers}
 
 
@@ -445,6 +440,11 @@ def _gather_safetensors(paths: Sequence[Path], target: Path) -> None:
             tensors[key] = entry | {"data_offsets": [start + offset for offset in entry["data_offsets"]]}
         start += path.stat().st_size - begin
     text = json.dumps(tensors).encode()
+    if len(text) > _LONGEST_HEADER:
+        raise ValueError(
+            f"The names and settings of {len(paths)} families take {len(text):,} bytes, more than safetensors reads "
+            "in a header: write Parquet, or a folder of files."
+        )
     text += b" " * (-len(text) % 8)  # data are aligned to 8 bytes
     with open(target, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

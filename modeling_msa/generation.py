@@ -10,8 +10,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,8 +24,8 @@ from .alignment import _SUFFIXES, Alignment, _format_of, write_alignment
 from .data import name_of
 from .files import whole_file
 from .hub import tokenizer_for
-from .inputs import encode
-from .modeling_msa import MsaForMaskedLM, MsaPreTrainedModel
+from .inputs import encode, evaluating
+from .modeling_msa import MsaForMaskedLM
 from .sampling import filter_rows, select_rows
 from .tokenization_msa import ALPHABET
 
@@ -209,7 +208,8 @@ def generate(
 
     parents, made, before, after = [], [], [], []
     with (
-        _evaluating(model),
+        evaluating(model),
+        torch.inference_mode(),
         tqdm(total=iterations * len(batches), unit="pass", leave=False, disable=None if progress else True) as bar,
     ):
         for index, changed in batches:
@@ -280,7 +280,7 @@ def row_log_likelihoods(
         raise ValueError(f"passes is at least 1, but is {passes}.")
     targets = np.arange(alignment.depth)[slice(None) if rows is None else list(rows)]
     tokens = encode(alignment, model)["input_ids"][0]
-    with _evaluating(model):
+    with evaluating(model), torch.inference_mode():
         return _log_likelihoods(tokens, targets, model, passes, seed)
 
 
@@ -334,19 +334,6 @@ def write_generated(generated: Generated, path: str | os.PathLike[str]) -> Path:
 
 def _cell(value: str | float) -> str:
     return value.replace("\t", " ") if isinstance(value, str) else f"{value:.6f}"
-
-
-@contextmanager
-def _evaluating(model: MsaPreTrainedModel) -> Iterator[None]:
-    """Neither gradients nor dropout; modules that were training train again afterwards."""
-    dropping = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in dropping:
-            module.training = True
 
 
 def _chooser(

@@ -89,7 +89,8 @@ def load_model(
         If there is no such folder or repository.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        rank = int(os.environ.get("LOCAL_RANK", "0"))  # of the processes that accelerate launch started here
+        device = f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from transformers import BatchEncoding
 
 from .alignment import Alignment
 from .hub import tokenizer_for
 from .modeling_msa import MsaPreTrainedModel
 from .sampling import select_rows
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Turn dropout off for a while, module by module: Trainer leaves it on, and some may be frozen on purpose."""
+    dropping = [module for module in model.modules() if module.training]
+    try:
+        for module in dropping:
+            module.training = False
+        yield
+    finally:
+        for module in dropping:
+            module.training = True
 
 
 def prepare_alignment(

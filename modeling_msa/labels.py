@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -220,7 +221,7 @@ def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str
 def _load_array(path: Path) -> np.ndarray:
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: is no array of NumPy ({error}).") from None
     if isinstance(loaded, np.ndarray):
         return loaded

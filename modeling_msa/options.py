@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from .hub import quiet_loading
+from .hub import quiet_loading, resolve_model
 from .plotting import check_picture
-from .runs import Run
+from .runs import Run, is_of_the_input
 
 Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="ALIGNMENT",
-        help="A3M, A2M, aligned FASTA or Stockholm, .gz and .xz too: files, folders, 'patterns*' or a list (.txt).",
+        help="A3M, A2M, aligned FASTA or Stockholm, .gz and .xz too: files, folders, 'patterns*' or a list (.txt); "
+        "fn3 is a family that comes with the package.",
         show_default=False,
     ),
 ]
@@ -73,7 +75,8 @@ def pictures(plot: str, run: Run) -> Callable[[Path], Path]:
     kind = plot.removeprefix(".")
     if kind in _KINDS:
         check_picture(f"x.{kind}")
-        return lambda target: target.with_suffix(f".{kind}")
+        name = "" if run.is_single else f".{run.command}"  # other tasks' pictures may lie there too
+        return lambda target: target.with_suffix(f"{name}.{kind}")
     path = Path(plot)
     if run.is_single:
         check_picture(path)
@@ -87,9 +90,17 @@ def pictures(plot: str, run: Run) -> Callable[[Path], Path]:
 
     def in_folder(target: Path) -> Path:
         path.mkdir(exist_ok=True)
-        return path / f"{target.stem}.png"
+        return path / f"{target.stem}.{run.command}.png"
 
     return in_folder
+
+
+def settings_of(*, model: str, **settings: Any) -> dict[str, Any]:
+    """Collect what a run's results depend on: all options, and the state of the model's files if it is a folder."""
+    folder = Path(resolve_model(model))
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return settings | {"model": model, "weights": f"{zlib.crc32(repr(states).encode()):08x}" if states else None}
 
 
 @contextmanager
@@ -98,6 +109,8 @@ def errors_in_words() -> Iterator[None]:
     quiet_loading()
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | RuntimeError) and not is_of_the_input(error):
+            raise
         typer.secho(f"error: {error}", err=True, fg="red")
         raise typer.Exit(1) from None

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from .alignment import Alignment
 from .files import whole_file
 from .hub import resolve_model
-from .inputs import model_inputs
+from .inputs import evaluating, model_inputs
 from .modeling_msa import MsaModel, MsaPreTrainedModel
 
 WEIGHTS_NAME = "distances.json"  # in a model's folder or repository
@@ -202,17 +202,15 @@ def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -
         attention: Any = layer.column_attention
         hooks.append(attention.q_proj.register_forward_hook(lambda _, __, query: queries.append(query)))
         hooks.append(attention.k_proj.register_forward_hook(lambda _, __, key, index=index: add(index, key)))
-    dropping = [module for module in backbone.modules() if module.training]
     try:
-        for module in dropping:
-            module.training = False
-        backbone(tokens.to(backbone.device))
+        with evaluating(backbone):
+            backbone(tokens.to(backbone.device))
     finally:
         for hook in hooks:
             hook.remove()
-        for module in dropping:
-            module.training = True
-    return np.concatenate([sums[layer].float().cpu().numpy() for layer in sorted(sums)]) / np.float32(tokens.shape[2])
+    features = np.concatenate([sums[layer].float().cpu().numpy() for layer in sorted(sums)])
+    features /= np.float32(tokens.shape[2])  # in place: it is large
+    return features
 
 
 def hamming_distances(array: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from .alignment import bundled_family
 from .data import list_alignments, name_of
 from .files import whole_file
 
@@ -36,14 +37,18 @@ class RunError(ValueError):
         super().__init__(f"{len(failed)} of {total} alignments failed, the others are done:{lines}")
 
 
-def list_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def list_inputs(
+    inputs: Iterable[str | os.PathLike[str]], leave_out: str | os.PathLike[str] | None = None
+) -> list[Path]:
     """List the alignment files that a command line names: files, folders, patterns, list files.
 
     Parameters
     ----------
     inputs : iterable of path
         Each a file, a folder or a list file as in `modeling_msa.data.list_alignments`, or a pattern with ``*``, ``?``
-        or ``[...]``; ``**`` is any depth of folders.
+        or ``[...]``; ``**`` is any depth of folders. A family that comes with the package goes by its name, ``fn3``.
+    leave_out : path, optional
+        A folder of results: what a folder above it has there is no input.
 
     Returns
     -------
@@ -58,15 +63,24 @@ def list_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
         If a folder or list holds no alignment, or two files have the same name but for folder and ending: results go
         by that name.
     """
+    results = None if leave_out is None else Path(leave_out).resolve()
+    bundled = {path.stem: os.fspath(path) for path in bundled_family().parent.glob("*.sto")}
     paths: dict[Path, Path] = {}
     for each in [os.fspath(path) for path in inputs]:
         found = [each]
-        if glob.has_magic(each) and not os.path.exists(each):
-            found = sorted(glob.glob(each, recursive=True))
-            if not found:
-                raise FileNotFoundError(f"{each}: no file fits this pattern.")
+        if not os.path.exists(each):
+            if each in bundled:
+                found = [bundled[each]]
+            elif glob.has_magic(each):
+                found = sorted(glob.glob(each, recursive=True))
+                if not found:
+                    raise FileNotFoundError(f"{each}: no file fits this pattern.")
         for source in found:
-            paths |= {path.resolve(): path for path in list_alignments(source) if path.resolve() not in paths}
+            listed = {path.resolve(): path for path in list_alignments(source)}
+            if os.path.isdir(source):
+                without = {real: path for real, path in listed.items() if results not in real.parents}
+                listed = without or listed  # into the very folder of the inputs: an error, later
+            paths |= {real: path for real, path in listed.items() if real not in paths}
     by_name: dict[str, Path] = {}
     for path in paths.values():
         if (other := by_name.setdefault(name_of(path), path)) != path:
@@ -75,6 +89,15 @@ def list_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
                 "make two runs."
             )
     return list(paths.values())
+
+
+def check_output(output: str | os.PathLike[str], read: Iterable[str | os.PathLike[str] | None] = ()) -> None:
+    """Raise ValueError if there is no folder for a file that is to be made, or it would replace one that is read."""
+    if not Path(output).absolute().parent.is_dir():
+        raise ValueError(f"{output} cannot be written: there is no folder {Path(output).parent}.")
+    real = Path(output).resolve()
+    if any(path is not None and Path(path).resolve() == real for path in read):
+        raise ValueError(f"{output} is read, and would be replaced: name another place with -o.")
 
 
 class Run:
@@ -93,7 +116,7 @@ class Run:
         The task; runs of several tasks may share a folder.
     settings : mapping
         What the results depend on besides the alignments, to JSON. A folder keeps the settings of its results, and a
-        run with others is refused.
+        run with others is refused, as is one that finds files of no run under its targets' names.
     strict : bool
         Let the first error end the run.
     overwrite : bool
@@ -101,6 +124,11 @@ class Run:
     gather : callable, optional
         ``gather(parts, output)`` makes one file of all targets, whose order is that of `inputs`. They lie in a hidden
         folder beside it until all are done.
+    depends : callable, optional
+        ``depends(path)`` lists the other files that an alignment's result is made of, such as its structure: a target
+        that is older is made again.
+    also_read : iterable of path
+        Files that all results are made of; like the others they must not be replaced.
 
     Attributes
     ----------
@@ -142,16 +170,22 @@ class Run:
         strict: bool = False,
         overwrite: bool = False,
         gather: Callable[[list[Path], Path], object] | None = None,
+        depends: Callable[[Path], Iterable[Path]] = lambda path: (),
+        also_read: Iterable[str | os.PathLike[str] | None] = (),
     ) -> None:
         inputs, text = list(inputs), os.fspath(output)
-        self.paths, self.output = list_inputs(inputs), Path(output)
-        self.suffix, self.strict, self.gather = suffix, strict, gather
-        self._settings = json.loads(json.dumps(dict(settings or {}), default=str, sort_keys=True))
-        named = len(inputs) == 1 and [Path(inputs[0])] == self.paths
+        self.output = Path(output)
+        self.paths = list_inputs(inputs, leave_out=self.output)
+        self.command, self.suffix, self.strict, self.gather = command, suffix, strict, gather
+        self._overwrite = overwrite
+        self._settings = json.loads(json.dumps({"suffix": suffix, **(settings or {})}, default=str, sort_keys=True))
+        named = len(inputs) == 1 and (self.paths == [Path(inputs[0])] or not os.path.lexists(inputs[0]))
+        named &= len(self.paths) == 1 and not glob.has_magic(os.fspath(inputs[0]))
         is_folder = self.output.is_dir() or not self.output.suffix
         self.is_single = named and not is_folder and gather is None
-        if not self.output.absolute().parent.is_dir():
-            raise ValueError(f"{text} cannot be written: there is no folder {self.output.parent}.")
+        self._sources = {path: [path, *depends(path)] for path in self.paths}
+        read = [*also_read, *(source for sources in self._sources.values() for source in sources)]
+        check_output(output, read)
         if gather is not None:
             if is_folder:
                 raise ValueError(f"{text} is a folder, but the results go into one file: name it, like all{suffix}.")
@@ -159,48 +193,66 @@ class Run:
         elif self.is_single:
             self.folder = self.output.parent
         else:
-            if (self.output.suffix == suffix and not is_folder) or self.output.is_file():
-                raise ValueError(f"{text} is a file, but several alignments take a folder: name one with -o.")
+            if not is_folder or self.output.is_file():
+                raise ValueError(
+                    f"{text} looks like a file, but several alignments take a folder: name one with -o, without an "
+                    "ending if it is new."
+                )
             self.folder = self.output
-        inputs_there = {path.resolve() for path in self.paths}
-        if any(self.target(path).resolve() in inputs_there for path in self.paths):
-            raise ValueError(f"{text} would replace the alignments that are read: name another place with -o.")
+        real = {Path(path).resolve() for path in read if path is not None}
+        if any(self.target(path).resolve() in real for path in self.paths):
+            raise ValueError(f"{text} has files that are read, and would be replaced: name another place with -o.")
         self._record = self.folder / f".msa-{command}.json"
-        self.pending = self._find_pending(overwrite)
+        self.pending = self._find_pending()
 
     def target(self, path: Path) -> Path:
         """File of an alignment's result."""
         return self.output if self.is_single else self.folder / f"{name_of(path)}{self.suffix}"
 
-    def _find_pending(self, overwrite: bool) -> list[Path]:
+    def _find_pending(self) -> list[Path]:
         """What is left to do; nothing is changed yet."""
         if self.is_single:
             return list(self.paths)
+        for other in self.folder.glob(".msa-*.json"):
+            if other != self._record and json.loads(other.read_text())["suffix"] == self.suffix:
+                raise ValueError(
+                    f"{self.output} has results of another command, by the same names: name another place."
+                )
         old = json.loads(self._record.read_text()) if self._record.is_file() else None
-        if not overwrite and old not in (None, self._settings):
-            other = sorted(key for key in old | self._settings if old.get(key) != self._settings.get(key))
-            shown = ", ".join(f"{key} {old.get(key)}, now {self._settings.get(key)}" for key in other)
+        there = [path for path in self.paths if self.target(path).exists()]
+        if self._overwrite:
+            return list(self.paths)
+        if old is None and there:
+            raise ValueError(
+                f"{self.target(there[0])} is there, and no run of msa {self.command} over a folder has made it: name "
+                "another place, or say --overwrite."
+            )
+        if old not in (None, self._settings):
+            other_keys = sorted(key for key in old | self._settings if old.get(key) != self._settings.get(key))
+            shown = ", ".join(f"{key} {old.get(key)}, now {self._settings.get(key)}" for key in other_keys)
             raise ValueError(
                 f"{self.output} has results of other settings ({shown}): name another place, or say --overwrite."
             )
-        return [path for path in self.paths if overwrite or not self._is_done(path)]
+        return [path for path in self.paths if path not in there or not self._is_done(path)]
+
+    def _is_done(self, path: Path) -> bool:
+        """Whether the target is younger than what it is made of, and than the record of the settings."""
+        older = [*self._sources[path], self._record]
+        return self.target(path).stat().st_mtime_ns >= max(each.stat().st_mtime_ns for each in older)
 
     def _make_ready(self) -> None:
         _barrier()  # all processes have seen what is pending, the same in each
         if is_main_process():
             self.folder.mkdir(exist_ok=True)
-            for path in self.pending:  # if this run is cut, the next one must not take them for its own
-                self.target(path).unlink(missing_ok=True)
+            if self._overwrite:  # if this run is cut, the next one must not take them for its own
+                for path in self.pending:
+                    self.target(path).unlink(missing_ok=True)
             _remove_remains(self.folder, [name_of(path) for path in self.pending])
-            with whole_file(self._record) as temporary:
-                temporary.write_text(json.dumps(self._settings, indent=1, sort_keys=True) + "\n")
+            old = json.loads(self._record.read_text()) if self._record.is_file() else None
+            if old != self._settings:
+                with whole_file(self._record) as temporary:
+                    temporary.write_text(json.dumps(self._settings, indent=1, sort_keys=True) + "\n")
         _barrier()
-
-    def _is_done(self, path: Path) -> bool:
-        try:
-            return self.target(path).stat().st_mtime >= path.stat().st_mtime
-        except FileNotFoundError:
-            return False
 
     def __call__(self, work: Callable[[Path, Path], str | None]) -> None:
         """Do what is pending.
@@ -217,7 +269,7 @@ class Run:
             At the end, in the main process, if alignments failed.
         """
         if self.is_single:
-            if line := work(self.paths[0], self.output):
+            if is_main_process() and (line := work(self.paths[0], self.output)):
                 print(line)
             self.pending = []
             return
@@ -232,7 +284,7 @@ class Run:
                 try:
                     line = work(path, self.target(path))
                 except (ValueError, OSError, RuntimeError, MemoryError) as error:
-                    if self.strict or not _is_of_this_input(error):
+                    if self.strict or not is_of_the_input(error):
                         raise
                     failed[path] = str(error).partition("\n")[0] or type(error).__name__
                     bar.write(f"failed: {path}: {_without(path, failed[path])}", file=sys.stderr)
@@ -277,7 +329,7 @@ def _state() -> Any:
     from accelerate import PartialState
 
     # one process may have to wait for another's last alignment for long
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
+    return PartialState(cpu=True, timeout=timedelta(days=30))  # gloo is enough for names of files
 
 
 def _gathered(failed: dict[Path, str]) -> dict[Path, str]:
@@ -293,7 +345,8 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _is_of_this_input(error: Exception) -> bool:
+def is_of_the_input(error: Exception) -> bool:
+    """Whether the user can mend it by another input, or a smaller one; otherwise it is a bug, or the disk is full."""
     if isinstance(error, OSError):
         return error.errno not in _NO_USE_GOING_ON
     if type(error) is RuntimeError:  # torch's CPU allocator raises it; another one is a bug

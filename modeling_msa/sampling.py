@@ -131,7 +131,9 @@ def diverse_rows(array: np.ndarray, depth: int) -> np.ndarray:
     return np.array(sorted(rows), dtype=np.int64)
 
 
-def weighted_rows(array: np.ndarray, depth: int, seed: int = 0, theta: float = 0.2) -> np.ndarray:
+def weighted_rows(
+    array: np.ndarray, depth: int, seed: int = 0, theta: float = 0.2, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Draw rows without replacement, in proportion to their sequence weights.
 
     The rule of ProteinGym's MSA Transformer baseline: rows of crowded subfamilies are drawn less often. Rows of
@@ -147,6 +149,8 @@ def weighted_rows(array: np.ndarray, depth: int, seed: int = 0, theta: float = 0
         Seed of the generator; one seed always gives the same rows.
     theta : float, default: 0.2
         See `sequence_weights`.
+    weights : ndarray, shape=(R,), optional
+        What `sequence_weights` gives, if it is known already: for large alignments that takes long.
 
     Returns
     -------
@@ -160,7 +164,7 @@ def weighted_rows(array: np.ndarray, depth: int, seed: int = 0, theta: float = 0
     """
     if _check_depth(depth) >= len(array):
         return np.arange(len(array), dtype=np.int64)
-    weights = sequence_weights(array, theta)[1:]
+    weights = (sequence_weights(array, theta) if weights is None else weights)[1:]
     # The order of exponential waiting times with rates w is the order of draws without replacement with p = w / sum.
     waiting = np.full(len(weights), np.inf)
     clock = np.random.default_rng(seed).exponential(size=len(weights))
@@ -301,6 +305,7 @@ def select_rows(
     coverage: float | None = None,
     identity: float | None = None,
     theta: float = 0.2,
+    weights: np.ndarray | None = None,
 ) -> Alignment:
     """Choose at most `depth` rows of an alignment for the model.
 
@@ -320,6 +325,8 @@ def select_rows(
         Percentages: filter by `filter_rows` before choosing.
     theta : float, default: 0.2
         For ``weighted``: see `sequence_weights`.
+    weights : ndarray, shape=(R,), optional
+        For ``weighted`` without a filter: see `weighted_rows`.
 
     Returns
     -------
@@ -343,11 +350,13 @@ def select_rows(
         "diverse": lambda array: diverse_rows(array, depth),
         "first": lambda array: first_rows(array, depth),
         "random": lambda array: random_rows(array, depth, seed),
-        "weighted": lambda array: weighted_rows(array, depth, seed, theta),
+        "weighted": lambda array: weighted_rows(array, depth, seed, theta, weights),
     }
     if method not in rules:
         raise ValueError(f"no way to choose rows is called {method!r}; the ways are: {', '.join(sorted(rules))}")
     depth = _check_depth(depth)
+    if weights is not None and (coverage, identity) != (None, None):
+        raise ValueError("weights are those of all rows: filter first, then weigh what is left")
     if coverage is None and identity is None:
         rows = np.arange(len(alignment.array), dtype=np.int64)
     else:

@@ -22,9 +22,9 @@ from tqdm import tqdm
 from .alignment import Alignment
 from .files import whole_file
 from .hub import tokenizer_for
-from .inputs import prepare_alignment
+from .inputs import evaluating
 from .modeling_msa import MsaForMaskedLM, MsaPreTrainedModel
-from .sampling import select_rows
+from .sampling import select_rows, sequence_weights
 from .variants import AMINO_ACIDS, Misfit, Substitution, Table, better_offset, check_variants, delimiter_of
 
 STRATEGIES = ("masked-marginals", "wt-marginals", "pseudo-log-likelihood")
@@ -383,7 +383,8 @@ class _Scorer:
         rows = min(rows, self.tokenizer.model_max_depth)
         # the filter does not depend on the seed
         kept = select_rows(alignment.drop_query_gaps(), alignment.depth, "first", coverage=coverage, identity=identity)
-        self.choices = [prepare_alignment(kept, rows, select, each) for each in self.seeds]
+        weights = sequence_weights(kept.array) if select == "weighted" and rows < kept.depth else None  # of all seeds
+        self.choices = [select_rows(kept, rows, select, each, weights=weights) for each in self.seeds]
         self.depth = self.choices[0].depth
 
     def __call__(self, variants: Sequence[Sequence[Substitution]]) -> np.ndarray:
@@ -459,10 +460,7 @@ class _Scorer:
             jobs.setdefault((start, column if masked else -1), []).append(column)
         size = self.batch_size or max(1, _TOKENS_PER_PASS // (ids.shape[1] * (width + 1)))
         keys, logs = list(jobs), {}
-        dropping = [module for module in self.model.modules() if module.training]
-        try:
-            for module in dropping:
-                module.training = False
+        with evaluating(self.model):
             for first in range(0, len(keys), size):
                 batch = keys[first : first + size]
                 read = [(b, column) for b, key in enumerate(batch) for column in jobs[key]]
@@ -476,9 +474,6 @@ class _Scorer:
                 values = logits.float().log_softmax(-1).double().cpu().numpy()
                 logs.update({column: value for (_, column), value in zip(read, values, strict=True)})
                 bar.update(len(batch))
-        finally:
-            for module in dropping:
-                module.training = True
         return np.array([logs[column] for column in columns]).reshape(-1, self.model.config.vocab_size)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from families import make_folder
 from made_up import SHARED, real_data
+from test_runs import LAUNCH
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -183,8 +184,9 @@ def test_a_killed_command_is_gone_on_with(tmp_path):
 
 def test_two_processes_leave_the_files_of_one(tmp_path):
     make_folder(tmp_path / "families", count=7)
-    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes", "2"]
-    launcher += ["--main_process_port", "0", "-m", "modeling_msa.cli"]
+    program = tmp_path / "program.py"
+    program.write_text("import os\nfrom modeling_msa.cli import app\nassert os.environ['WORLD_SIZE'] == '2'\napp()\n")
+    launcher = [sys.executable, *LAUNCH, str(program)]
     for name, output in (("contacts", "maps"), ("embed", "all.npz")):
         for folder, start in (("one", None), ("two", launcher)):
             (tmp_path / folder).mkdir(exist_ok=True)

@@ -211,7 +211,7 @@ def test_contacts_of_many(places, tmp_path):
     result = run("contacts", *inputs, "-o", tmp_path / "out", *options, "--plot", "svg", "--format", "rr")
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("."))
-    assert names == ["f1.rr", "f1.svg", "f3.precision.tsv", "f3.rr", "f3.svg"]
+    assert names == ["f1.contacts.svg", "f1.rr", "f3.contacts.svg", "f3.precision.tsv", "f3.rr"]
     assert "no structure in" in result.output
     assert (tmp_path / "out" / "f3.rr").read_text().startswith("PFRMAT RR\nTARGET f3/0\n")
     for arguments, words in (
@@ -228,7 +228,7 @@ def test_contacts_of_many(places, tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["maps", "out"]
     result = run("contacts", inputs[1], "-o", tmp_path / "out", *options, "--plot", tmp_path / "maps", "--overwrite")
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "maps" / "f3.png").is_file()
+    assert (tmp_path / "maps" / "f3.contacts.png").is_file()
 
 
 def tensors_of(folder):
@@ -240,7 +240,7 @@ def test_fit_command(places, tmp_path):
     source = tmp_path / "source"
     MsaForMaskedLM.from_pretrained(places / "model", dtype=torch.bfloat16).save_pretrained(source)
     (source / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# mine\n")
-    arguments = (places / "families.tsv", tmp_path / "fitted", "--model", source, "--regularization", 1e4)
+    arguments = (places / "families.tsv", "-o", tmp_path / "fitted", "--model", source, "--regularization", 1e4)
     result = run("fit-contacts", *arguments, "--rows", 5)
     assert result.exit_code == 0, result.output
     assert "8 families" in result.output

@@ -315,8 +315,8 @@ def test_command(tmp_path, random_model):
 
     before = {path: path.read_bytes() for path in folder.iterdir()}
     for arguments, message in (
-        ([str(folder / "f1.a3m"), "-o", str(folder / "f1.a3m")], "would replace the alignments"),
-        ([str(folder), "-o", str(folder), "--overwrite"], "would replace the alignments"),
+        ([str(folder / "f1.a3m"), "-o", str(folder / "f1.a3m")], "would be replaced"),
+        ([str(folder), "-o", str(folder), "--overwrite"], "would be replaced"),
         ([str(folder / "f1.a3m"), "-o", str(tmp_path / "new.txt")], "generated sequences are written as"),
         ([str(folder / "f1.a3m"), "-o", str(output), "--temperature", "0.5"], "say sampling 'sample'"),
         ([str(folder), "-o", str(tmp_path / "other"), "--only-residues", "M1"], "error: residues to change: 'M1' is"),

@@ -68,9 +68,11 @@ def tokens_of(alignment):
 
 @torch.no_grad()
 def reference_predictors(model, alignment, offset=1):
-    """Pairs' predictors by the model's own maps, layer by layer, and their Hamming distances by scipy."""
-    maps = model(tokens_of(alignment), output_column_attentions=True).column_attentions
-    mean = torch.cat([each[0].double().mean(1) for each in maps]).numpy()
+    """Pairs' predictors, and their Hamming distances by scipy.
+
+    Mean attention is the module's own, which other tests compare: a fit without a penalty magnifies roundings.
+    """
+    mean = column_attention_features(model, tokens_of(alignment)).astype(np.float64)
     i, j = np.triu_indices(alignment.depth, offset)
     distances = squareform(pdist(alignment.array, "hamming"))[i, j]
     return alignment.depth * (mean + mean.transpose(0, 2, 1))[:, i, j].T, distances
@@ -339,7 +341,7 @@ def test_commands_from_fit_to_matrix(tmp_path):
     )
     assert many.exit_code == 0, many.output
     made = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("."))
-    assert made == ["a.phy", "a.png", "b.phy", "b.png", "c.phy", "c.png"]
+    assert made == ["a.distances.png", "a.phy", "b.distances.png", "b.phy", "c.distances.png", "c.phy"]
     names, matrix = read_phylip((tmp_path / "out" / "c.phy").read_text())
     assert names == list(OTHER.names)
     assert np.abs(matrix - expected.predicted).max() <= 1e-6

@@ -21,10 +21,15 @@ from modeling_msa.files import whole_file
 from modeling_msa.runs import Run, RunError, list_inputs
 
 ROOT = Path(__file__).resolve().parents[1]
+# with --cpu accelerate starts no more than one process; its file for DDP makes as many as are asked for, on CPUs too
+LAUNCH = ("-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2", "--main_process_port", "0")
+LAUNCH += ("--config_file", str(ROOT / "configuration" / "accelerate" / "ddp.yaml"), "--mixed_precision", "no")
 # A task that leaves a trace of each call in a file, one line each, before and after its work.
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
+
+assert os.environ.get("WORLD_SIZE", "1") == sys.argv[4]
 from modeling_msa import read_alignment
 from modeling_msa.files import whole_file
 from modeling_msa.runs import Run
@@ -60,6 +65,7 @@ def contents(folder):
 def started(folder, output, wait, *launcher):
     (folder / "program.py").write_text(PROGRAM)
     command = [sys.executable, *launcher, str(folder / "program.py"), str(folder), output, str(wait)]
+    command.append("2" if launcher else "1")
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -122,7 +128,9 @@ def test_results_of_other_settings_are_not_mixed(msas, tmp_path):
     Run([msas], output, ".txt", command="copy", settings={"rows": 3, "model": "a"})(copy)
     with pytest.raises(ValueError, match=r"rows 3, now 4.*--overwrite"):
         Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"})
-    Run([msas], output, ".txt", command="other", settings={"rows": 4})  # another task's
+    with pytest.raises(ValueError, match="results of another command"):
+        Run([msas], output, ".txt", command="other", settings={"rows": 4})
+    Run([msas], output, ".csv", command="other", settings={"rows": 4})
     assert len(contents(output)) == 7  # nothing is changed before work begins
     run = Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"}, overwrite=True)
     assert len(run.pending) == 6
@@ -134,6 +142,73 @@ def test_results_of_other_settings_are_not_mixed(msas, tmp_path):
         run(stop)
     # cut so, the next run must not take the old results for its own
     assert len(Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"}).pending) == 6
+
+
+def test_new_settings_for_a_part_leave_no_old_results_for_the_rest(msas, tmp_path):
+    output = tmp_path / "out"
+    Run([msas], output, ".txt", settings={"rows": 3})(copy)
+    time.sleep(0.02)  # the clock of files is coarse
+    Run([msas / "f1.a3m"], output, ".txt", settings={"rows": 4}, overwrite=True)(copy)
+    assert [path.stem for path in Run([msas], output, ".txt", settings={"rows": 4}).pending] == [
+        "f0",
+        "f2",
+        "f3",
+        "f4",
+        "f5",
+    ]
+    Run([msas / "f2.a3m"], output, ".txt", settings={"rows": 4}, overwrite=True)(copy)
+    assert len(Run([msas], output, ".txt", settings={"rows": 4}).pending) == 4
+
+
+def test_files_of_no_run_are_not_taken_for_results(msas, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "f3.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"f3.txt is there, and no run of msa copy .*--overwrite"):
+        Run([msas], tmp_path / "out", ".txt", command="copy")
+    assert len(Run([msas], tmp_path / "out", ".txt", command="copy", overwrite=True).pending) == 6
+    assert (tmp_path / "out" / "f3.txt").read_text() == "mine"
+
+
+def test_other_files_that_are_read_are_not_replaced(msas, tmp_path):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "f2.csv").write_text("mutant\nA1V\n")
+    with pytest.raises(ValueError, match="files that are read"):
+        Run([msas], tables, ".csv", depends=lambda path: tables.glob(f"{path.stem}.csv"), overwrite=True)
+    with pytest.raises(ValueError, match="is read, and would be replaced"):
+        Run([msas / "f1.a3m"], tables / "f2.csv", ".csv", also_read=[None, tables / "f2.csv"])
+    with pytest.raises(ValueError, match="is read, and would be replaced"):
+        Run([msas], tables / "f2.csv", ".csv", also_read=[tables / "f2.csv"], gather=print)
+
+
+def test_a_result_older_than_what_it_is_made_of_is_made_again(msas, tmp_path):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "f2.csv").write_text("mutant\nA1V\n")
+    how = {"depends": lambda path: tables.glob(f"{path.stem}.csv")}
+    Run([msas], tmp_path / "out", ".txt", **how)(copy)
+    assert Run([msas], tmp_path / "out", ".txt", **how).pending == []
+    later = time.time() + 5
+    os.utime(tables / "f2.csv", (later, later))
+    assert [path.stem for path in Run([msas], tmp_path / "out", ".txt", **how).pending] == ["f2"]
+
+
+def test_results_within_the_folder_of_inputs_are_no_inputs(msas, capsys):
+    def write(path, target):
+        with whole_file(target) as temporary:
+            temporary.write_bytes(path.read_bytes())
+
+    Run([msas], msas / "new", ".a3m")(write)
+    again = Run([msas], msas / "new", ".a3m")
+    assert len(again.paths) == 6
+    assert again.pending == []
+
+
+def test_the_bundled_family_goes_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(["fn3"], tmp_path / "one.txt", ".txt")
+    assert run.is_single
+    assert run.paths[0].name == "fn3.sto"
 
 
 def test_bad_alignments_are_named_and_counted(msas, tmp_path, capsys):
@@ -192,7 +267,7 @@ def test_outputs_that_cannot_be(msas, tmp_path):
     with pytest.raises(ValueError, match="one file: name it"):
         Run([msas], msas, ".txt", gather=print)
     for inputs, output in (([msas], msas), ([msas / "f1.a3m"], msas / "f1.a3m")):
-        with pytest.raises(ValueError, match="would replace the alignments"):
+        with pytest.raises(ValueError, match="would be replaced"):
             Run(inputs, output, ".a3m", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["msas"]
     assert len(list(msas.iterdir())) == 6
@@ -224,8 +299,7 @@ def test_a_killed_run_is_gone_on_with(tmp_path):
 def test_two_processes_make_what_one_makes(tmp_path):
     msas = write_folder(tmp_path / "msas", count=9)
     (msas / "f7.a3m").write_text("")
-    launcher = ("-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes", "2")
-    process = started(tmp_path, "out", 0, *launcher, "--main_process_port", "0")
+    process = started(tmp_path, "out", 0, *LAUNCH)
     _, messages = process.communicate(timeout=240)
     assert process.returncode != 0
     assert "1 of 9 alignments failed" in messages
