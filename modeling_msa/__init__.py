@@ -32,7 +32,14 @@ from .data import (
     VariantDataset,
 )
 from .embeddings import Embeddings, embed, write_embeddings
-from .evaluation import ContactEvaluation, evaluate_contacts, fit_contacts, list_families
+from .evaluation import (
+    ContactEvaluation,
+    KnownFamily,
+    evaluate_contacts,
+    fit_contacts,
+    list_families,
+    write_evaluation,
+)
 from .generation import Generated, generate, row_log_likelihoods, write_generated
 from .hub import load_model
 from .inputs import prepare_alignment
@@ -46,8 +53,9 @@ from .modeling_msa import (
     MsaPreTrainedModel,
 )
 from .phylogeny import DistanceModel, Distances, fit_distances, predict_distances, write_distances
+from .plotting import plot_contacts, plot_distances, plot_substitutions
 from .sampling import filter_rows, neff, select_rows, sequence_weights
-from .scoring import SubstitutionScores, VariantScores, score_all_singles, score_variants, write_scores
+from .scoring import SubstitutionScores, VariantScores, score_all_singles, score_variants, spearman, write_scores
 from .search import search_homologues
 from .structure import structure_contacts
 from .tokenization_msa import MsaTokenizer
@@ -73,6 +81,7 @@ __all__ = [
     "Distances",
     "Embeddings",
     "Generated",
+    "KnownFamily",
     "MsaConfig",
     "MsaDataCollator",
     "MsaDataCollatorForContactPrediction",
@@ -103,6 +112,9 @@ __all__ = [
     "list_families",
     "load_model",
     "neff",
+    "plot_contacts",
+    "plot_distances",
+    "plot_substitutions",
     "precision",
     "precisions",
     "predict_contacts",
@@ -117,11 +129,13 @@ __all__ = [
     "search_homologues",
     "select_rows",
     "sequence_weights",
+    "spearman",
     "structure_contacts",
     "write_alignment",
     "write_contacts",
     "write_distances",
     "write_embeddings",
+    "write_evaluation",
     "write_generated",
     "write_scores",
 ]

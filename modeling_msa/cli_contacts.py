@@ -24,7 +24,7 @@ from .evaluation import (
     write_means,
     write_precisions,
 )
-from .hub import EMBEDDED, load_model
+from .hub import EMBEDDED
 from .labels import contact_files, load_contacts
 from .options import (
     Device,
@@ -42,6 +42,7 @@ from .options import (
     Select,
     Strict,
     errors_in_words,
+    load,
     pictures,
     settings_of,
 )
@@ -142,7 +143,7 @@ def contacts(
             if ending != suffix:
                 raise ValueError(f"{output} does not end with {suffix}, the format: leave out one of the two.")
         picture = pictures(plot, run) if plot is not None else None
-        network = load_model(model, device, dtype) if run.pending else None
+        network = load(run, model, device, dtype)
 
         def work(path: Path, target: Path) -> str:
             family = read_alignment(path, input_format)
@@ -253,7 +254,7 @@ def evaluate(
             depends=lambda path: [known[path.resolve()].structure],
             also_read=[families],
         )
-        network = load_model(model, device, dtype) if run.pending else None
+        network = load(run, model, device, dtype)
 
         def work(path: Path, target: Path) -> str:
             family: KnownFamily = known[path.resolve()]

@@ -25,6 +25,7 @@ from .options import (
     Select,
     Strict,
     errors_in_words,
+    load,
     pictures,
     settings_of,
 )
@@ -111,7 +112,7 @@ def distances_command(
         if run.is_single:
             check_distances(output)
         picture = pictures(plot, run) if plot is not None else None
-        loaded = load_model(model, device, dtype) if run.pending else None
+        loaded = load(run, model, device, dtype)
         if loaded is not None and fitted is not None:
             fitted.check(loaded)
 

@@ -10,7 +10,7 @@ import typer
 from .alignment import read_alignment
 from .data import name_of
 from .embeddings import _version, check_embeddings, embed, gather_embeddings, resolve_layers, write_embeddings
-from .hub import EMBEDDED, load_model
+from .hub import EMBEDDED
 from .options import (
     Device,
     DType,
@@ -25,6 +25,7 @@ from .options import (
     Select,
     Strict,
     errors_in_words,
+    load,
     settings_of,
 )
 from .runs import Run
@@ -100,7 +101,7 @@ def embed_command(
             overwrite=overwrite,
             gather=gather_embeddings if in_one_file else None,
         )
-        loaded = load_model(model, device, dtype) if run.pending else None
+        loaded = load(run, model, device, dtype)
         if loaded is not None and chosen is not None:  # once, not for each alignment
             resolve_layers(chosen, loaded.config.num_hidden_layers)
 

@@ -10,7 +10,7 @@ import typer
 from . import options
 from .alignment import read_alignment
 from .generation import check_arguments, check_generated, generate, write_generated
-from .hub import EMBEDDED, load_model
+from .hub import EMBEDDED
 from .modeling_msa import MsaForMaskedLM
 from .runs import Run
 
@@ -102,7 +102,7 @@ def generate_command(
         run = Run(inputs, output, ".a3m", command="generate", settings=settings, strict=strict, overwrite=overwrite)
         if run.is_single:
             check_generated(output)
-        network = load_model(model, device, dtype, cls=MsaForMaskedLM) if run.pending else None
+        network = options.load(run, model, device, dtype, MsaForMaskedLM)
 
         def work(path: Path, target: Path) -> str:
             assert network is not None

@@ -14,7 +14,7 @@ import typer
 
 from .alignment import read_alignment
 from .data import name_of
-from .hub import EMBEDDED, load_model
+from .hub import EMBEDDED
 from .modeling_msa import MsaForMaskedLM
 from .options import (
     Device,
@@ -31,6 +31,7 @@ from .options import (
     Select,
     Strict,
     errors_in_words,
+    load,
     pictures,
     settings_of,
 )
@@ -180,7 +181,7 @@ def score_command(
         if run.is_single:
             check_scores(output)
         picture = pictures(plot, run) if plot is not None else None
-        loaded = functools.cache(lambda: load_model(model, device, dtype, cls=MsaForMaskedLM))
+        loaded = functools.cache(lambda: load(run, model, device, dtype, MsaForMaskedLM))
         if run.pending and not run.is_single:  # a single alignment and its table are looked at first
             loaded()
         options["batch_size"] = batch_size

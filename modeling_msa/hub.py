@@ -30,6 +30,10 @@ PUBLISHED = {
 
 # the checkpoint that comes with the package
 EMBEDDED = "msa-tiny"
+EMBEDDED_NOTE = (
+    "msa-tiny is a small model for trying things out, trained on simulated families: its probabilities and scores are "
+    "not to be relied on for real proteins. --model names another."
+)
 
 
 def resolve_model(name: str | os.PathLike) -> str:
@@ -96,6 +100,8 @@ def load_model(
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device {device!r} here ({str(error).splitlines()[0]}).") from None
     folder = resolve_model(folder)
+    if "/" not in (name := os.fspath(folder)) and not os.path.exists(name):
+        raise FileNotFoundError(f"There is no folder {name}; a model on the Hub is called OWNER/NAME.")
     kind = MsaConfig.get_config_dict(folder)[0].get("model_type")
     if kind != MsaConfig.model_type:
         raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .hub import quiet_loading, resolve_model
+from .hub import EMBEDDED, EMBEDDED_NOTE, load_model, quiet_loading, resolve_model
+from .modeling_msa import MsaModel, MsaPreTrainedModel
 from .plotting import check_picture
-from .runs import Run, is_of_the_input
+from .runs import Run, is_main_process, is_of_the_input
 
 Inputs = Annotated[
     list[str],
@@ -103,14 +106,27 @@ def settings_of(*, model: str, **settings: Any) -> dict[str, Any]:
     return settings | {"model": model, "weights": f"{zlib.crc32(repr(states).encode()):08x}" if states else None}
 
 
+def load(run: Run, model: str, device: str, dtype: str, cls: type[MsaPreTrainedModel] = MsaModel) -> Any:
+    """Load a run's model, with a note on the embedded one; None if nothing is left to do."""
+    if not run.pending:
+        return None
+    loaded = load_model(model, device, dtype, cls=cls)
+    if model == EMBEDDED and is_main_process():
+        typer.secho(f"note: {EMBEDDED_NOTE}", err=True, dim=True)
+    return loaded
+
+
 @contextmanager
 def errors_in_words() -> Iterator[None]:
     """End with the error's words and exit code 1 where the user can mend it; a traceback means a bug."""
     quiet_loading()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: typer.secho(f"warning: {message}", err=True, fg="yellow")
+            yield
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError | RuntimeError) and not is_of_the_input(error):
             raise
-        typer.secho(f"error: {error}", err=True, fg="red")
+        words = re.sub(r"say format='(\w+)'", r"say --input-format \1", str(error))
+        typer.secho(f"error: {words}", err=True, fg="red")
         raise typer.Exit(1) from None

@@ -111,6 +111,8 @@ class DistanceModel:
                 pairs=int(fields["pairs"]),
                 r2=float(fields["r2"]),
             )
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path}: there is no such file; msa fit-distances makes one.") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: no distance weights as `msa fit-distances` writes them ({error!r}).") from None
 
@@ -375,7 +377,7 @@ def find_distance_weights(model: str | os.PathLike) -> Path | None:
 
 def check_distances(path: str | os.PathLike) -> None:
     """Raise ValueError, before work starts, if the ending names no format of `write_distances`."""
-    if Path(path).suffix not in FORMATS:
+    if Path(path).suffix.lower() not in FORMATS:
         raise ValueError(f"{path} names no kind of distances: end it with {', '.join(FORMATS)}.")
 
 
@@ -400,7 +402,7 @@ def write_distances(
         For another ending.
     """
     check_distances(path)
-    suffix = Path(path).suffix
+    suffix = Path(path).suffix.lower()
     labels = tree_names(distances.names, 10 if names == "strict" else None)
     with whole_file(path) as temporary:
         if suffix == ".npz":

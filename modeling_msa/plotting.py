@@ -205,8 +205,8 @@ def plot_distances(distances: Distances, path: str | os.PathLike, title: str | N
     shown = [(~new, "pairs with a row of the fit", "0.75"), (new, "pairs of other rows", "tab:blue")]
     figure = Figure(figsize=(5.6, 5.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    low = max(0.0, min(distances.predicted[i, j].min(), distances.hamming[i, j].min()) - 0.02)
-    high = min(1.0, max(distances.predicted[i, j].max(), distances.hamming[i, j].max()) + 0.02)
+    low = max(-0.02, min(distances.predicted[i, j].min(), distances.hamming[i, j].min()) - 0.02)
+    high = min(1.02, max(distances.predicted[i, j].max(), distances.hamming[i, j].max()) + 0.02)
     axes.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=3)
     size = min(12.0, max(1.5, 40000 / max(1, len(i))))
     for chosen, label, color in shown:

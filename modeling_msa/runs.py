@@ -34,7 +34,8 @@ class RunError(ValueError):
     def __init__(self, total: int, failed: Mapping[Path, str]) -> None:
         self.failed = dict(failed)
         lines = "".join(f"\n  {path}: {_without(path, message)}" for path, message in failed.items())
-        super().__init__(f"{len(failed)} of {total} alignments failed, the others are done:{lines}")
+        done = ", the others are done" if len(failed) < total else ""
+        super().__init__(f"{len(failed)} of {total} alignments failed{done}:{lines}")
 
 
 def list_inputs(
@@ -96,6 +97,8 @@ def check_output(output: str | os.PathLike[str], read: Iterable[str | os.PathLik
     if not Path(output).absolute().parent.is_dir():
         raise ValueError(f"{output} cannot be written: there is no folder {Path(output).parent}.")
     real = Path(output).resolve()
+    if not os.access(Path(output).absolute().parent, os.W_OK):
+        raise ValueError(f"{output} cannot be written: nothing may be written in {Path(output).absolute().parent}.")
     if any(path is not None and Path(path).resolve() == real for path in read):
         raise ValueError(f"{output} is read, and would be replaced: name another place with -o.")
 
@@ -233,12 +236,13 @@ class Run:
             raise ValueError(
                 f"{self.output} has results of other settings ({shown}): name another place, or say --overwrite."
             )
-        return [path for path in self.paths if path not in there or not self._is_done(path)]
+        return [path for path in self.paths if not self._is_made(path)]
 
-    def _is_done(self, path: Path) -> bool:
+    def _is_made(self, path: Path) -> bool:
         """Whether the target is younger than what it is made of, and than the record of the settings."""
         older = [*self._sources[path], self._record]
-        return self.target(path).stat().st_mtime_ns >= max(each.stat().st_mtime_ns for each in older)
+        target = self.target(path)
+        return target.exists() and target.stat().st_mtime_ns >= max(each.stat().st_mtime_ns for each in older)
 
     def _make_ready(self) -> None:
         _barrier()  # all processes have seen what is pending, the same in each
@@ -288,6 +292,10 @@ class Run:
                         raise
                     failed[path] = str(error).partition("\n")[0] or type(error).__name__
                     bar.write(f"failed: {path}: {_without(path, failed[path])}", file=sys.stderr)
+                except KeyboardInterrupt:
+                    done = sum(map(self._is_made, self.paths))
+                    bar.write(f"stopped: {done} of {len(self.paths)} done, the same command goes on", file=sys.stderr)
+                    raise
                 else:
                     if line:
                         bar.write(line)

@@ -142,7 +142,7 @@ def score_variants(
         probabilities over the whole vocabulary. Several substitutions add up, each masked alone. fair-esm's
         ``predict.py`` gives the same numbers. One pass for each residue that is mutated in any variant.
     ``wt-marginals``
-        The same without a mask: one pass for all variants.
+        The same without a mask: one pass for all variants (one for each window of a query that is too long).
     ``pseudo-log-likelihood``
         The sum over the query's residues, each masked in turn, of ``log p``, of the mutant minus of the wild type. It
         sees several substitutions together. The cost is L passes for each distinct variant, and L for the wild type.

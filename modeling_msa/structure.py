@@ -159,6 +159,6 @@ def _positions(
     if matches < min_identity * count or matches == 0:
         raise ValueError(
             f"{path}, chain {name}: {matches} of {count} aligned residues are the query's, less than "
-            f"{min_identity:.0%}: give the query's own structure, another chain, or lower min_identity."
+            f"{min_identity:.0%}: give the query's own structure, or another chain (in Python: min_identity)."
         )
     return atoms

@@ -285,7 +285,7 @@ def delimiter_of(path: str | os.PathLike[str]) -> str:
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
-    """Read a comma- (``.csv``) or tab-separated table with a header.
+    """Read a table with a header, whose cells are separated by commas, tabs or semicolons, as the header shows.
 
     Raises
     ------
@@ -294,7 +294,10 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter_of(path))
+            header = file.readline()
+            file.seek(0)
+            usual = delimiter_of(path)
+            reader = csv.reader(file, delimiter=next((each for each in (usual, *"\t,;") if each in header), usual))
             numbered = [(reader.line_num, row) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: is no table as text in UTF-8 ({error}).") from None
@@ -304,8 +307,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     for line, row in rows:
         if len(row) != len(columns):
             raise ValueError(
-                f"{path}: line {line} has {len(row)} cells, the header {len(columns)}; cells in a .csv are separated "
-                "by commas, in others by tabs."
+                f"{path}: line {line} has {len(row)} cells, the header {len(columns)}; put cells that hold the "
+                "separator in double quotes."
             )
     return Table(columns, [row for _, row in rows], [line for line, _ in rows])
 

@@ -68,16 +68,22 @@ def synthetic_figures(model: MsaForMaskedLM, held_out: Path) -> list[tuple[str, 
 def real_figures(model: MsaForMaskedLM, alignments: Path, structures: Path) -> list[tuple[str, str]]:
     """P@L/2 on families of known structure, of the model and of mutual information on the first 1,024 rows."""
     of_information = of_scores(mutual_information)
-    figures = []
+    figures: list[tuple[str, list[float]]] = []
+    few = []
     for name, (alignment, structure) in pairs_of_files(alignments, structures).items():
         whole = read_alignment(alignment)
         contacts = structure_contacts(structure, whole)
         family = prepare_alignment(whole, ROWS, "first")
         maps = (predict_contacts(family, model, rows=ROWS), of_information(family))
         figures.append((name, [precision(scores, contacts, top="L/2") for scores in maps]))
+        few.append(precision(predict_contacts(whole, model), contacts, top="L/2"))
     figures.append(("mean", np.mean([pair for _, pair in figures], axis=0).tolist()))
-    what = "P@L/2, real family {}, not trained on; mutual information with APC"
-    return [(what.format(name), f"{ours:.3f}; {theirs:.3f}") for name, (ours, theirs) in figures]
+    what = "P@L/2, real family {}, not trained on, its first 1,024 rows; mutual information with APC"
+    shown = [(what.format(name), f"{ours:.3f}; {theirs:.3f}") for name, (ours, theirs) in figures]
+    return [
+        *shown,
+        ("mean P@L/2 of these families with 128 diverse rows, the commands' default", f"{np.mean(few):.3f}"),
+    ]
 
 
 def write_checkpoint(model: MsaForMaskedLM, folder: Path, report: TrainingReport) -> None:
