@@ -50,7 +50,7 @@ def test_msa_1b_has_its_number_of_parameters():
     [
         ("msa-1b", (12, 768, 12, 3072, 768)),
         ("msa-1", (12, 768, 12, 3072, 1)),
-        ("msa-tiny", (6, 64, 4, 256, None)),
+        ("msa-tiny", (4, 64, 4, 256, None)),
     ],
 )
 def test_configurations_of_the_repository(name, sizes):
