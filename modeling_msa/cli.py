@@ -17,6 +17,7 @@ from .cli_search import search_command
 from .conversion import convert_checkpoint, push_folder, revert_checkpoint
 from .hub import require_login
 from .options import errors_in_words
+from .runs import leave_processes
 
 app = typer.Typer(
     help="MSA Transformer: a protein language model that reads whole alignments.",
@@ -134,6 +135,7 @@ def train(context: typer.Context) -> None:
         from .training import train as train_by_recipe
 
         report = train_by_recipe(context.args[0], context.args[1:])
+        leave_processes()
         if os.environ.get("RANK", "0") == "0":
             typer.echo(report)
 

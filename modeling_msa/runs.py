@@ -6,7 +6,9 @@ Each alignment has its own target file, which appears whole or not at all: what 
 
 from __future__ import annotations
 
+import atexit
 import errno
+import functools
 import glob
 import json
 import os
@@ -333,11 +335,19 @@ def _barrier() -> None:
         _state().wait_for_everyone()
 
 
+@functools.cache
 def _state() -> Any:
     from accelerate import PartialState
 
+    atexit.register(leave_processes)
     # one process may have to wait for another's last alignment for long
     return PartialState(cpu=True, timeout=timedelta(days=30))  # gloo is enough for names of files
+
+
+def leave_processes() -> None:
+    """Leave the group of processes, if there is one: gloo's threads may abort a process that exits within it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _gathered(failed: dict[Path, str]) -> dict[Path, str]:

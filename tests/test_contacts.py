@@ -93,7 +93,7 @@ def test_command_on_real_files(path, folder, tmp_path):
         (["FAMILY", "--model", "BERT"], "'bert', not 'msa_transformer'"),
         (["FAMILY", "--model", "PARTIAL"], "lacks 26 tensors"),
         (["FAMILY", "--model", "CUT"], "damaged"),
-        (["FAMILY", "--input-format", "fasta"], "format='a3m'"),
+        (["FAMILY", "--input-format", "fasta"], "--input-format a3m"),
     ],
 )
 def test_errors_in_words_before_work(arguments, words, folder, tmp_path, monkeypatch):
