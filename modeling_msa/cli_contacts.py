@@ -47,7 +47,7 @@ from .options import (
     settings_of,
 )
 from .plotting import plot_contacts
-from .runs import Run, is_main_process, list_inputs
+from .runs import Run, is_main_process
 
 _FORMATS = (".tsv", ".npz", ".rr")
 
@@ -125,9 +125,7 @@ def contacts(
         )
         ending = output.suffix.lower()
         suffix = f".{format}" if format else ending if ending in _FORMATS else _FORMATS[0]
-        files, paths = _structures(structure), list_inputs(alignments)
-        if files and not any(name_of(path) in files or "" in files for path in paths):
-            raise ValueError(f"{structure} has no structure that is called as an alignment is, such as {paths[0]}.")
+        files = _structures(structure)
         run = Run(
             alignments,
             output,
@@ -138,6 +136,10 @@ def contacts(
             overwrite=overwrite,
             depends=lambda path: [file for name, file in files.items() if name in ("", name_of(path))],
         )
+        if files and not any(name_of(path) in files or "" in files for path in run.paths):
+            raise ValueError(
+                f"{structure} has no structure that is called as an alignment is, such as {run.paths[0]}."
+            )
         if run.is_single:
             check_contacts(output)
             if ending != suffix:

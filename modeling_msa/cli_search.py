@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -51,21 +50,17 @@ def search_command(
         check_output(output, [query, database])
         if not is_main_process():
             return
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            family = search_homologues(
-                query,
-                database,
-                query_name=query_name,
-                iterations=iterations,
-                evalue=evalue,
-                domain_evalue=domain_evalue,
-                bit_score=bit_score,
-                coverage=filter_coverage,
-                identity=filter_identity,
-                cpus=cpus,
-            )
-        for warning in caught:
-            typer.secho(f"warning: {warning.message}", err=True, fg="yellow")
+        family = search_homologues(
+            query,
+            database,
+            query_name=query_name,
+            iterations=iterations,
+            evalue=evalue,
+            domain_evalue=domain_evalue,
+            bit_score=bit_score,
+            coverage=filter_coverage,
+            identity=filter_identity,
+            cpus=cpus,
+        )
         write_alignment(family, output)
         typer.echo(f"{output}: {family.names[0]}, {family.length} residues, {family.depth} rows")

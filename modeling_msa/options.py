@@ -15,7 +15,7 @@ import typer
 from .hub import EMBEDDED, EMBEDDED_NOTE, load_model, quiet_loading, resolve_model
 from .modeling_msa import MsaModel, MsaPreTrainedModel
 from .plotting import check_picture
-from .runs import Run, is_main_process, is_of_the_input
+from .runs import Run, check_output, is_main_process, is_of_the_input
 
 Inputs = Annotated[
     list[str],
@@ -85,8 +85,7 @@ def pictures(plot: str, run: Run) -> Callable[[Path], Path]:
         check_picture(path)
     elif path.suffix or path.is_file():
         raise ValueError(f"{plot} is one picture: name a folder, or say --plot png for one beside each output.")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{plot} cannot be written: there is no folder {path.parent}.")
+    check_output(path)
     if run.is_single:
         return lambda target: path
     check_picture("x.png")

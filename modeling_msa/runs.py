@@ -223,7 +223,7 @@ class Run:
                 raise ValueError(
                     f"{self.output} has results of another command, by the same names: name another place."
                 )
-        old = json.loads(self._record.read_text()) if self._record.is_file() else None
+        old = self._recorded()
         there = [path for path in self.paths if self.target(path).exists()]
         if self._overwrite:
             return list(self.paths)
@@ -240,6 +240,10 @@ class Run:
             )
         return [path for path in self.paths if not self._is_made(path)]
 
+    def _recorded(self) -> dict[str, Any] | None:
+        """Settings of the results that are there; None if no run has made any."""
+        return json.loads(self._record.read_text()) if self._record.is_file() else None
+
     def _is_made(self, path: Path) -> bool:
         """Whether the target is younger than what it is made of, and than the record of the settings."""
         older = [*self._sources[path], self._record]
@@ -254,8 +258,7 @@ class Run:
                 for path in self.pending:
                     self.target(path).unlink(missing_ok=True)
             _remove_remains(self.folder, [name_of(path) for path in self.pending])
-            old = json.loads(self._record.read_text()) if self._record.is_file() else None
-            if old != self._settings:
+            if self._recorded() != self._settings:
                 with whole_file(self._record) as temporary:
                     temporary.write_text(json.dumps(self._settings, indent=1, sort_keys=True) + "\n")
         _barrier()
