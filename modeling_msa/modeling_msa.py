@@ -37,7 +37,7 @@ from transformers.utils.generic import is_flash_attention_requested, merge_with_
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_msa import MsaConfig
-from .tokenization_msa import MsaTokenizer  # unused here: so that save_pretrained ships the tokenizer's code too
+from .tokenization_msa import check_padding  # of that module also so that save_pretrained ships the tokenizer
 
 # Inference goes by blocks of about so many tokens: inner tensors stay under 32 MB, where malloc reuses its pages.
 TOKENS_PER_BLOCK = 2048
@@ -123,7 +123,9 @@ class MsaEmbeddings(nn.Module):
         input_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        first_row: int = 0,
     ) -> torch.Tensor:
+        # first_row: number of the first row here, of an MSA of which this is a part
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)  # (B, R, C, D)
         rows, columns = inputs_embeds.shape[1:3]
@@ -138,12 +140,13 @@ class MsaEmbeddings(nn.Module):
         hidden_states = inputs_embeds + positions.unsqueeze(1).to(inputs_embeds.device)
         if self.row_position_embeddings is not None:
             max_rows = self.row_position_embeddings.num_embeddings
+            rows += first_row
             if rows > max_rows:
                 raise ValueError(
                     f"The MSA has {rows} rows, the model's table of row positions ends at {max_rows}: choose fewer "
                     "rows (modeling_msa.select_rows), or tokenize with truncation=True."
                 )
-            row_ids = torch.arange(rows, device=inputs_embeds.device)
+            row_ids = torch.arange(first_row, rows, device=inputs_embeds.device)
             row_positions = self.row_position_embeddings(row_ids)[:, None]  # (R, 1, D or 1)
             hidden_states = hidden_states + row_positions.to(inputs_embeds.device)
         return self.dropout(self.layer_norm(hidden_states))
@@ -191,37 +194,47 @@ class MsaRowAttention(MsaAttention):
         row_maps_only: bool = False,
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         # hidden_states (B, R, C, D); row_weights (B, R, 1, 1); attention_mask (B, 1, 1, C)
-        batch, rows, columns, _ = hidden_states.shape
-        blocks = _blocks(self, rows, batch * columns)
-        # normed twice where the rows go through in blocks: cheaper than keeping all of it
+        # normed here and again in `update` where the rows go through in blocks: cheaper than keeping all of it
+        blocks = _blocks(self, hidden_states.shape[1], hidden_states.shape[0] * hidden_states.shape[2])
         normed = self.layer_norm(hidden_states) if len(blocks) == 1 else None
+        logits = self.tied_logits(hidden_states, row_weights, normed)
+        if attention_mask is not None:
+            logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
+        row_maps = logits.softmax(-1)  # (B, H, C, C)
+        return None if row_maps_only else self.update(hidden_states, row_maps, normed), row_maps
 
-        logits = None
-        for block in blocks:
+    def tied_logits(
+        self, hidden_states: torch.Tensor, row_weights: torch.Tensor, normed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits of the map, ``(B, H, C, C)`` at least float32: a sum over the rows, weighted with `row_weights`."""
+        batch, rows, columns, _ = hidden_states.shape
+        logits: torch.Tensor | None = None
+        for block in _blocks(self, rows, batch * columns):
             states = self.layer_norm(hidden_states[:, block]) if normed is None else normed
             # a padded row's weight is zero: it adds nothing to the map
             query = self.fold(self.q_proj(states) * row_weights[:, block].to(states.dtype))
             key = self.fold(self.k_proj(states))
             product = _widen(torch.bmm(query, key.transpose(1, 2)))  # (B*H, C, C); blocks add up in float32
             logits = product if logits is None else logits.add_(product)
-        logits = logits.view(batch, -1, columns, columns)
-        if attention_mask is not None:
-            logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
-        row_maps = logits.softmax(-1)  # (B, H, C, C)
-        if row_maps_only:
-            return None, row_maps
+        return logits.view(batch, -1, columns, columns)
 
+    def update(
+        self, hidden_states: torch.Tensor, row_maps: torch.Tensor, normed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Every row updated through the same maps ``(B, H, C, C)``: hidden states of the same shape."""
+        batch, rows, columns, _ = hidden_states.shape
         maps = F.dropout(row_maps, p=self.config.attention_dropout, training=self.training).flatten(0, 1)
-        updated = None if normed is not None else hidden_states.new_empty(hidden_states.shape)
+        blocks = _blocks(self, rows, batch * columns)
+        updated = hidden_states if len(blocks) == 1 else torch.empty_like(hidden_states)
         for block in blocks:
             states = self.layer_norm(hidden_states[:, block]) if normed is None else normed
             value = self.fold(self.v_proj(states))
             context = self.unfold(torch.bmm(maps.to(value.dtype), value), batch, states.shape[1])
             update = self.dropout(self.out_proj(context))
-            if updated is None:
-                return hidden_states + update, row_maps
+            if len(blocks) == 1:
+                return hidden_states + update
             torch.add(hidden_states[:, block], update, out=updated[:, block])
-        return updated, row_maps
+        return updated
 
 
 def eager_attention_forward(
@@ -545,7 +558,7 @@ class MsaModel(MsaPreTrainedModel):
             return mask  # a graph must not depend on values
         if mask.all():
             return None
-        _check_padding(mask)
+        check_padding(mask)
         return mask
 
     def _prepare(
@@ -647,29 +660,6 @@ class MsaModel(MsaPreTrainedModel):
         if pair_mask is not None:
             logits = logits.masked_fill(~pair_mask.to(logits.device), torch.finfo(logits.dtype).min)
         return logits, self.layer_norm(hidden_states) if whole_last_layer else None
-
-
-def _check_padding(mask: torch.Tensor) -> None:
-    """Raise if the padding in `mask` ``(B, R, C)`` is not right and below, or leaves an MSA empty."""
-    rows, columns = mask.any(2), mask.any(1)  # (B, R), (B, C)
-    if not rows.any(1).all():
-        msa = (~rows.any(1)).nonzero()[0].item()
-        raise ValueError(f"MSA {msa} of the batch (from 0) is all padding: leave it out.")
-    for axis, used in (("row", rows), ("column", columns)):
-        empty = ~used & (used.flip(1).cumsum(1).flip(1) > 0)  # all padding, with something after it that is not
-        if empty.any():
-            msa, index = empty.nonzero()[0].tolist()
-            raise ValueError(
-                f"MSA {msa}, {axis} {index} (all from 0) is all padding, but a later {axis} is not: take it out. "
-                "Padding goes right and below."
-            )
-    ragged = mask != (rows[:, :, None] & columns[:, None])
-    if ragged.any():
-        msa, row, column = ragged.nonzero()[0].tolist()
-        raise ValueError(
-            f"MSA {msa}, row {row}, column {column} (all from 0) is padding inside the alignment: padding goes right "
-            "and below, the same for all rows of an MSA. A missing residue is a gap, '-'."
-        )
 
 
 class MsaLMHead(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import errno
 import functools
+import gc
 import glob
 import json
 import os
@@ -348,9 +349,14 @@ def _state() -> Any:
 
 
 def leave_processes() -> None:
-    """Leave the group of processes, if there is one: gloo's threads may abort a process that exits within it."""
+    """Leave the group of processes, if there is one.
+
+    gloo's threads drop tensors, for which they need the interpreter's lock; a process that ends while one waits for it
+    is aborted. The threads end with the last reference to the group, which cycles (a trainer, DDP) may hold.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        gc.collect()
 
 
 def _gathered(failed: dict[Path, str]) -> dict[Path, str]:

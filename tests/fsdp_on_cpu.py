@@ -5,6 +5,7 @@ that accelerate has made of its configuration file, and changes nothing else.
 """
 
 import os
+import sys
 
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
@@ -23,4 +24,10 @@ if __name__ == "__main__":
     AcceleratorState.__init__ = make_sharded_state
     from modeling_msa.cli import app
 
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        # DTensor's caches hold the group of processes for good, so gloo's threads live on; see runs.leave_processes
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(end.code or 0))

@@ -308,3 +308,32 @@ def test_two_processes_make_what_one_makes(tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "one")
     begun = [line.split()[1] for line in (tmp_path / "trace").read_text().splitlines() if line.startswith("begin")]
     assert sorted(begun) == sorted(path.stem for path in msas.iterdir())
+
+
+LEAVE = """
+import torch
+from pathlib import Path
+from torch.distributed import HashStore, all_gather_object, init_process_group
+from torch.nn.parallel import DistributedDataParallel
+from modeling_msa.runs import leave_processes
+
+def threads():
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+init_process_group("gloo", rank=0, world_size=1, store=HashStore())
+model = DistributedDataParallel(torch.nn.Linear(2, 2))
+model(torch.ones(1, 2)).sum().backward()
+model.itself = model
+all_gather_object([None], "x")
+assert any("gloo" in name for name in threads())
+del model
+leave_processes()
+print(threads())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads have names in Linux' /proc")
+def test_no_thread_of_the_group_is_left_to_abort_the_process():
+    result = subprocess.run([sys.executable, "-c", LEAVE], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "gloo" not in result.stdout
