@@ -57,6 +57,7 @@ from .plotting import plot_contacts, plot_distances, plot_substitutions
 from .sampling import filter_rows, neff, select_rows, sequence_weights
 from .scoring import SubstitutionScores, VariantScores, score_all_singles, score_variants, spearman, write_scores
 from .search import search_homologues
+from .sharding import split_rows
 from .structure import structure_contacts
 from .tokenization_msa import MsaTokenizer
 
@@ -130,6 +131,7 @@ __all__ = [
     "select_rows",
     "sequence_weights",
     "spearman",
+    "split_rows",
     "structure_contacts",
     "write_alignment",
     "write_contacts",
