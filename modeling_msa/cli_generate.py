@@ -60,6 +60,13 @@ def generate_command(
     keep_gaps: Annotated[
         bool, typer.Option("--keep-gaps", help="Leave gaps: msa-tiny, for one, would fill them all.")
     ] = False,
+    mode: Annotated[
+        Literal["exact", "fast"],
+        typer.Option(
+            help="fast, where a single row changes (--only-rows, --count 1): runs the other rows once, and that row "
+            "alone in each round; they do not see its residues then. exact runs the whole alignment each time."
+        ),
+    ] = "exact",
     filter_coverage: options.FilterCoverage = None,
     filter_identity: options.FilterIdentity = None,
     device: options.Device = "auto",
@@ -96,8 +103,9 @@ def generate_command(
             "keep_query": keep_query,
             "new_gaps": not no_new_gaps,
             "keep_gaps": keep_gaps,
+            "mode": mode,
         }
-        check_arguments(sampling, temperature, top_p, only_residues, fix)
+        check_arguments(sampling, temperature, top_p, only_residues, fix, mode)
         settings = options.settings_of(model=model, dtype=dtype, input_format=input_format, **arguments)
         run = Run(inputs, output, ".a3m", command="generate", settings=settings, strict=strict, overwrite=overwrite)
         if run.is_single:

@@ -40,6 +40,7 @@ from .runs import Run
 from .scoring import (
     PROTOCOLS,
     check_scores,
+    check_strategy,
     fit_variants,
     score_all_singles,
     score_columns,
@@ -92,6 +93,13 @@ def score_command(
             help="One pass of the model for each mutated residue; one for all; or one for each residue and variant."
         ),
     ] = "masked-marginals",
+    mode: Annotated[
+        Literal["exact", "fast"],
+        typer.Option(
+            help="fast runs the homologues once, then the query alone for each masked residue; they do not see the "
+            "query's residues then. exact runs the whole alignment each time."
+        ),
+    ] = "exact",
     protocol: Annotated[
         Literal["proteingym"] | None,
         typer.Option(
@@ -142,6 +150,7 @@ def score_command(
     with errors_in_words():
         options: dict[str, Any] = {
             "strategy": strategy,
+            "mode": mode,
             "rows": rows,
             "select": select,
             "seed": parse_seeds(seeds) if seeds is not None else seed,
@@ -153,6 +162,7 @@ def score_command(
             raise ValueError("--seed and --seeds are two ways to say the same: give one.")
         if protocol is not None:
             options |= _without_given(PROTOCOLS[protocol], context)
+        check_strategy(options["strategy"], mode)
         alignments, tables = _split(inputs, variants, all_singles)
         if not all_singles and plot is not None:
             raise ValueError("--plot draws all substitutions: say --all-singles.")

@@ -7,10 +7,11 @@ better tolerated. Variants without a score are kept, with the reason. `modeling_
 from __future__ import annotations
 
 import csv
+import itertools
 import operator
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from .alignment import Alignment
+from .context import context_layers, query_states, row_states
 from .files import whole_file
 from .hub import tokenizer_for
 from .inputs import evaluating
@@ -29,6 +31,7 @@ from .variants import AMINO_ACIDS, Misfit, Substitution, Table, better_offset, c
 
 STRATEGIES = ("masked-marginals", "wt-marginals", "pseudo-log-likelihood")
 Strategy = Literal["masked-marginals", "wt-marginals", "pseudo-log-likelihood"]
+Mode = Literal["exact", "fast"]
 
 # Benchmarks' recipes, as arguments of `score_variants`.
 #
@@ -47,7 +50,12 @@ PROTOCOLS: dict[str, dict[str, object]] = {
 }
 
 _TOKENS_PER_PASS = 2**14  # of several masked copies in one pass, where no batch_size is given
+# In fast mode so many tokens of the query's versions at least, and so many versions for each row of the alignment: its
+# rows are run anew for each batch, which then adds no more than about a quarter to its cost.
+_FAST_TOKENS, _VERSIONS_PER_ROW = 2**16, 4
+_FAST_STEPS = 8  # by this part of their width windows move in fast mode
 _SHOWN = 5
+_Changes = tuple[tuple[int, int], ...]  # columns, from 0, and their new tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +132,7 @@ def score_variants(
     model: MsaPreTrainedModel,
     *,
     strategy: Strategy = "masked-marginals",
+    mode: Mode = "exact",
     rows: int = 128,
     select: str = "diverse",
     seed: int | Sequence[int] = 0,
@@ -152,6 +161,14 @@ def score_variants(
     window begins with ``<cls>``, as every alignment that the model was trained on; ProteinGym cuts it off, and its
     windows hold one residue more.
 
+    ``mode="exact"`` runs the whole alignment for each masked residue, as these strategies are defined and everybody
+    else computes them. ``mode="fast"`` runs the homologues once, and then the query's row alone for each masked
+    residue (and for each variant, by pseudo-log-likelihood). What it approximates: homologues do not see the query.
+    Their states are those beside a query that is masked as a whole; in the model they see the query's other residues
+    too. So nothing of the predicted residue leaks, and the fewer rows, the more it matters; without homologues nothing
+    is approximated. The documentation's page on variants has a table of how well both modes agree. Windows, each of
+    which needs its homologues, move by an eighth of their width in fast mode.
+
     Parameters
     ----------
     alignment : Alignment
@@ -163,6 +180,8 @@ def score_variants(
         ``load_model(name, cls=MsaForMaskedLM)``.
     strategy : {"masked-marginals", "wt-marginals", "pseudo-log-likelihood"}
         See above.
+    mode : {"exact", "fast"}, default "exact"
+        See above. Fast mode is for strategies that mask: "wt-marginals" is one pass already.
     rows, select, coverage, identity
         Which rows the model sees; see `modeling_msa.select_rows`.
     seed : int or sequence of int, default 0
@@ -175,8 +194,9 @@ def score_variants(
     skip_mismatches : bool, default False
         Keep variants with another wild type than the query's without a score, instead of an error.
     batch_size : int, optional
-        Masked copies of the alignment in one pass; default: as many as have 16,384 tokens together, at least one. It
-        does not change the scores.
+        Masked copies of the alignment in one pass; default: as many as have 16,384 tokens together, at least one. In
+        fast mode versions of the query's row for one pass of the homologues; default: four times the rows, or as many
+        as have 65,536 tokens together, if that is more. It does not change the scores.
     source : str
         Where the variants come from, for messages.
 
@@ -205,7 +225,7 @@ def score_variants(
     ('', '', '', 'residue 9 of the query is R, not A.')
     """
     parsed, reasons = fit_variants(alignment, variants, offset, skip_mismatches, source)
-    scorer = _Scorer(alignment, model, strategy, rows, select, seed, coverage, identity, window, batch_size)
+    scorer = _Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
     scored = [k for k, reason in enumerate(reasons) if not reason]
     per_seed = np.full((len(scorer.seeds), len(parsed)), np.nan)
     per_seed[:, scored] = scorer([parsed[k] for k in scored])
@@ -219,6 +239,7 @@ def score_all_singles(
     model: MsaPreTrainedModel,
     *,
     strategy: Strategy = "masked-marginals",
+    mode: Mode = "exact",
     rows: int = 128,
     select: str = "diverse",
     seed: int | Sequence[int] = 0,
@@ -234,7 +255,7 @@ def score_all_singles(
 
     Parameters
     ----------
-    alignment, model, strategy, rows, select, seed, coverage, identity, offset, window, batch_size
+    alignment, model, strategy, mode, rows, select, seed, coverage, identity, offset, window, batch_size
         As `score_variants`.
 
     Returns
@@ -254,7 +275,7 @@ def score_all_singles(
     >>> scores.wild_type, scores.residues.tolist(), scores.score.shape
     ('KVL', [2, 3, 4], (3, 20))
     """
-    scorer = _Scorer(alignment, model, strategy, rows, select, seed, coverage, identity, window, batch_size)
+    scorer = _Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
     residues = np.flatnonzero(alignment.residue_columns >= 0) + 1
     wild_type = "".join(alignment.query[number - 1] for number in residues)
     known = [k for k, letter in enumerate(wild_type) if letter in AMINO_ACIDS]
@@ -357,6 +378,7 @@ class _Scorer:
         alignment: Alignment,
         model: MsaPreTrainedModel,
         strategy: str,
+        mode: str,
         rows: int,
         select: str,
         seed: int | Sequence[int],
@@ -370,13 +392,12 @@ class _Scorer:
                 f"Scores take a model with its language model head, not {type(model).__name__}: "
                 "load_model(name, cls=MsaForMaskedLM)."
             )
-        if strategy not in STRATEGIES:
-            raise ValueError(f"There is no strategy {strategy!r}; there are {', '.join(STRATEGIES)}.")
+        check_strategy(strategy, mode)
         for name, value in (("window", window), ("batch_size", batch_size)):
             if value is not None and operator.index(value) < 1:
                 raise ValueError(f"{name} is a number from 1, but is {value}.")
         self.seeds = _seeds(seed, select)
-        self.model, self.strategy, self.batch_size = model, strategy, batch_size
+        self.model, self.strategy, self.mode, self.batch_size = model, strategy, mode, batch_size
         self.tokenizer = tokenizer_for(model.config)
         self.letters = dict(zip(AMINO_ACIDS, self.tokenizer(AMINO_ACIDS)["input_ids"][0][0][1:], strict=True))
         self.window = min(window or model.config.max_position_embeddings, self.tokenizer.model_max_length - 1)
@@ -398,8 +419,8 @@ class _Scorer:
             scores.append(scores[same] if same is not None else score(self._encode(seen), changes))
         return np.array(scores).reshape(len(self.seeds), len(variants))
 
-    def _changes(self, substitutions: Sequence[Substitution]) -> tuple[tuple[int, int], ...]:
-        """Columns, from 0, and their new tokens; nothing for a residue that is replaced by itself."""
+    def _changes(self, substitutions: Sequence[Substitution]) -> _Changes:
+        """Columns and new tokens; nothing for a residue that is replaced by itself."""
         columns = self.choices[0].residue_columns
         return tuple(
             sorted(
@@ -413,68 +434,148 @@ class _Scorer:
         # verbose=False: windows make a long one fit
         return self.tokenizer(seen, return_tensors="pt", verbose=False)["input_ids"].to(self.model.device)
 
-    def _marginals(self, ids: torch.Tensor, changes: Sequence[tuple[tuple[int, int], ...]]) -> np.ndarray:
+    def _marginals(self, ids: torch.Tensor, changes: Sequence[_Changes]) -> np.ndarray:
         columns = sorted({column for each in changes for column, _ in each})
-        place = {column: k for k, column in enumerate(columns)}
-        wild = ids[0, 0, 1:].tolist()
-        masked = self.strategy == "masked-marginals"
-        with self._bar(len(columns) if masked else 1) as bar:
-            logs = self._log_probabilities(ids, columns, masked, bar)
+        wild = ids[0, 0, 1:].cpu().numpy()
+        logs = np.full((len(wild), self.model.config.vocab_size), np.nan)
+        if self.strategy == "wt-marginals":
+            for inside, values in self._unmasked_logs(ids, columns):
+                logs[inside] = values
+        else:
+            for _, masked, values in self._masked_logs(ids, wild[None], columns):
+                logs[masked] = values
         return np.array(
-            [
-                sum(logs[place[column], token] - logs[place[column], wild[column]] for column, token in each)
-                for each in changes
-            ],
+            [sum(logs[column, token] - logs[column, wild[column]] for column, token in each) for each in changes],
             dtype=np.float64,
         )
 
-    def _likelihoods(self, ids: torch.Tensor, changes: Sequence[tuple[tuple[int, int], ...]]) -> np.ndarray:
-        columns = range(ids.shape[2] - 1)
-        distinct = set(changes) - {()}
-        sums: dict[tuple[tuple[int, int], ...], float] = {(): 0.0}
-        with self._bar((len(distinct) + 1) * len(columns) if distinct else 0) as bar:
-            for each in [(), *sorted(distinct)] if distinct else []:
-                mutant = ids.clone()
-                for column, token in each:
-                    mutant[0, 0, 1 + column] = token
-                logs = self._log_probabilities(mutant, columns, True, bar)
-                sums[each] = float(logs[columns, mutant[0, 0, 1:].tolist()].sum())
-        return np.array([sums[each] - sums[()] for each in changes], dtype=np.float64)
+    def _likelihoods(self, ids: torch.Tensor, changes: Sequence[_Changes]) -> np.ndarray:
+        wild = ids[0, 0, 1:].cpu().numpy()
+        distinct = sorted(set(changes) - {()})
+        place = {each: k for k, each in enumerate([(), *distinct])}
+        queries = np.repeat(wild[None], len(place), axis=0).astype(np.int16)  # many, for all single substitutions
+        for each, k in place.items():
+            for column, token in each:
+                queries[k, column] = token
+        sums = np.zeros(len(place))
+        if distinct:
+            for which, masked, values in self._masked_logs(ids, queries, range(len(wild))):
+                np.add.at(sums, which, values[np.arange(len(which)), queries[which, masked]])
+        return np.array([sums[place[each]] - sums[0] for each in changes], dtype=np.float64)
 
     @staticmethod
     def _bar(total: int) -> tqdm:
         return tqdm(total=total, desc="scoring", unit="pass", disable=None, leave=False)
 
-    @torch.inference_mode()
-    def _log_probabilities(self, ids: torch.Tensor, columns: Iterable[int], masked: bool, bar: tqdm) -> np.ndarray:
-        """Natural logs of all tokens' probabilities at columns of the query's row, (columns, V) float64.
-
-        With a mask each column has a pass of its own, without one all columns of one window share it. The head is
-        applied to these columns alone: to all rows it would cost memory for nothing.
-        """
-        length = ids.shape[2] - 1
+    def _windows(self, length: int, columns: Sequence[int], step: int = 1) -> dict[int, list[int]]:
+        """Windows' first columns, multiples of `step` but for the last, and the columns that each is for."""
         width = min(length, self.window)
-        jobs: dict[tuple[int, int], list[int]] = {}  # (window's start, masked column or -1): columns to read
+        windows: dict[int, list[int]] = {}
         for column in columns:
-            start = min(max(column - width // 2, 0), length - width)
-            jobs.setdefault((start, column if masked else -1), []).append(column)
-        size = self.batch_size or max(1, _TOKENS_PER_PASS // (ids.shape[1] * (width + 1)))
-        keys, logs = list(jobs), {}
-        with evaluating(self.model):
-            for first in range(0, len(keys), size):
-                batch = keys[first : first + size]
-                read = [(b, column) for b, key in enumerate(batch) for column in jobs[key]]
-                index = [[0, *range(1 + start, 1 + start + width)] for start, _ in batch]
-                tokens = ids[0][:, torch.tensor(index, device=ids.device)].transpose(0, 1).contiguous()  # (B, R, C)
-                places = [1 + column - batch[b][0] for b, column in read]
-                if masked:
-                    tokens[range(len(batch)), 0, places] = self.tokenizer.mask_token_id
-                states = self.model.msa(tokens, return_dict=True).last_hidden_state[[b for b, _ in read], 0, places]
-                logits = self.model.lm_head(states[:, None, None])[:, 0, 0]  # (columns, V)
-                values = logits.float().log_softmax(-1).double().cpu().numpy()
-                logs.update({column: value for (_, column), value in zip(read, values, strict=True)})
+            start = round(max(column - width // 2, 0) / step) * step
+            windows.setdefault(min(start, length - width), []).append(column)
+        return windows
+
+    @torch.inference_mode()
+    def _unmasked_logs(self, ids: torch.Tensor, columns: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Natural logs (n, V) of all tokens' probabilities at n columns of the query's row; a pass for each window."""
+        windows = self._windows(ids.shape[2] - 1, columns)
+        width = min(ids.shape[2] - 1, self.window)
+        with evaluating(self.model), self._bar(len(windows)) as bar:
+            for start, inside in windows.items():
+                tokens = torch.cat([ids[:, :, :1], ids[:, :, 1 + start : 1 + start + width]], dim=2)
+                places = [1 + column - start for column in inside]
+                states = self.model.msa(tokens, return_dict=True).last_hidden_state[0, 0, places]
+                yield inside, self._logs(states)
+                bar.update()
+
+    @torch.inference_mode()
+    def _masked_logs(
+        self, ids: torch.Tensor, queries: np.ndarray, columns: Sequence[int]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Natural logs of all tokens' probabilities where residues are masked, each alone, in each of some queries.
+
+        Parameters
+        ----------
+        ids : torch.Tensor, shape=(1, R, C)
+            Its homologues stay.
+        queries : ndarray, shape=(Q, L)
+            Tokens of the query's row.
+        columns : sequence of int
+            From 0.
+
+        Yields
+        ------
+        which, column : ndarray, shape=(n,)
+            Query, and column masked in it.
+        logs : ndarray, shape=(n, V), dtype=float64
+        """
+        rows, length = ids.shape[1], ids.shape[2] - 1
+        width = min(length, self.window)
+        fast = self.mode == "fast"
+        if fast:
+            default = max(_FAST_TOKENS // (width + 1), _VERSIONS_PER_ROW * rows)
+        else:
+            default = max(1, _TOKENS_PER_PASS // (rows * (width + 1)))
+        windows = self._windows(length, columns, max(1, width // _FAST_STEPS) if fast else 1)
+        jobs: list[Iterator[tuple[int, ...]]] = [
+            itertools.product([start], range(len(queries)), inside) for start, inside in windows.items()
+        ]
+        if not fast:  # each of a batch has its own window
+            jobs = [itertools.chain.from_iterable(jobs)]
+        with evaluating(self.model), self._bar(len(queries) * len(columns)) as bar:
+            for batch in _batches(jobs, self.batch_size or default):
+                start, which, column = batch.T
+                seen = start[:, None] + np.arange(width)
+                places = torch.from_numpy(1 + column - start).to(ids.device)
+                query = torch.from_numpy(queries[which[:, None], seen].astype(np.int64)).to(ids.device)
+                query = torch.cat([ids[0, :1, :1].expand(len(batch), 1), query], dim=1)  # (n, 1 + width)
+                query[torch.arange(len(batch)), places] = self.tokenizer.mask_token_id
+                index = torch.from_numpy(np.pad(1 + seen, ((0, 0), (1, 0)))).to(ids.device)  # with <cls>
+                if fast:
+                    layers = context_layers(self.model.msa, ids[:, :, index[0]])
+                    states = row_states(self.model.msa, layers, query, places)
+                else:
+                    tokens = ids[0][:, index].transpose(0, 1).contiguous()  # (n, R, 1 + width)
+                    tokens[:, 0] = query
+                    states = query_states(self.model.msa, tokens, places)
+                yield which, column, self._logs(states)
                 bar.update(len(batch))
-        return np.array([logs[column] for column in columns]).reshape(-1, self.model.config.vocab_size)
+
+    def _logs(self, states: torch.Tensor) -> np.ndarray:
+        # the head is applied to what is read alone: to all rows it would cost memory for nothing
+        logits = self.model.lm_head(states[:, None, None])[:, 0, 0]  # (n, V)
+        return logits.float().log_softmax(-1).double().cpu().numpy()
+
+
+def check_strategy(strategy: str, mode: str = "exact") -> None:
+    """Raise ValueError, before work starts, for what `score_variants` refuses of any alignment.
+
+    Examples
+    --------
+    >>> check_strategy("pseudo-log-likelihood", "fast")
+    >>> check_strategy("wt-marginals", "fast")
+    Traceback (most recent call last):
+    ...
+    ValueError: wt-marginals take one pass of the model: there is no fast mode of them. Say mode exact, or another
+    strategy.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"There is no strategy {strategy!r}; there are {', '.join(STRATEGIES)}.")
+    if mode not in ("exact", "fast"):
+        raise ValueError(f"mode is 'exact' or 'fast', but is {mode!r}.")
+    if mode == "fast" and strategy == "wt-marginals":
+        raise ValueError(
+            "wt-marginals take one pass of the model: there is no fast mode of them. Say mode exact, or another "
+            "strategy."
+        )
+
+
+def _batches(jobs: Sequence[Iterator[tuple[int, ...]]], size: int) -> Iterator[np.ndarray]:
+    """At most `size` of one iterator at a time."""
+    for each in jobs:
+        while batch := list(itertools.islice(each, size)):
+            yield np.array(batch)
 
 
 def _seeds(seed: int | Sequence[int], select: str) -> tuple[int, ...]:

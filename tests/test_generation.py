@@ -5,6 +5,7 @@
 - One seed gives one family, whatever else was drawn before.
 - Identities, gaps and pseudo-log-likelihoods are those worked out by hand, or by fair-esm one mask at a time.
 - The family is worked through in alignments of equal depth, each row once.
+- Fast mode runs the other rows once. It is the exact mode where they have not seen what changes: alone, or masked.
 - Errors come before the model runs.
 """
 
@@ -16,9 +17,18 @@ import typer
 from families import SIZES, family, make_folder, make_model
 from typer.testing import CliRunner
 
-from modeling_msa import Alignment, MsaConfig, MsaForMaskedLM, MsaTokenizer, read_alignment
+from modeling_msa import (
+    Alignment,
+    MsaConfig,
+    MsaForMaskedLM,
+    MsaTokenizer,
+    bundled_family,
+    load_model,
+    read_alignment,
+)
 from modeling_msa.cli_generate import generate_command
 from modeling_msa.generation import check_generated, generate, row_log_likelihoods, write_generated
+from modeling_msa.modeling_msa import MsaEmbeddings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LETTERS = "LAGVSERTIDPKQNFYMHWC-"  # fair-esm's order
@@ -260,6 +270,56 @@ def test_alignments_of_equal_depth(random_model, depths):
     assert depths[-1] <= 5
 
 
+def test_fast_is_exact_for_a_row_that_is_masked_whole(random_model, depths):
+    """All entries masked in the one iteration: the other rows see the same in both modes."""
+    natural = family("f", 7, 15, 1)
+    for options in ({"only_rows": [4]}, {"only_rows": ["f/6"], "rows": 5}, {"count": 1}):
+        both = [
+            generate(natural, random_model, **ALL_AT_ONCE, select="diverse", mode=mode, **options)
+            for mode in ("exact", "fast")
+        ]
+        assert list(both[0].alignment) == list(both[1].alignment)
+        assert both[0].names == both[1].names
+    assert len(depths) == 3 * (1 + 2 * 10)  # of the exact mode alone; fast mode does not call the model as a whole
+
+
+def test_fast_is_exact_for_a_single_row(random_model):
+    natural = family("f", 1, 25, 2)
+    options = {"iterations": 4, "sampling": "sample", "mask_probability": 0.3}
+    exact, fast = (generate(natural, random_model, mode=mode, **options) for mode in ("exact", "fast"))
+    assert list(exact.alignment) == list(fast.alignment)
+    assert fast.log_likelihood_before == pytest.approx(exact.log_likelihood_before, abs=1e-5)
+    assert fast.log_likelihood_after == pytest.approx(exact.log_likelihood_after, abs=1e-5)
+
+
+def test_fast_runs_the_other_rows_once(random_model, monkeypatch):
+    """One pass of all rows; then the row alone, for each iteration and twice for the ten groups of its likelihood."""
+    shapes, forward = [], MsaEmbeddings.forward
+
+    def counting(self, input_ids=None, *args, **kwargs):
+        shapes.append((tuple(input_ids.shape[:2]), kwargs.get("first_row", 0)))
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(MsaEmbeddings, "forward", counting)
+    natural = family("f", 7, 30, 1)
+    generated = generate(natural, random_model, only_rows=[3], iterations=6, mask_probability=0.5, mode="fast")
+    assert shapes == [((1, 7), 0)] + [((1, 1), 2)] * (10 + 6 + 10)
+    assert generated.parents.tolist() == [2]
+    assert generated.alignment.sequences[0] == natural.sequences[0]
+
+
+def test_fast_agrees_with_exact():
+    """The embedded model and 64 rows of the bundled family: a greedy round, and likelihoods."""
+    natural = read_alignment(bundled_family())
+    model = load_model(cls=MsaForMaskedLM)
+    options = {"rows": 64, "select": "diverse", "iterations": 1, "only_rows": [1], "mask_probability": 0.3}
+    exact, fast = (generate(natural, model, mode=mode, **options) for mode in ("exact", "fast"))
+    same = np.array(list(exact.alignment.sequences[0])) == list(fast.alignment.sequences[0])
+    assert same.mean() >= 0.95
+    assert fast.log_likelihood_before == pytest.approx(exact.log_likelihood_before, abs=0.02)
+    assert fast.log_likelihood_before != pytest.approx(exact.log_likelihood_before, abs=1e-6)
+
+
 def test_errors_come_before_the_model_runs(random_model, depths):
     natural = Alignment.from_sequences(SMALL.sequences, ["q", "twin a", "twin b"], source="f.a3m")
     for options, message in (
@@ -281,6 +341,9 @@ def test_errors_come_before_the_model_runs(random_model, depths):
         ({"iterations": 0}, "iterations is at least 1"),
         ({"mask_probability": 0}, "mask_probability above 0"),
         ({"count": 0}, "count is at least 1"),
+        ({"mode": "quick"}, "mode is 'exact' or 'fast', but is 'quick'"),
+        ({"mode": "fast"}, "f.a3m: fast mode is for a single row that changes, but 3 do: name one"),
+        ({"mode": "fast", "only_rows": [1, 3]}, "but 2 do"),
     ):
         with pytest.raises(ValueError, match=message):
             generate(natural, random_model, **options)
@@ -307,6 +370,12 @@ def test_command(tmp_path, random_model):
     assert len((tmp_path / "new.generated.tsv").read_text().splitlines()) == 1 + len(expected.names)
     assert f"{len(expected.names)} sequences" in result.output
 
+    fast = tmp_path / "fast.a3m"
+    result = runner.invoke(app, [str(folder / "f1.a3m"), "-o", str(fast), *options, "--count", "1", "--mode", "fast"])
+    assert result.exit_code == 0, result.output
+    expected = generate(made["f1"], random_model, iterations=2, fixed_residues="1-3", seed=4, count=1, mode="fast")
+    assert list(read_alignment(fast)) == list(expected.alignment)
+
     results = tmp_path / "results"
     result = runner.invoke(app, [str(folder), "-o", str(results), *options])
     assert result.exit_code == 0, result.output
@@ -319,6 +388,7 @@ def test_command(tmp_path, random_model):
         ([str(folder), "-o", str(folder), "--overwrite"], "would be replaced"),
         ([str(folder / "f1.a3m"), "-o", str(tmp_path / "new.txt")], "generated sequences are written as"),
         ([str(folder / "f1.a3m"), "-o", str(output), "--temperature", "0.5"], "say sampling 'sample'"),
+        ([str(folder), "-o", str(tmp_path / "other"), "--mode", "fast"], "a single row that changes"),
         ([str(folder), "-o", str(tmp_path / "other"), "--only-residues", "M1"], "error: residues to change: 'M1' is"),
     ):
         result = runner.invoke(app, [*arguments, *options])

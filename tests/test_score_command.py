@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from modeling_msa import MsaForMaskedLM, bundled_family, load_model, read_alignment, write_alignment
 from modeling_msa.cli_score import score_command
 from modeling_msa.plotting import plot_substitutions
-from modeling_msa.scoring import SubstitutionScores, score_all_singles, score_variants
+from modeling_msa.scoring import PROTOCOLS, SubstitutionScores, score_all_singles, score_variants
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 APP = typer.Typer()
@@ -108,6 +108,26 @@ def test_the_protocol_is_one_word_and_options_win(here, model):
     assert table("b.csv")[0] == ["mutant", "score", "score_std", "reason"]
 
 
+def test_fast_mode_goes_with_a_protocol_and_is_part_of_a_run(here, model):
+    Path("t.csv").write_text("mutant\nK2R\nL4A\n")
+    common = ("family.a3m", "t.csv", "--model", model, "--protocol", "proteingym", "--rows", 3)
+    run(*common, "-o", "fast.csv", "--mode", "fast")
+    run(*common, "-o", "exact.csv", "--mode", "exact")
+    assert run(*common, "-o", "default.csv")
+    recipe = PROTOCOLS["proteingym"] | {"rows": 3}
+    loaded = load_model(model, cls=MsaForMaskedLM)
+    expected = score_variants(read_alignment("family.a3m"), ["K2R", "L4A"], loaded, mode="fast", **recipe).score
+    assert [float(row[1]) for row in table("fast.csv")[1:]] == pytest.approx(expected, abs=1e-6)
+    assert table("exact.csv") == table("default.csv") != table("fast.csv")
+    # several alignments: a folder is one mode's
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        Path("in", f"{name}.a3m").write_bytes(Path("family.a3m").read_bytes())
+    several = ("in", "t.csv", "-o", "out", "--model", model)
+    run(*several, "--mode", "fast")
+    run(*several, "--mode", "exact", ok=False)
+
+
 def test_all_singles_with_a_picture(here, model):
     output = run("family.a3m", "--all-singles", "-o", "s.csv", "--plot", "s.png", "--model", model)
     assert "7 residues, 5 of 5 rows" in output
@@ -191,6 +211,7 @@ def test_all_singles_of_several_go_on(here, model):
         (["family.a3m", "t.csv", "--score-column", "x"], "t.csv: the table has a column x already"),
         (["family.a3m", "t.csv", "--seeds", "1;2"], "write 1,2,3 or 1-5"),
         (["family.a3m", "t.csv", "--seeds", "1,2"], "select 'random' or 'weighted'"),
+        (["family.a3m", "t.csv", "--mode", "fast", "--strategy", "wt-marginals"], "there is no fast mode of them"),
         (["family.a3m", "t.csv", "--offset", "1"], "t.csv: 2 of 2 variants do not fit the query"),
         (["family.a3m", "u.csv"], "fit with the offset 10. Mismatches: K12 (none), V13 (none), L14 (none)"),
         (["family.a3m", "ragged.csv"], "ragged.csv: line 3 has 3 cells, the header 2"),

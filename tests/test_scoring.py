@@ -4,6 +4,9 @@ Masked marginals are those of fair-esm's examples/variant-prediction/predict.py 
 strategies are what a plain loop over fair-esm's model gives. A residue has one pass, however many variants name it.
 What cannot be scored keeps its place and says why; another wild type than the query's is an error before the model
 runs. Residue numbers are those of the whole query.
+
+The fast mode runs the homologues once. Where it approximates nothing it gives the exact scores, and on a real family
+nearly their order; what it is in between is the contract of tests/test_context.py.
 """
 
 import itertools
@@ -16,7 +19,17 @@ from made_up import SHARED, real_data
 from scipy.stats import spearmanr
 from small import small_model
 
-from modeling_msa import Alignment, MsaForMaskedLM, MsaModel, prepare_alignment, read_alignment, select_rows
+from modeling_msa import (
+    Alignment,
+    MsaForMaskedLM,
+    MsaModel,
+    bundled_family,
+    load_model,
+    prepare_alignment,
+    read_alignment,
+    select_rows,
+)
+from modeling_msa.modeling_msa import MsaEmbeddings
 from modeling_msa.scoring import PROTOCOLS, fit_variants, score_all_singles, score_variants, spearman
 from modeling_msa.variants import check_variants, read_variants
 
@@ -73,13 +86,13 @@ def pair(converted):
 def passes(monkeypatch):
     """Sizes of the batches that the backbone saw."""
     sizes = []
-    forward = MsaModel.forward
+    forward = MsaEmbeddings.forward
 
     def counting(self, input_ids=None, *args, **kwargs):
         sizes.append(len(input_ids))
         return forward(self, input_ids, *args, **kwargs)
 
-    monkeypatch.setattr(MsaModel, "forward", counting)
+    monkeypatch.setattr(MsaEmbeddings, "forward", counting)
     return sizes
 
 
@@ -358,6 +371,8 @@ def test_arguments_are_checked(pair, tiny):
         score_variants(family, variants, MsaModel.from_pretrained(tiny))
     for options, message in (
         ({"strategy": "pppl"}, "There is no strategy 'pppl'"),
+        ({"mode": "faster"}, "mode is 'exact' or 'fast', but is 'faster'"),
+        ({"mode": "fast", "strategy": "wt-marginals"}, "there is no fast mode of them"),
         ({"window": 0}, "window is a number from 1"),
         ({"batch_size": 0}, "batch_size is a number from 1"),
         ({"select": "best"}, "no way to choose rows"),
@@ -379,6 +394,100 @@ def test_a_model_in_training_scores_the_same_and_stays_in_training():
     assert model.msa.training
     assert not model.lm_head.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+MASKING = pytest.mark.parametrize("strategy", ["masked-marginals", "pseudo-log-likelihood"])
+
+
+@MASKING
+def test_fast_is_exact_without_homologues(strategy):
+    """In windows too: a model of 32 columns, one residue in each."""
+    model = small_model(MsaForMaskedLM)
+    family = random_family(1, 20)
+    variants = variants_of(family.query, 6)
+    exact = score_variants(family, variants, model, strategy=strategy)
+    fast = score_variants(family, variants, model, strategy=strategy, mode="fast")
+    assert np.abs(exact.score).max() > 1
+    assert np.abs(fast.score - exact.score).max() <= (1e-5 if strategy == "masked-marginals" else 1e-4)
+    single = score_variants(family, variants, model, strategy=strategy, mode="fast", window=1)
+    assert single.score == pytest.approx(score_variants(family, variants, model, strategy=strategy, window=1).score)
+
+
+@MASKING
+def test_fast_is_exact_with_one_residue(pair, strategy):
+    """Masked, the query is masked as a whole."""
+    _, ours = pair
+    family = random_family(9, 1)
+    exact = score_all_singles(family, ours, strategy=strategy)
+    fast = score_all_singles(family, ours, strategy=strategy, mode="fast")
+    assert np.abs(exact.score).max() > 0.1
+    assert np.abs(fast.score - exact.score).max() <= 1e-5
+
+
+def test_fast_runs_homologues_once(pair, passes):
+    """One pass of all versions of the query and one of the alignment, or both for each batch."""
+    _, ours = pair
+    family = random_family(5, 20)
+    whole = score_all_singles(family, ours, mode="fast")
+    assert passes == [20, 1]
+    passes.clear()
+    cut = score_all_singles(family, ours, mode="fast", batch_size=8)
+    assert passes == [8, 1, 8, 1, 4, 1]
+    assert np.abs(cut.score - whole.score).max() < 1e-5
+    passes.clear()
+    query = family.query
+    other = "A" if query[3] == "G" else "G"
+    variants = ["WT", f"{query[0]}1W:{query[9]}10A", f"{query[9]}10A:{query[0]}1W", f"{query[3]}4{other}"]
+    options = {"strategy": "pseudo-log-likelihood", "mode": "fast"}
+    whole = score_variants(family, variants, ours, **options)
+    assert passes == [3 * 20, 1]  # the wild type and two distinct variants
+    assert whole.score[0] == 0
+    assert whole.score[1] == whole.score[2]
+    cut = score_variants(family, variants, ours, batch_size=7, **options)
+    assert np.abs(cut.score - whole.score).max() < 1e-4
+
+
+def test_fast_windows_move_in_steps(pair, passes):
+    """Windows of 16 begin at even columns; each is what an alignment cut to it gives."""
+    _, ours = pair
+    family = random_family(4, 41)
+    scores = score_all_singles(family, ours, mode="fast", window=16).score
+    first = [min(round(max(k - 8, 0) / 2) * 2, 41 - 16) for k in range(41)]
+    assert sorted(set(first)) == [*range(0, 25, 2), 25]
+    assert passes[1::2] == [1] * 14
+    for start in set(first):
+        cut = Alignment.from_sequences([row[start : start + 16] for _, row in family])
+        expected = score_all_singles(cut, ours, mode="fast").score
+        for k in (k for k in range(41) if first[k] == start):
+            assert scores[k] == pytest.approx(expected[k - start], abs=1e-5)
+
+
+@MASKING
+def test_fast_agrees_with_exact(strategy):
+    """98 rows of the bundled family and the embedded model; likelihoods, which take long, of 16 columns."""
+    family = read_alignment(bundled_family()).drop_query_gaps()
+    model = load_model(cls=MsaForMaskedLM)
+    variants = [f"{letter}{k + 1}{mutant}" for k, letter in enumerate(family.query[:24]) for mutant in LETTERS]
+    if strategy == "pseudo-log-likelihood":
+        family = Alignment.from_sequences([row[20:36] for row in family.sequences])
+        variants = variants_of(family.query, 24)
+    exact = score_variants(family, variants, model, strategy=strategy).score
+    fast = score_variants(family, variants, model, strategy=strategy, mode="fast").score
+    assert spearmanr(exact, fast).statistic >= 0.995
+    assert not np.allclose(exact, fast, atol=1e-3)
+
+
+@real_data
+def test_fast_agrees_with_exact_on_a_real_family():
+    """128 rows; all substitutions of every fourth residue."""
+    family = read_alignment(SHARED / "msa" / "6e6r.a3m")
+    variants = [
+        f"{letter}{k + 1}{mutant}" for k, letter in enumerate(family.query) if k % 4 == 0 for mutant in LETTERS
+    ]
+    model = load_model(cls=MsaForMaskedLM)
+    exact = score_variants(family, variants, model).score
+    fast = score_variants(family, variants, model, mode="fast").score
+    assert spearmanr(exact, fast).statistic >= 0.995
 
 
 def test_spearman_is_that_of_scipy():
