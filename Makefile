@@ -1,10 +1,10 @@
-# make demo, make test, make lint and make docs work from a fresh clone: each makes the virtual environment it needs.
+# make demo, test, lint, docs and bench work from a fresh clone: each makes the virtual environment it needs.
 PYTHON ?= python3
 VENV ?= .venv
 CHECKPOINT ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs test-lowest clean
+.PHONY: demo test lint docs bench test-lowest clean
 
 demo: $(VENV)/.plot
 	$(BIN)/python examples/demo.py $(CHECKPOINT)
@@ -22,6 +22,10 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.docs
 	$(BIN)/python docs/figures.py
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --fresh-env docs docs/_build/html
+
+# time and memory beside fair-esm: about 20 minutes; nothing else should run
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/bench.py
 
 # model, training and tokenizer on the lowest transformers that is supported
 test-lowest: $(VENV)-lowest/.installed

@@ -13,18 +13,15 @@ takes at a shape that does not fit here.
 """
 
 import argparse
-import itertools
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import esm
 import torch
+from side_by_side import in_own_process, peak_allocated, peak_resident
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
 from modeling_msa import MsaConfig, MsaForMaskedLM
 from modeling_msa.conversion import fair_esm_args
@@ -36,20 +33,30 @@ IMPLEMENTATIONS = {
 }
 
 
-def training_step(name: str, config: MsaConfig, rows: int, columns: int) -> Callable[[], None]:
+def training_model(name: str, config: MsaConfig) -> torch.nn.Module:
+    """A model to train, with random weights."""
+    torch.manual_seed(0)
+    if name == "fair-esm":
+        alphabet = esm.data.Alphabet.from_architecture("msa_transformer")
+        return esm.MSATransformer(fair_esm_args(config), alphabet).train()
+    model = MsaForMaskedLM._from_config(config, attn_implementation="sdpa").train()
+    if name == "checkpointed":
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def training_step(
+    name: str, config: MsaConfig, rows: int, columns: int, model: torch.nn.Module | None = None
+) -> Callable[[], None]:
     """A function that runs forward and backward on a made-up masked MSA, into gradients that are there already."""
     torch.manual_seed(0)
     tokens = torch.randint(4, 24, (1, rows, columns))
     labels = tokens.masked_fill(torch.rand(tokens.shape) >= 0.15, -100)
     tokens = tokens.masked_fill(labels != -100, config.mask_token_id)
     tokens[:, :, 0], labels[:, :, 0] = config.bos_token_id, -100
-    if name == "fair-esm":
-        alphabet = esm.data.Alphabet.from_architecture("msa_transformer")
-        model = esm.MSATransformer(fair_esm_args(config), alphabet).train()
-    else:
-        model = MsaForMaskedLM._from_config(config, attn_implementation="sdpa").train()
-    if name == "checkpointed":
-        model.gradient_checkpointing_enable()
+    model = model or training_model(name, config)
+    device = next(model.parameters()).device
+    tokens, labels = tokens.to(device), labels.to(device)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 0.0)
 
@@ -63,15 +70,6 @@ def training_step(name: str, config: MsaConfig, rows: int, columns: int) -> Call
     return step
 
 
-def peak_allocated(step: Callable[[], None]) -> int:
-    """Most bytes that torch's allocator has out at a time while `step` runs, above what it has out before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    return max(itertools.accumulate(event.nbytes() for event in events))
-
-
 def measure(name: str, layers: int, rows: int, columns: int) -> dict[str, float]:
     """Peak bytes above weights and gradients, by the allocator and resident, and the seconds of the step."""
     step = training_step(name, MsaConfig(num_hidden_layers=layers), rows, columns)
@@ -79,28 +77,18 @@ def measure(name: str, layers: int, rows: int, columns: int) -> dict[str, float]
     result: dict[str, float] = {}
 
     def watched() -> None:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # forget the peak so far
-        before, start = _status("VmRSS"), time.perf_counter()
-        step()
-        result.update(seconds=time.perf_counter() - start, resident=_status("VmHWM") - before)
+        start = time.perf_counter()
+        result.update(resident=peak_resident(step), seconds=time.perf_counter() - start)
 
     return {"allocated": peak_allocated(watched), **result}
 
 
-def _status(field: str) -> int:
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
-
-
-def in_own_process(name: str, layers: int, rows: int, columns: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", name, "--layers", str(layers), "--shapes", f"{rows}x{columns}"]
+def measure_alone(name: str, layers: int, rows: int, columns: int) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    arguments = ("--measure", name, "--layers", layers, "--shapes", f"{rows}x{columns}")
     # freed memory goes back to the system at once, so that the resident set follows what is in use
     environment = os.environ | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(in_own_process(__file__, arguments, environment))
 
 
 def report(title: str, results: dict[str, dict[str, float]]) -> None:
@@ -134,7 +122,7 @@ def main() -> None:
         shape = f"{rows} rows x {columns} columns = {rows * columns} tokens"
         by_depth = {}
         for layers in options.layers:
-            by_depth[layers] = {name: in_own_process(name, layers, rows, columns) for name in options.implementations}
+            by_depth[layers] = {name: measure_alone(name, layers, rows, columns) for name in options.implementations}
             report(f"{shape}, {layers} layers", by_depth[layers])
         if options.extrapolate:
             few, many = options.layers[0], options.layers[-1]

@@ -33,14 +33,18 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, can_return_tuple
-from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.generic import is_flash_attention_requested, maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_msa import MsaConfig
 from .tokenization_msa import check_padding  # of that module also so that save_pretrained ships the tokenizer
 
-# Inference goes by blocks of about so many tokens: inner tensors stay under 32 MB, where malloc reuses its pages.
-TOKENS_PER_BLOCK = 2048
+# Inference goes by blocks of at least and at most so many tokens. On CPUs inner tensors stay under 32 MB, where malloc
+# reuses its pages, and products of fewer tokens are as fast; a GPU is busy with large ones only.
+TOKENS_PER_BLOCK = {"cpu": (384, 2048), "other": (2**14, 2**16)}
+# An MSA has at least so many blocks, if they are large enough: what a block needs inside, up to 10 times its hidden
+# states, is half of all hidden states.
+BLOCKS = 20
 
 
 @dataclass
@@ -85,11 +89,14 @@ def _is_plain_inference(module: nn.Module) -> bool:
     return not (module.training or torch.is_grad_enabled() or tracing)
 
 
-def _blocks(module: nn.Module, length: int, tokens_each: int) -> list[slice]:
-    """Slices along an axis of `length` entries, `tokens_each` tokens in each; a single one but in plain inference."""
+def _blocks(module: nn.Module, states: torch.Tensor, axis: int) -> list[slice]:
+    """Slices along an axis of `states` ``(B, R, C, D)``; a single one but in plain inference."""
     if not _is_plain_inference(module):
         return [slice(None)]
-    step = max(1, TOKENS_PER_BLOCK // max(1, tokens_each))
+    length = states.shape[axis]
+    tokens = states[..., 0].numel()
+    least, most = TOKENS_PER_BLOCK["cpu" if states.device.type == "cpu" else "other"]
+    step = max(1, min(max(tokens // BLOCKS, least), most) * length // tokens)
     return [slice(start, start + step) for start in range(0, length, step)]
 
 
@@ -126,29 +133,29 @@ class MsaEmbeddings(nn.Module):
         first_row: int = 0,
     ) -> torch.Tensor:
         # first_row: number of the first row here, of an MSA of which this is a part
-        if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(input_ids)  # (B, R, C, D)
-        rows, columns = inputs_embeds.shape[1:3]
+        # one name for what is made: without gradients each step frees the one before
+        hidden_states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, R, C, D)
+        rows, columns = hidden_states.shape[1:3]
         if columns > self.max_columns:
             raise ValueError(
                 f"The MSA has {columns} columns with <cls>, the model's table of column positions ends at "
                 f"{self.max_columns}: crop the alignment, or tokenize with truncation=True."
             )
+        device = hidden_states.device
         if position_ids is None:
-            position_ids = torch.arange(columns, device=inputs_embeds.device).unsqueeze(0)
+            position_ids = torch.arange(columns, device=device).unsqueeze(0)
         positions = self.position_embeddings(position_ids + self.position_offset)  # (B or 1, C, D)
-        hidden_states = inputs_embeds + positions.unsqueeze(1).to(inputs_embeds.device)
+        hidden_states = hidden_states + positions.unsqueeze(1).to(device)
         if self.row_position_embeddings is not None:
-            max_rows = self.row_position_embeddings.num_embeddings
             rows += first_row
+            max_rows = self.row_position_embeddings.num_embeddings
             if rows > max_rows:
                 raise ValueError(
                     f"The MSA has {rows} rows, the model's table of row positions ends at {max_rows}: choose fewer "
                     "rows (modeling_msa.select_rows), or tokenize with truncation=True."
                 )
-            row_ids = torch.arange(first_row, rows, device=inputs_embeds.device)
-            row_positions = self.row_position_embeddings(row_ids)[:, None]  # (R, 1, D or 1)
-            hidden_states = hidden_states + row_positions.to(inputs_embeds.device)
+            row_positions = self.row_position_embeddings(torch.arange(first_row, rows, device=device))
+            hidden_states = hidden_states + row_positions[:, None].to(device)  # (R, 1, D or 1)
         return self.dropout(self.layer_norm(hidden_states))
 
 
@@ -195,21 +202,22 @@ class MsaRowAttention(MsaAttention):
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         # hidden_states (B, R, C, D); row_weights (B, R, 1, 1); attention_mask (B, 1, 1, C)
         # normed here and again in `update` where the rows go through in blocks: cheaper than keeping all of it
-        blocks = _blocks(self, hidden_states.shape[1], hidden_states.shape[0] * hidden_states.shape[2])
+        blocks = _blocks(self, hidden_states, 1)
         normed = self.layer_norm(hidden_states) if len(blocks) == 1 else None
         logits = self.tied_logits(hidden_states, row_weights, normed)
         if attention_mask is not None:
             logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
         row_maps = logits.softmax(-1)  # (B, H, C, C)
+        del logits
         return None if row_maps_only else self.update(hidden_states, row_maps, normed), row_maps
 
     def tied_logits(
         self, hidden_states: torch.Tensor, row_weights: torch.Tensor, normed: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Logits of the map, ``(B, H, C, C)`` at least float32: a sum over the rows, weighted with `row_weights`."""
-        batch, rows, columns, _ = hidden_states.shape
+        batch, _, columns, _ = hidden_states.shape
         logits: torch.Tensor | None = None
-        for block in _blocks(self, rows, batch * columns):
+        for block in _blocks(self, hidden_states, 1):
             states = self.layer_norm(hidden_states[:, block]) if normed is None else normed
             # a padded row's weight is zero: it adds nothing to the map
             query = self.fold(self.q_proj(states) * row_weights[:, block].to(states.dtype))
@@ -222,9 +230,9 @@ class MsaRowAttention(MsaAttention):
         self, hidden_states: torch.Tensor, row_maps: torch.Tensor, normed: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Every row updated through the same maps ``(B, H, C, C)``: hidden states of the same shape."""
-        batch, rows, columns, _ = hidden_states.shape
+        batch = hidden_states.shape[0]
         maps = F.dropout(row_maps, p=self.config.attention_dropout, training=self.training).flatten(0, 1)
-        blocks = _blocks(self, rows, batch * columns)
+        blocks = _blocks(self, hidden_states, 1)
         updated = hidden_states if len(blocks) == 1 else torch.empty_like(hidden_states)
         for block in blocks:
             states = self.layer_norm(hidden_states[:, block]) if normed is None else normed
@@ -302,7 +310,7 @@ class MsaColumnAttention(MsaAttention):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         # hidden_states (B, R, C, D); attention_mask (B, 1, 1, R), or (B, R) for flash
-        blocks = _blocks(self, hidden_states.shape[2], hidden_states.shape[0] * hidden_states.shape[1])
+        blocks = _blocks(self, hidden_states, 2)
         all_maps = []
         for block in blocks:
             states = self.layer_norm(hidden_states[:, :, block])
@@ -336,8 +344,9 @@ class MsaFeedForward(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if not _is_plain_inference(self):
             return hidden_states + self.transition(hidden_states)
-        for block in hidden_states.view(-1, hidden_states.shape[-1]).split(TOKENS_PER_BLOCK):
-            block += self.transition(block)
+        tokens = hidden_states.view(1, 1, -1, hidden_states.shape[-1])
+        for block in _blocks(self, tokens, 2):
+            tokens[:, :, block] += self.transition(tokens[:, :, block])
         return hidden_states
 
 
@@ -381,7 +390,7 @@ class MsaContactRegression(nn.Module):
 
     def forward(self, row_maps: torch.Tensor, layer_idx: int, pair_mask: torch.Tensor | None = None) -> torch.Tensor:
         # row_maps (B, H, C, C); pair_mask (B, L, L)
-        with torch.autocast(row_maps.device.type, enabled=False):  # the correction takes a difference of near equals
+        with maybe_autocast(row_maps.device.type, enabled=False):  # the correction takes a difference of near equals
             maps = _widen(row_maps[..., 1:, 1:])  # without <cls>
             if pair_mask is not None:
                 maps = maps * pair_mask.unsqueeze(1)
@@ -673,7 +682,7 @@ class MsaLMHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        rows = _blocks(self, hidden_states.shape[1], hidden_states.shape[0] * hidden_states.shape[2])
+        rows = _blocks(self, hidden_states, 1)
         logits = [self.decoder(self.layer_norm(self.activation(self.dense(hidden_states[:, row])))) for row in rows]
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)  # (B, R, C, V)
 

@@ -48,7 +48,10 @@ def blocks(monkeypatch):
     """Call it to have plain inference work in small blocks."""
     from modeling_msa import modeling_msa
 
-    return lambda tokens=40: monkeypatch.setattr(modeling_msa, "TOKENS_PER_BLOCK", tokens)
+    def set_blocks(tokens: int = 40) -> None:
+        monkeypatch.setattr(modeling_msa, "TOKENS_PER_BLOCK", {"cpu": (tokens, tokens)})
+
+    return set_blocks
 
 
 @pytest.fixture(scope="module")

@@ -237,7 +237,7 @@ def test_exported_with_dynamic_shapes():
 # ------------------------------------------------------------------------- attention kernels, offloading, shards
 
 
-def test_what_a_flash_kernel_is_given(tiny, monkeypatch):
+def test_what_a_flash_kernel_is_given(tiny, blocks, monkeypatch):
     """No GPU here: a stand-in checks the shapes and the 2-D mask of transformers' flash interface, then computes."""
     calls = []
 
@@ -257,6 +257,7 @@ def test_what_a_flash_kernel_is_given(tiny, monkeypatch):
         context = F.scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling)
         return context.transpose(1, 2), None
 
+    blocks(2**16)  # one call for each layer
     tokens = batched(MSAS)
     real = tokens != PAD
     model = tiny_model(MsaForMaskedLM, tiny)

@@ -11,6 +11,7 @@
 import copy
 import importlib.util
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,7 @@ def test_adapters_train_save_reload_and_merge(task, use_reentrant, tmp_path):
 
 def benchmark(name):
     """A script of benchmarks/ as a module."""
+    sys.path.insert(0, str(BENCHMARKS))  # scripts import each other
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

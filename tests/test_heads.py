@@ -129,7 +129,7 @@ def test_predicting_in_training_mode_drops_nothing():
 
 def test_reentrant_checkpointing_draws_the_same_dropout():
     rows, columns = 64, 129
-    assert rows * columns > TOKENS_PER_BLOCK  # more than one block in inference
+    assert rows * columns > max(TOKENS_PER_BLOCK["cpu"])  # more than one block in inference
     ids = torch.randint(4, 24, (1, rows, columns), generator=torch.Generator().manual_seed(0))
     gradients = []
     for checkpointing in (None, {"use_reentrant": True}, {"use_reentrant": False}):

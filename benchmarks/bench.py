@@ -1,0 +1,426 @@
+"""Time and memory beside fair-esm: same weights, same inputs, taking turns in one run. `make bench` runs it.
+
+    python benchmarks/bench.py [--only contacts training ...] [--repeats 3] [--device auto] [--layers 12]
+
+Weights are random, in the published size. Ratios are medians over calls that followed each other; columns count
+residues, to which the models add <cls>. Memory is what torch's allocator hands out at its peak, above the weights.
+The table is printed and written to benchmarks/results/, with the machine. On a GPU there is also a grid of sizes,
+precisions and torch.compile (`--only grid --device cpu` runs a small one here).
+"""
+
+import argparse
+import datetime
+import gc
+import json
+import platform
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import esm
+import numpy as np
+import torch
+import transformers
+from side_by_side import (
+    alternate,
+    count_flops,
+    make_fair_esm,
+    make_ours,
+    peak_allocated,
+    product_rate,
+    random_msa,
+    ratio,
+)
+from training_memory import training_model, training_step
+
+from modeling_msa import Alignment, MsaConfig, MsaTokenizer, read_alignment
+from modeling_msa.scoring import score_all_singles, score_variants
+
+RESULTS = Path(__file__).parent / "results"
+GIB = 2**30
+
+
+@dataclass
+class Line:
+    """A line of the table; `ratio` is what `goal` is about, the rest says what it is made of."""
+
+    what: str
+    ours: str
+    other: str
+    ratio: float
+    goal: str = ""
+    detail: str = ""
+
+    @property
+    def met(self) -> str:
+        """Whether the goal holds: yes, no, or nothing."""
+        if not self.goal:
+            return ""
+        sign, bound = self.goal.split()
+        return "yes" if (self.ratio <= float(bound) if sign == "<=" else self.ratio >= float(bound)) else "no"
+
+
+@dataclass
+class Settings:
+    """What all cases share."""
+
+    device: str
+    config: MsaConfig
+    repeats: int
+
+
+def seconds(values: list[float]) -> str:
+    return f"{statistics.median(values):.3g} s"
+
+
+def spread(above: list[float], below: list[float]) -> str:
+    pairs = [a / b for a, b in zip(above, below, strict=True)]
+    return f"{min(pairs):.2f} to {max(pairs):.2f}"
+
+
+def contacts(settings: Settings) -> Iterator[Line]:
+    """128 x 256: time in float32 and bfloat16, memory, utilisation."""
+    yield from _forward(settings, "contacts", 128, 256, {"fp32": "<= 0.55", "bf16": "<= 0.30"}, memory="<= 0.10")
+
+
+def logits(settings: Settings) -> Iterator[Line]:
+    """64 x 128, as `contacts`."""
+    yield from _forward(settings, "logits", 64, 128, {"fp32": "<= 0.90", "bf16": ""}, memory="")
+
+
+def _forward(
+    settings: Settings, task: str, rows: int, columns: int, goals: dict[str, str], memory: str
+) -> Iterator[Line]:
+    tokens = random_msa(rows, columns, settings.device)
+    models = {name: make_ours(settings.config, settings.device) for name in ("fp32", "bf16")}
+    models["bf16"].bfloat16()
+    theirs = make_fair_esm(settings.config, settings.device)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if task == "contacts":
+        work = {name: lambda model=model: model.predict_contacts(tokens) for name, model in models.items()}
+        work["fair-esm"] = lambda: theirs.predict_contacts(tokens)
+    else:
+        work = {name: lambda model=model: model(tokens).logits for name, model in models.items()}
+        work["fair-esm"] = lambda: theirs(tokens)["logits"]
+    for name, dtype in dtypes.items():
+        work[f"product {name}"] = lambda dtype=dtype: _product(settings.device, dtype)
+    with torch.no_grad():
+        results = {name: work[name]().float() for name in ("fp32", "bf16", "fair-esm")}
+        taken = alternate(work, settings.repeats)
+        peaks = {name: peak_allocated(work[name]) for name in ("fp32", "fair-esm")}
+    size = f"{task} {rows} x {columns}"
+    for name, goal in goals.items():
+        away = (results[name] - results["fair-esm"]).abs().max().item()
+        yield Line(
+            f"{size} {name}, time / fair-esm fp32",
+            seconds(taken[name]),
+            seconds(taken["fair-esm"]),
+            ratio(taken[name], taken["fair-esm"]),
+            goal,
+            f"pairs {spread(taken[name], taken['fair-esm'])}; largest difference {away:.1e}",
+        )
+    yield Line(
+        f"{size} fp32, peak memory above the weights / fair-esm",
+        f"{peaks['fp32'] / GIB:.2f} GiB",
+        f"{peaks['fair-esm'] / GIB:.2f} GiB",
+        peaks["fp32"] / peaks["fair-esm"],
+        memory,
+    )
+    flops = count_flops(settings.config, rows, columns, task == "contacts")
+    for name, goal in (("fp32", ">= 0.92"), ("bf16", ">= 0.80")):
+        rate = PRODUCT / statistics.median(taken[f"product {name}"])
+        reached = [flops / each for each in taken[name]]
+        yield Line(
+            f"{size} {name}, utilisation of the matrix product",
+            f"{statistics.median(reached) / 1e9:.0f} GFLOP/s",
+            f"{rate / 1e9:.0f} GFLOP/s",
+            statistics.median(reached) / rate,
+            goal,
+            f"{flops / 1e12:.2f} TFLOP counted, product of two 4096 x 4096 matrices in turn",
+        )
+
+
+PRODUCT = 2 * 4096**3
+_FACTORS: dict[tuple[str, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
+
+
+def _product(device: str, dtype: torch.dtype) -> torch.Tensor:
+    if (device, dtype) not in _FACTORS:
+        _FACTORS[device, dtype] = tuple(torch.randn(4096, 4096, device=device, dtype=dtype) for _ in range(2))
+    left, right = _FACTORS[device, dtype]
+    return left @ right
+
+
+def forward_memory(settings: Settings) -> Iterator[Line]:
+    """Peak above the weights of a forward pass without gradients, in hidden states, at several sizes and depths."""
+    for layers, rows, columns in ((2, 64, 128), (12, 64, 128), (2, 128, 256), (2, 512, 256), (2, 1024, 128)):
+        config = _with(settings.config, num_hidden_layers=layers)
+        model, tokens = make_ours(config, settings.device).msa, random_msa(rows, columns, settings.device)
+        hidden = tokens.numel() * config.hidden_size * 4
+        for maps in (False, True):
+            asked = layers * config.num_attention_heads * (columns + 1) ** 2 * 4 * maps
+            with torch.no_grad():
+                peak = peak_allocated(lambda m=model, t=tokens, a=maps: m(t, output_attentions=a))
+            yield Line(
+                f"forward {rows} x {columns}, {layers} layers{', row maps asked for' * maps}, (peak - maps) / hidden",
+                f"{peak / GIB:.3f} GiB",
+                f"{hidden / GIB:.3f} GiB",
+                (peak - asked) / hidden,
+                "<= 2.5",
+            )
+
+
+def training(settings: Settings) -> Iterator[Line]:
+    """A step of masked language modelling at 16 x 128 with dropout: forward, backward, AdamW."""
+    config = settings.config
+    steps = {name: _with_optimizer(name, settings) for name in ("fair-esm", "plain")}
+    taken = alternate(steps, settings.repeats + 2)
+    yield Line(
+        "training step 16 x 128 fp32, time / fair-esm",
+        seconds(taken["plain"]),
+        seconds(taken["fair-esm"]),
+        ratio(taken["plain"], taken["fair-esm"]),
+        "<= 0.85",
+        f"pairs {spread(taken['plain'], taken['fair-esm'])}; torch.optim.AdamW(fused=True) for both",
+    )
+    del steps
+    gc.collect()
+    peaks = {}
+    for name in ("fair-esm", "checkpointed"):
+        model = training_model(name, config).to(settings.device)
+        peaks[name] = peak_allocated(training_step(name, config, 16, 128, model))
+    yield Line(
+        "training step 16 x 128, activation memory with checkpointing / fair-esm without",
+        f"{peaks['checkpointed'] / GIB:.2f} GiB",
+        f"{peaks['fair-esm'] / GIB:.2f} GiB",
+        peaks["checkpointed"] / peaks["fair-esm"],
+        "<= 0.25",
+    )
+
+
+def _with_optimizer(name: str, settings: Settings) -> Callable[[], None]:
+    model = training_model(name, settings.config).to(settings.device)
+    step = training_step(name, settings.config, 16, 128, model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def whole() -> None:
+        optimizer.zero_grad(set_to_none=False)
+        step()
+        optimizer.step()
+
+    return whole
+
+
+def reading(settings: Settings) -> Iterator[Line]:
+    """Read and tokenise an A3M of 20,000 rows and 300 columns, with insertions."""
+    generator = np.random.default_rng(0)
+    letters = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY-", dtype=np.uint8)
+    rows = letters[generator.integers(0, 21, (20_000, 300))]
+    texts = [bytes(row).decode() for row in rows]
+    texts = [text[:100] + "acdef"[: k % 6] + text[100:] if k else text for k, text in enumerate(texts)]
+    convert = esm.data.Alphabet.from_architecture("msa_transformer").get_batch_converter()
+    tokenizer = MsaTokenizer()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "family.a3m")
+        path.write_text("".join(f">row{k}\n{text}\n" for k, text in enumerate(texts)))
+
+        def ours() -> torch.Tensor:
+            # verbose=False: it is deeper than a model reads, on purpose
+            return tokenizer(read_alignment(path), return_tensors="pt", verbose=False)["input_ids"]
+
+        def theirs() -> torch.Tensor:
+            # as fair-esm's notebook reads an A3M: lines, lower case removed
+            removed = str.maketrans("", "", "abcdefghijklmnopqrstuvwxyz.*")
+            names, sequences = [], []
+            for name, sequence in esm.data.read_fasta(str(path), keep_gaps=True, keep_insertions=True):
+                names.append(name)
+                sequences.append(sequence.translate(removed))
+            return convert([list(zip(names, sequences, strict=True))])[2]
+
+        assert torch.equal(ours(), theirs())
+        taken = alternate({"ours": ours, "fair-esm": theirs}, settings.repeats)
+    yield Line(
+        "read and tokenise an A3M of 20,000 x 300, time / fair-esm",
+        seconds(taken["ours"]),
+        seconds(taken["fair-esm"]),
+        ratio(taken["ours"], taken["fair-esm"]),
+        "<= 0.02",
+        "the same tokens",
+    )
+
+
+def scoring(settings: Settings) -> Iterator[Line]:
+    """Masked marginals of a protein of 256 residues and 128 rows: exact, fast, fair-esm's predict.py."""
+    tokens = random_msa(128, 256, settings.device)
+    alphabet = "".join(MsaTokenizer().convert_ids_to_tokens(list(range(4, 24))))
+    sequences = ["".join(alphabet[token - 4] for token in row[1:]) for row in tokens[0].tolist()]
+    family = Alignment.from_sequences(sequences)
+    model, theirs = make_ours(settings.config, settings.device), make_fair_esm(settings.config, settings.device)
+    places = [64, 128]  # every residue costs the same
+    query = sequences[0]
+    variants = [f"{query[k - 1]}{k}{'A' if query[k - 1] != 'A' else 'C'}" for k in places]
+    options = {"rows": 128, "select": "first"}
+
+    def script() -> list[float]:
+        scores = []
+        for place in places:
+            masked = tokens.clone()
+            masked[0, 0, place] = theirs.mask_idx
+            with torch.no_grad():
+                log = torch.log_softmax(theirs(masked)["logits"], dim=-1)[0, 0, place]
+            mutant = alphabet.index("A" if query[place - 1] != "A" else "C") + 4
+            scores.append((log[mutant] - log[tokens[0, 0, place]]).item())
+        return scores
+
+    work = {
+        "exact": lambda: score_variants(family, variants, model, **options).score.tolist(),
+        "fair-esm": script,
+    }
+    away = max(abs(a - b) for a, b in zip(work["exact"](), script(), strict=True))
+    taken = alternate(work, settings.repeats)
+    per_residue = {name: [each / len(places) for each in values] for name, values in taken.items()}
+    yield Line(
+        "masked marginals 128 x 256, exact, time per residue / fair-esm's script",
+        seconds(per_residue["exact"]),
+        seconds(per_residue["fair-esm"]),
+        ratio(taken["exact"], taken["fair-esm"]),
+        "<= 0.6",
+        f"two residues of 256, each costs the same; largest difference {away:.1e}",
+    )
+    fast = alternate({"fast": lambda: score_all_singles(family, model, mode="fast", **options)}, 1)["fast"]
+    whole = 256 * statistics.median(per_residue["exact"])
+    yield Line(
+        "masked marginals 128 x 256, whole protein, fast / exact",
+        f"{fast[0]:.3g} s",
+        f"{whole:.3g} s",
+        fast[0] / whole,
+        "<= 0.02",
+        "exact: 256 times its time per residue; for Spearman see fast_scoring.md",
+    )
+
+
+def grid(settings: Settings) -> Iterator[Line]:
+    """Tokens per second, memory and utilisation over sizes, precisions and torch.compile; no goals, a GPU's table."""
+    on_gpu = settings.device == "cuda"
+    sizes = [(64, 128), (128, 256), (256, 512), (512, 1023), (1024, 1023)] if on_gpu else [(16, 64), (64, 128)]
+    theirs = make_fair_esm(settings.config, settings.device)
+    for rows, columns in sizes:
+        tokens = random_msa(rows, columns, settings.device)
+        base = None
+        try:
+            with torch.no_grad():
+                base = alternate({"": lambda t=tokens: theirs(t)["logits"]}, settings.repeats)[""]
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+        for precision in ("fp32", "tf32", "bf16") if on_gpu else ("fp32", "bf16"):
+            for compiled in (False, True) if on_gpu else (False,):
+                yield _grid_line(settings, tokens, precision, compiled, base)
+    torch.set_float32_matmul_precision("highest")
+
+
+def _grid_line(
+    settings: Settings, tokens: torch.Tensor, precision: str, compiled: bool, base: list[float] | None
+) -> Line:
+    rows, columns = tokens.shape[1], tokens.shape[2] - 1
+    what = f"logits {rows} x {columns} {precision}{', torch.compile' * compiled}, time / fair-esm fp32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    model = make_ours(settings.config, settings.device).to(dtype)
+    forward = torch.compile(model) if compiled else model
+    try:
+        with torch.no_grad():
+            taken = alternate({"": lambda: forward(tokens).logits}, settings.repeats)[""]
+            peak = peak_allocated(lambda: forward(tokens).logits)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return Line(what, "out of memory", seconds(base) if base else "out of memory", float("nan"))
+    middle = statistics.median(taken)
+    rate = product_rate(dtype, settings.device, 8192 if settings.device == "cuda" else 2048)
+    reached = count_flops(settings.config, rows, columns) / middle / rate
+    detail = f"{tokens.numel() / middle:.3g} tokens/s; {peak / GIB:.2f} GiB; utilisation {reached:.2f}"
+    against = statistics.median(base) if base else float("nan")
+    return Line(what, seconds(taken), seconds(base) if base else "out of memory", middle / against, "", detail)
+
+
+def _with(config: MsaConfig, **changes: object) -> MsaConfig:
+    return MsaConfig(**{**config.to_diff_dict(), **changes})
+
+
+CASES = {case.__name__: case for case in (contacts, logits, forward_memory, training, reading, scoring, grid)}
+
+
+def machine(device: str) -> dict[str, str]:
+    """Where this is measured, in words."""
+    name = platform.processor() or platform.machine()
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    elif Path("/proc/cpuinfo").exists():
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        name = found[1].strip() if found else name
+    return {
+        "device": name,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def table(lines: list[Line], about: dict[str, str], config: MsaConfig, repeats: int) -> str:
+    """The whole page, in Markdown."""
+    head = ", ".join(f"{key} {value}" for key, value in about.items())
+    text = [
+        "# Time and memory beside fair-esm",
+        "",
+        f"`make bench`: {head}. Random weights, {config.num_hidden_layers} layers, width {config.hidden_size}; "
+        f"medians of {repeats} or more.",
+        "",
+        "| what | ours | beside | ratio | goal | met | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for line in lines:
+        cells = (line.what, line.ours, line.other, f"{line.ratio:.3f}", line.goal, line.met, line.detail)
+        text.append(f"| {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=CASES, help="default: all; grid on a GPU alone")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--layers", type=int, default=12, help="fewer for a trial; ratios then differ")
+    parser.add_argument("--output", type=Path, help="folder of the tables; default benchmarks/results")
+    options = parser.parse_args()
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = Settings(device, MsaConfig(num_hidden_layers=options.layers), options.repeats)
+    chosen = options.only or [name for name in CASES if name != "grid" or device == "cuda"]
+    about, lines = machine(device), []
+    for name in chosen:
+        for line in CASES[name](settings):
+            lines.append(line)
+            print(f"{line.what}: {line.ours} beside {line.other}: {line.ratio:.3f} {line.goal} {line.met}", flush=True)
+        gc.collect()
+    page = table(lines, about, settings.config, options.repeats)
+    print(f"\n{page}")
+    if (options.only or options.layers != 12) and not options.output:
+        return  # a part does not replace the whole table
+    folder = options.output or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
+    (folder / f"{stem}.md").write_text(page)
+    record = {"about": about, "lines": [asdict(line) for line in lines]}
+    (folder / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
+    missed = [line.what for line in lines if line.met == "no"]
+    print(f"{len(lines)} lines, {len(missed)} short of their goal", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
