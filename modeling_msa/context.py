@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from .modeling_msa import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention, _blocks, _widen
 
-# Logits of maps made at a time, 1 MB of them: they are written and read several times, and should stay in a cache.
-_LOGITS_PER_BLOCK = 2**18
+# Numbers of an inner tensor. On CPUs 1 MB of them: they are written and read several times, best within a cache.
+_NUMBERS_PER_BLOCK = {"cpu": 2**18, "other": 2**25}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ def _columns(
     attention: MsaColumnAttention, hidden_states: torch.Tensor, keys_only: bool
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Column attention of the context, in place, that gives away keys and values block by block."""
-    _, rows, columns, _ = hidden_states.shape
+    rows = hidden_states.shape[1]
     for block in _blocks(attention, hidden_states, 2):
         states = attention.layer_norm(hidden_states[:, :, block])
         keys, values = attention.fold(attention.k_proj(states)), attention.fold(attention.v_proj(states))
@@ -168,18 +168,19 @@ def row_states(
         layer, heads = context.layer, context.row_logits.shape[1]
         if places is not None and layer is model.layers[-1]:
             return model.layer_norm(layer.feed_forward(_last_layer(context, states, places)))[0, 0]
-        for block in _cut(versions, heads * columns**2):
+        for block in _cut(states, versions, heads * columns**2):
             rows = states[0, block, None]  # (n, 1, C, D), as MSAs of their own
             states[0, block] = _row_attention(layer.row_attention, rows, context)[:, 0]
         for block, keys, values in context.columns:
-            for some in _cut(versions, keys[..., 0].numel()):
+            for some in _cut(states, versions, keys[..., 0].numel()):
                 states[:, some, block] += _column_update(layer.column_attention, states[:, some, block], keys, values)
         states = layer.feed_forward(states)
     return model.layer_norm(states)[0]
 
 
-def _cut(length: int, logits_each: int) -> list[slice]:
-    step = max(1, _LOGITS_PER_BLOCK // logits_each)
+def _cut(states: torch.Tensor, length: int, numbers_each: int) -> list[slice]:
+    numbers = _NUMBERS_PER_BLOCK["cpu" if states.device.type == "cpu" else "other"]
+    step = max(1, numbers // numbers_each)
     return [slice(start, start + step) for start in range(0, length, step)]
 
 
@@ -208,7 +209,7 @@ def _last_layer(context: LayerContext, states: torch.Tensor, places: torch.Tenso
     """The last layer's attentions where they are read: versions ``(1, N, C, D)`` to ``(1, 1, N, D)``."""
     _, versions, columns, size = states.shape
     read = states.new_empty(1, 1, versions, size)
-    for block in _cut(versions, 3 * columns * size):  # the inner states are larger than the logits of N * H maps' rows
+    for block in _cut(states, versions, 3 * columns * size):  # normed states, keys and values
         logits = context.row_logits[0][:, places[block]].transpose(0, 1)  # (n, H, C)
         rows = _row_attention_at(
             context.layer.row_attention, states[0, block, None], places[block], context.row_weights, logits
@@ -217,7 +218,7 @@ def _last_layer(context: LayerContext, states: torch.Tensor, places: torch.Tenso
     for block, keys, values in context.columns:
         start, stop, _ = block.indices(columns)
         inside = torch.nonzero((places >= start) & (places < stop))[:, 0]
-        for part in _cut(len(inside), keys[0].numel()):
+        for part in _cut(states, len(inside), keys[0].numel()):
             # versions stand where columns stand elsewhere: each has its own
             some = inside[part]
             index = places[some] - start
@@ -238,7 +239,7 @@ def _row_attention_at(
 
     `logits` ``(B, H, C)`` are those of further rows.
     """
-    batch, rows, columns, _ = hidden_states.shape
+    batch, _, columns, _ = hidden_states.shape
     here = hidden_states[torch.arange(batch, device=places.device), :, places][:, :, None]  # (B, R, 1, D)
     query = attention.q_proj(attention.layer_norm(here))
     query = query * row_weights.to(query.dtype)

@@ -251,7 +251,7 @@ def score_all_singles(
 ) -> SubstitutionScores:
     """Score every substitution of every residue that the alignment covers.
 
-    One pass for each residue; by pseudo-log-likelihood 19 L + 1 times L.
+    One pass for each residue, in fast mode of the query alone; by pseudo-log-likelihood 19 L + 1 times L.
 
     Parameters
     ----------

@@ -159,7 +159,7 @@ def test_blocks_and_batches_change_nothing(size, blocks, monkeypatch):
     one = row_states(model, layers, versions[3:4], places[3:4])
     assert difference(one, read[3:4]) <= 1e-5
     blocks(size)
-    monkeypatch.setattr(context, "_LOGITS_PER_BLOCK", size)
+    monkeypatch.setattr(context, "_NUMBERS_PER_BLOCK", {"cpu": size})
     assert difference(row_states(model, context_layers(model, tokens), versions), expected) <= 1e-5
     assert difference(row_states(model, context_layers(model, tokens), versions, places), read) <= 1e-5
     whole = tokens.repeat(3, 1, 1)

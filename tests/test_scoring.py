@@ -405,12 +405,12 @@ def test_fast_is_exact_without_homologues(strategy):
     model = small_model(MsaForMaskedLM)
     family = random_family(1, 20)
     variants = variants_of(family.query, 6)
-    exact = score_variants(family, variants, model, strategy=strategy)
-    fast = score_variants(family, variants, model, strategy=strategy, mode="fast")
-    assert np.abs(exact.score).max() > 1
-    assert np.abs(fast.score - exact.score).max() <= (1e-5 if strategy == "masked-marginals" else 1e-4)
-    single = score_variants(family, variants, model, strategy=strategy, mode="fast", window=1)
-    assert single.score == pytest.approx(score_variants(family, variants, model, strategy=strategy, window=1).score)
+    for options in ({}, {"window": 1}):
+        exact = score_variants(family, variants, model, strategy=strategy, **options)
+        fast = score_variants(family, variants, model, strategy=strategy, mode="fast", **options)
+        assert np.abs(exact.score).max() > 1
+        # a likelihood is a sum of 20 logarithms
+        assert np.abs(fast.score - exact.score).max() <= (1e-5 if strategy == "masked-marginals" else 1e-4)
 
 
 @MASKING
