@@ -303,7 +303,7 @@ class RowSplit:
         updated, row_maps = original(_one_row(hidden_states), _one_row(row_weights), *args, **kwargs)
         return None if updated is None else updated[:, :0], row_maps
 
-    def _lm_head(self, original: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
+    def _by_token(self, original: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
         return original(hidden_states) if hidden_states.shape[1] else original(_one_row(hidden_states))[:, :0]
 
     def _tied_logits(self, original: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -494,8 +494,9 @@ def split_rows(model: Any, group: Any = None) -> Iterator[RowSplit]:
             replace(layer.row_attention, "forward", split._row_attention)
             replace(layer.row_attention, "tied_logits", split._tied_logits)
             replace(layer.column_attention, "forward", split._column_attention)
+            replace(layer.feed_forward, "forward", split._by_token)
         if hasattr(model, "lm_head"):
-            replace(model.lm_head, "forward", split._lm_head)
+            replace(model.lm_head, "forward", split._by_token)
             replace(model, "_loss_function", split._row_loss)  # behind transformers' property
         if hasattr(model, "classifier"):
             replace(model, "forward", split._query_head, base)

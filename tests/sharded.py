@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import row_sharding
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
@@ -323,11 +324,18 @@ def errors():
     yield "refused", {"processes": size}
 
 
+def moved():
+    """What the cost model says, less what was counted."""
+    for name, kinds in row_sharding.measure_moved(37, 19).items():
+        assert all(count > 0 for count, _ in kinds.values())
+        yield name, {kind: abs(model - count) for kind, (count, model) in kinds.items()}
+
+
 def main():
     PartialState(cpu=True)
     torch.set_num_threads(1)
     results = {}
-    for part in (training, exact, inference, half_precision, optimising, errors):
+    for part in (training, exact, inference, half_precision, optimising, errors, moved):
         start = time.perf_counter()
         results[part.__name__] = cases = {}
         for name, values in part():

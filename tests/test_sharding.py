@@ -20,12 +20,16 @@ import pytest
 import torch
 from small import random_tokens, small_model
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_msa import MsaForMaskedLM, sharding, split_rows
+from modeling_msa import MsaForMaskedLM, MsaModel, sharding, split_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[1]
-CASES = {"training": 23, "exact": 7, "inference": 27, "half_precision": 2, "optimising": 3, "errors": 1}
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import row_sharding  # noqa: E402
+
+CASES = {"training": 23, "exact": 7, "inference": 27, "half_precision": 2, "optimising": 3, "errors": 1, "moved": 3}
 
 
 def start(processes, program, *arguments):
@@ -33,7 +37,7 @@ def start(processes, program, *arguments):
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
     command += [str(ROOT / "configuration" / "accelerate" / "ddp.yaml"), "--num_processes", str(processes)]
     command += ["--mixed_precision", "no", "--main_process_port", "0", str(program), *map(str, arguments)]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([*map(str, (ROOT, ROOT / "tests", ROOT / "benchmarks")), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -143,3 +147,43 @@ def test_refuses_sharded_parameters():
     next(model.parameters()).full_tensor = None  # what FSDP's parameters have
     with pytest.raises(ValueError, match="sharded"), split_rows(model):
         pass
+
+
+# ------------------------------------------------------------------------------------------------------- cost model
+
+
+def test_bytes_are_those_that_are_moved(figures):
+    """Of 37 rows and 19 columns, which do not divide: forward, backward, checkpointed."""
+    assert figures["moved"].keys() == row_sharding.PASSES.keys()
+    assert {value for values in figures["moved"].values() for value in values.values()} == {0}
+
+
+def test_operations_are_those_of_the_model():
+    rows, columns = 7, 11
+    model = small_model(MsaModel, num_hidden_layers=3)
+    model.set_attn_implementation("eager")  # torch does not count its kernel's products
+    sizes = {"layers": 3, "hidden": 16, "inner": 32, "heads": 2}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(random_tokens(rows, columns))
+    assert counter.get_total_flops() == 3 * row_sharding.Split(rows, columns, 1, **sizes).operations()
+    parts = [row_sharding.Split(8, 12, 4, **sizes).operations(rank) for rank in range(4)]
+    assert sum(parts) == row_sharding.Split(8, 12, 1, **sizes).operations()
+
+
+def test_where_it_pays():
+    """By hand: 2 bytes x 400e12 / (16 x 2 ranks x 25e9) = 1,000, so with D = 768 from R + C = 1,856 on.
+
+    A map of 16 columns shifts that a little.
+    """
+    split = row_sharding.Split(1, 16, 2)
+    depth = row_sharding.pays_from(split, 400e12, 25e9)
+    assert 1856 - 16 <= depth <= 1856 + 16
+    assert row_sharding.pays_from(split, 400e12, 1e6) is None
+
+
+def test_the_page_has_the_model_s_figures():
+    page = (ROOT / "docs" / "sharding.md").read_text()
+    for ranks in (1, 2, 4, 8):
+        split = row_sharding.Split(*row_sharding.LARGE, ranks)
+        sent = f"{split.layers * split.sent() / 2**30:.0f} GiB |" if ranks > 1 else "|"
+        assert f"| {ranks} | {split.states() / 2**30:.0f} GiB | {split.peak() / 2**30:.1f} GiB | {sent}" in page
