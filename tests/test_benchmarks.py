@@ -1,0 +1,86 @@
+"""The benchmarks measure what they say, and what is written about speed is what they measured.
+
+Operations are counted as by hand, peaks are those of tensors of a known size, and each figure of the README's table is
+in the table that `make bench` wrote.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_msa import MsaConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import side_by_side  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("contacts", [False, True])
+def test_operations_are_counted_as_by_hand(contacts):
+    rows, columns, layers, width = 6, 9, 3, 32
+    config = MsaConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=64)
+    tokens = rows * (columns + 1)
+    projection = 2 * tokens * width**2
+    row_products = 2 * rows * (columns + 1) ** 2 * width  # logits, or the update
+    column_products = 2 * rows**2 * (columns + 1) * width
+    layer = 8 * projection + 2 * 2 * tokens * width * 64 + 2 * row_products + 2 * column_products
+    head = projection + 2 * tokens * width * 33
+    expected = layers * layer + head
+    if contacts:  # of the last layer the map alone; and the regression
+        pairs = columns**2
+        regression = layers * (2 * 4 * pairs + 2 * 4 * pairs)  # weighted sum over heads, and the correction
+        expected = (layers - 1) * layer + 2 * projection + row_products + regression
+    assert side_by_side.count_flops(config, rows, columns, contacts) == expected
+
+
+def test_peak_memory_is_that_of_known_tensors():
+    def work():
+        first = torch.ones(1000, 1000)
+        second = first + 1
+        del first
+        return second * 2
+
+    assert side_by_side.peak_allocated(work) == pytest.approx(2 * 4 * 1000**2, rel=1e-4)  # and two scalars
+    assert side_by_side.peak_resident(lambda: torch.ones(50_000_000)) == pytest.approx(2e8, rel=0.1)
+
+
+def test_ratios_are_of_calls_that_followed_each_other():
+    assert side_by_side.ratio([1, 10, 6], [2, 5, 3]) == 2
+    calls = []
+    seconds = side_by_side.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3  # the first pair is not counted
+    assert {name: len(each) for name, each in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_part_of_the_table(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "bench.py"), "--only", "grid", "--device", "cpu", "--layers", "1"]
+    command += ["--repeats", "1", "--output", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (page,) = tmp_path.glob("*.md")
+    (record,) = tmp_path.glob("*.json")
+    lines = json.loads(record.read_text())["lines"]
+    assert len(lines) == 4
+    for line in lines:
+        assert f"| {line['what']} |" in page.read_text()
+        assert line["ratio"] > 0
+
+
+def test_figures_in_the_readme_are_measured():
+    section = (ROOT / "README.md").read_text().split("## Speed")[1].split("\n## ")[0]
+    source = re.search(r"benchmarks/results/[\w-]+", section)[0]
+    lines = {line["what"]: line for line in json.loads((ROOT / f"{source}.json").read_text())["lines"]}
+    rows = re.findall(r"^\| (?!what|---)([^|]+) \| ([\d.]+) \|$", section, flags=re.MULTILINE)
+    assert rows
+    for what, figure in rows:
+        digits = len(figure.split(".")[1])
+        assert f"{lines[what]['ratio']:.{digits}f}" == figure, what
