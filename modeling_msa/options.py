@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import typer
 
 from .hub import EMBEDDED, EMBEDDED_NOTE, load_model, quiet_loading, resolve_model
@@ -102,6 +103,9 @@ def settings_of(*, model: str, **settings: Any) -> dict[str, Any]:
     folder = Path(resolve_model(model))
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        settings["matmul_precision"] = precision
     return settings | {"model": model, "weights": f"{zlib.crc32(repr(states).encode()):08x}" if states else None}
 
 
