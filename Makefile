@@ -23,7 +23,7 @@ docs: $(VENV)/.docs
 	$(BIN)/python docs/figures.py
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --fresh-env docs docs/_build/html
 
-# time and memory beside fair-esm: about 20 minutes; nothing else should run
+# time and memory beside fair-esm; nothing else should run meanwhile
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/bench.py
 

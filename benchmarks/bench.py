@@ -2,8 +2,9 @@
 
     python benchmarks/bench.py [--only contacts training ...] [--repeats 3] [--device auto] [--layers 12]
 
-Weights are random, in the published size. Ratios are medians over calls that followed each other; columns count
-residues, to which the models add <cls>. Memory is what torch's allocator hands out at its peak, above the weights.
+Weights are random, in the published size. Ratios of times are medians over calls that followed each other; columns
+count residues, to which the models add <cls>. Memory is what torch's allocator hands out at its peak, above the
+weights, counted once.
 "fp32 medium" is torch.set_float32_matmul_precision("medium").
 The table is printed and written to benchmarks/results/, with the machine. On a GPU there is also a grid of sizes,
 precisions and torch.compile (`--only grid --device cpu` runs a small one here).
@@ -52,14 +53,14 @@ class Line:
     what: str
     ours: str
     other: str
-    ratio: float
+    ratio: float | None
     goal: str = ""
     detail: str = ""
 
     @property
     def met(self) -> str:
         """Whether the goal holds: yes, no, or nothing."""
-        if not self.goal:
+        if not self.goal or self.ratio is None:
             return ""
         sign, bound = self.goal.split()
         return "yes" if (self.ratio <= float(bound) if sign == "<=" else self.ratio >= float(bound)) else "no"
@@ -114,7 +115,7 @@ def _forward(
     with torch.no_grad():
         results = {name: work[name]().float() for name in (*goals, "fair-esm")}
         taken = alternate(work, settings.repeats)
-        peaks = {name: peak_allocated(work[name]) for name in ("fp32", "fair-esm")}
+        peaks = {name: peak_allocated(work[name], settings.device) for name in ("fp32", "fair-esm")}
     size = f"{task} {rows} x {columns}"
     for name, goal in goals.items():
         away = (results[name] - results["fair-esm"]).abs().max().item()
@@ -172,14 +173,21 @@ def _product(device: str, dtype: torch.dtype) -> torch.Tensor:
 
 def forward_memory(settings: Settings) -> Iterator[Line]:
     """Peak above the weights of a forward pass without gradients, in hidden states, at several sizes and depths."""
-    for layers, rows, columns in ((2, 64, 128), (12, 64, 128), (2, 128, 256), (2, 512, 256), (2, 1024, 128)):
+    for layers, rows, columns in (
+        (2, 16, 128),
+        (2, 64, 128),
+        (12, 64, 128),
+        (2, 128, 256),
+        (2, 512, 256),
+        (2, 1024, 128),
+    ):
         config = _with(settings.config, num_hidden_layers=layers)
         model, tokens = make_ours(config, settings.device).msa, random_msa(rows, columns, settings.device)
         hidden = tokens.numel() * config.hidden_size * 4
         for maps in (False, True):
             asked = layers * config.num_attention_heads * (columns + 1) ** 2 * 4 * maps
             with torch.no_grad():
-                peak = peak_allocated(lambda m=model, t=tokens, a=maps: m(t, output_attentions=a))
+                peak = peak_allocated(lambda m=model, t=tokens, a=maps: m(t, output_attentions=a), settings.device)
             yield Line(
                 f"forward {rows} x {columns}, {layers} layers{', row maps asked for' * maps}, (peak - maps) / hidden",
                 f"{peak / GIB:.3f} GiB",
@@ -209,7 +217,7 @@ def training(settings: Settings) -> Iterator[Line]:
     peaks = {}
     for name in ("fair-esm", "checkpointed"):
         model = training_model(name, config).to(settings.device)
-        peaks[name] = peak_allocated(training_step(name, config, 16, 128, model))
+        peaks[name] = peak_allocated(training_step(name, config, 16, 128, model), settings.device)
     yield Line(
         "training step 16 x 128, activation memory with checkpointing / fair-esm without",
         f"{peaks['checkpointed'] / GIB:.2f} GiB",
@@ -308,15 +316,21 @@ def scoring(settings: Settings) -> Iterator[Line]:
         "<= 0.6",
         f"two residues of 256, each costs the same; largest difference {away:.1e}",
     )
-    fast = alternate({"fast": lambda: score_all_singles(family, model, mode="fast", **options)}, 1)["fast"]
-    whole = 256 * statistics.median(per_residue["exact"])
+    fast = alternate(
+        {
+            "fast": lambda: score_all_singles(family, model, mode="fast", **options),
+            "exact": lambda: score_variants(family, variants, model, **options),
+        },
+        settings.repeats,
+    )
+    whole = [256 * each / len(places) for each in fast["exact"]]
     yield Line(
         "masked marginals 128 x 256, whole protein, fast / exact",
-        f"{fast[0]:.3g} s",
-        f"{whole:.3g} s",
-        fast[0] / whole,
+        seconds(fast["fast"]),
+        seconds(whole),
+        ratio(fast["fast"], whole),
         "<= 0.02",
-        "exact: 256 times its time per residue; for Spearman see fast_scoring.md",
+        "exact: 128 times that of two residues; for Spearman see fast_scoring.md",
     )
 
 
@@ -327,40 +341,60 @@ def grid(settings: Settings) -> Iterator[Line]:
     theirs = make_fair_esm(settings.config, settings.device)
     for rows, columns in sizes:
         tokens = random_msa(rows, columns, settings.device)
-        base = None
-        try:
-            with torch.no_grad():
-                base = alternate({"": lambda t=tokens: theirs(t)["logits"]}, settings.repeats)[""]
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
         for precision in ("fp32", "tf32", "bf16") if on_gpu else ("fp32", "bf16"):
             for compiled in (False, True) if on_gpu else (False,):
-                yield _grid_line(settings, tokens, precision, compiled, base)
+                yield _grid_line(settings, tokens, precision, compiled, theirs)
     torch.set_float32_matmul_precision("highest")
 
 
 def _grid_line(
-    settings: Settings, tokens: torch.Tensor, precision: str, compiled: bool, base: list[float] | None
+    settings: Settings, tokens: torch.Tensor, precision: str, compiled: bool, theirs: torch.nn.Module
 ) -> Line:
     rows, columns = tokens.shape[1], tokens.shape[2] - 1
     what = f"logits {rows} x {columns} {precision}{', torch.compile' * compiled}, time / fair-esm fp32"
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = make_ours(settings.config, settings.device).to(dtype)
+    torch._dynamo.reset()  # each line compiles for itself
     forward = torch.compile(model) if compiled else model
-    try:
-        with torch.no_grad():
-            taken = alternate({"": lambda: forward(tokens).logits}, settings.repeats)[""]
-            peak = peak_allocated(lambda: forward(tokens).logits)
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return Line(what, "out of memory", seconds(base) if base else "out of memory", float("nan"))
-    middle = statistics.median(taken)
+
+    def ours() -> torch.Tensor:
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        return forward(tokens).logits
+
+    def fair_esm() -> torch.Tensor:
+        torch.set_float32_matmul_precision("highest")
+        return theirs(tokens)["logits"]
+
+    with torch.no_grad():
+        taken = _where_it_fits({"ours": ours, "fair-esm": fair_esm}, settings.repeats) or _where_it_fits(
+            {"ours": ours}, settings.repeats
+        )
+        if taken is None:
+            return Line(what, "out of memory", "out of memory", None)
+        peak = peak_allocated(ours, settings.device)
+    middle = statistics.median(taken["ours"])
+    ours()  # sets the precision for the product
     rate = product_rate(dtype, settings.device, 8192 if settings.device == "cuda" else 2048)
     reached = count_flops(settings.config, rows, columns) / middle / rate
     detail = f"{tokens.numel() / middle:.3g} tokens/s; {peak / GIB:.2f} GiB; utilisation {reached:.2f}"
-    against = statistics.median(base) if base else float("nan")
-    return Line(what, seconds(taken), seconds(base) if base else "out of memory", middle / against, "", detail)
+    if "fair-esm" not in taken:
+        return Line(what, seconds(taken["ours"]), "out of memory", None, "", detail)
+    return Line(
+        what,
+        seconds(taken["ours"]),
+        seconds(taken["fair-esm"]),
+        ratio(taken["ours"], taken["fair-esm"]),
+        "",
+        detail,
+    )
+
+
+def _where_it_fits(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]] | None:
+    try:
+        return alternate(functions, repeats)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return None
 
 
 def _with(config: MsaConfig, **changes: object) -> MsaConfig:
@@ -388,6 +422,10 @@ def machine(device: str) -> dict[str, str]:
     }
 
 
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
 def table(lines: list[Line], about: dict[str, str], config: MsaConfig, repeats: int) -> str:
     """The whole page, in Markdown."""
     head = ", ".join(f"{key} {value}" for key, value in about.items())
@@ -395,20 +433,26 @@ def table(lines: list[Line], about: dict[str, str], config: MsaConfig, repeats: 
         "# Time and memory beside fair-esm",
         "",
         f"`make bench`: {head}. Random weights, {config.num_hidden_layers} layers, width {config.hidden_size}; "
-        f"medians of {repeats} or more. medium: with `torch.set_float32_matmul_precision('medium')`.",
+        f"times are medians of {repeats} or more, memory is counted once. "
+        "medium: with `torch.set_float32_matmul_precision('medium')`.",
         "",
         "| what | ours | beside | ratio | goal | met | |",
         "|---|---|---|---|---|---|---|",
     ]
     for line in lines:
-        cells = (line.what, line.ours, line.other, f"{line.ratio:.3f}", line.goal, line.met, line.detail)
+        cells = (line.what, line.ours, line.other, _number(line.ratio), line.goal, line.met, line.detail)
         text.append(f"| {' | '.join(cells)} |")
     return "\n".join(text) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=CASES, help="default: all; grid on a GPU alone")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=CASES,
+        help="default: all, grid on a GPU alone; these replace their lines in the table",
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--layers", type=int, default=12, help="fewer for a trial; ratios then differ")
@@ -423,18 +467,22 @@ def main() -> None:
     for name in chosen:
         for line in CASES[name](settings):
             lines.append(line)
-            print(f"{line.what}: {line.ours} beside {line.other}: {line.ratio:.3f} {line.goal} {line.met}", flush=True)
+            shown = f"{line.what}: {line.ours} beside {line.other}: {_number(line.ratio)} {line.goal} {line.met}"
+            print(shown.rstrip(), flush=True)
         gc.collect()
-    page = table(lines, about, settings.config, options.repeats)
-    print(f"\n{page}")
-    if (options.only or options.layers != 12) and not options.output:
-        return  # a part does not replace the whole table
     folder = options.output or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
-    stem = re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
-    (folder / f"{stem}.md").write_text(page)
-    record = {"about": about, "lines": [asdict(line) for line in lines]}
-    (folder / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
+    record = folder / f"{re.sub(r'[^a-z0-9]+', '-', about['device'].lower()).strip('-')}.json"
+    if options.only and record.exists():  # a part takes its lines' places in the table
+        new = {line.what: line for line in lines}
+        old = [Line(**line) for line in json.loads(record.read_text())["lines"]]
+        lines = [new.pop(line.what, line) for line in old] + list(new.values())
+    page = table(lines, about, settings.config, options.repeats)
+    print(f"\n{page}")
+    if options.layers != 12 and not options.output:
+        return  # a trial
+    record.with_suffix(".md").write_text(page)
+    record.write_text(json.dumps({"about": about, "lines": [asdict(line) for line in lines]}, indent=1) + "\n")
     missed = [line.what for line in lines if line.met == "no"]
     print(f"{len(lines)} lines, {len(missed)} short of their goal", file=sys.stderr)
 

@@ -80,9 +80,9 @@ def count_flops(config: MsaConfig, rows: int, columns: int, contacts: bool = Fal
     return counter.get_total_flops()
 
 
-def peak_allocated(work: Work) -> int:
+def peak_allocated(work: Work, device: str = "cpu") -> int:
     """Most bytes that torch's allocator has out at a time while `work` runs, above what it has out before."""
-    if torch.cuda.is_available():
+    if device == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         work()

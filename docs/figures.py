@@ -37,7 +37,7 @@ _MODULES = {
     "Alignments": ("alignment", "sampling", "inputs"),
     "Models": ("hub", "modeling_msa", "configuration_msa", "tokenization_msa", "conversion", "sharding"),
     "Contacts": ("contacts", "structure", "evaluation"),
-    "Variants": ("scoring", "variants"),
+    "Variants": ("scoring", "variants", "context"),
     "Embeddings": ("embeddings",),
     "Generation": ("generation",),
     "Distances": ("phylogeny",),
@@ -148,7 +148,8 @@ def write_commands(path: Path) -> None:
         body = re.sub(r"^Example: (.*)$", r"**Example**:\n\n```console\n$ \1\n```", body, flags=re.MULTILINE)
         parts.append(f"## {heading}\n{body}")
     start = head[: head.index("**Usage**")]
-    path.write_text("\n".join([start, *contents, "", *parts]), encoding="utf-8")
+    options = head[head.index("**Options**") :]  # of msa itself, before the command
+    path.write_text("\n".join([start, *contents, "", options, *parts]), encoding="utf-8")
 
 
 def write_reference(folder: Path) -> None:

@@ -117,14 +117,14 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
 
 @torch.inference_mode()
 def _columns(
-    attention: MsaColumnAttention, hidden_states: torch.Tensor, keys_only: bool
+    attention: MsaColumnAttention, hidden_states: torch.Tensor, is_last: bool
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Column attention of the context, in place, that gives away keys and values block by block."""
     rows = hidden_states.shape[1]
     for block in _blocks(attention, hidden_states, 2):
         states = attention.layer_norm(hidden_states[:, :, block])
         keys, values = attention.fold(attention.k_proj(states)), attention.fold(attention.v_proj(states))
-        if not keys_only:
+        if not is_last:
             queries = attention.fold(attention.q_proj(states))
             context = F.scaled_dot_product_attention(queries, keys, values)  # (S, H, R, K)
             context = context.transpose(1, 2).reshape(1, -1, rows, hidden_states.shape[-1])
@@ -282,7 +282,7 @@ def query_states(model: MsaModel, tokens: torch.Tensor, places: torch.Tensor) ->
     last = cast(MsaLayer, model.layers[-1])
     if hasattr(last, "_hf_hook"):  # accelerate brings an offloaded layer's weights when it is called as a whole
         states = model(tokens, return_dict=True).last_hidden_state
-        return states[torch.arange(len(places)), 0, places]
+        return states[torch.arange(len(places)), 0, places.cpu()]  # of several devices, it may lie on another
     hidden_states, masks, _ = model._prepare(tokens)
     for layer in model.layers[:-1]:
         hidden_states = layer(hidden_states, **masks)[0]

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from .alignment import Alignment
 from .files import whole_file
-from .inputs import evaluating, model_inputs
+from .inputs import check_whole, evaluating, model_inputs
 from .modeling_msa import MsaModel, MsaPreTrainedModel
 
 WHICH = ("query", "mean", "rows")
@@ -130,6 +130,7 @@ def embed(
     >>> embed(family, load_model(), which="mean").array.shape
     (64,)
     """
+    check_whole(model)
     if which not in WHICH:
         raise ValueError(f"which is {which!r}; it can be {', '.join(WHICH)}.")
     if dtype not in ("float32", "float16"):

@@ -26,7 +26,7 @@ from .context import context_layers, row_states
 from .data import name_of
 from .files import whole_file
 from .hub import tokenizer_for
-from .inputs import encode, evaluating
+from .inputs import check_whole, encode, evaluating
 from .modeling_msa import MsaForMaskedLM
 from .sampling import filter_rows, select_rows
 from .tokenization_msa import ALPHABET
@@ -202,6 +202,7 @@ def generate(
     generator = torch.Generator().manual_seed(seed)
     choose = _chooser(sampling, temperature, top_p, generator)
     _check_mode(mode)
+    check_whole(model)
     if iterations < 1 or not 0 < mask_probability <= 1:
         raise ValueError(
             f"iterations is at least 1 and mask_probability above 0 and at most 1; they are {iterations} and "
@@ -241,6 +242,7 @@ def generate(
             change = torch.from_numpy(changed[:, None] & columns & ~(gaps & keep_gaps))  # (R, L)
             gap_allowed = None if new_gaps else torch.from_numpy(gaps)
             targets = np.flatnonzero(changed)
+            predict = None  # the context of the last alignment goes before the next one is made
             predict = _predictor(model, tokens, int(targets[0]) if mode == "fast" else None)
             before.append(_log_likelihoods(tokens, targets, predict, LIKELIHOOD_PASSES, seed))
             new = tokens

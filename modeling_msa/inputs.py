@@ -27,6 +27,15 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def check_whole(model: MsaPreTrainedModel) -> None:
+    """Raise ValueError for a model inside `modeling_msa.split_rows`, whose processes do not hold all rows."""
+    if "_prepare" in vars(model.base_model):
+        raise ValueError(
+            "This model's rows are split over processes, and the task needs them all: call it outside of split_rows, "
+            "where predict_contacts and the model itself are at home."
+        )
+
+
 def prepare_alignment(
     alignment: Alignment,
     rows: int = 128,

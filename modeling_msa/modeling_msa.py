@@ -37,7 +37,7 @@ from transformers.utils.generic import is_flash_attention_requested, maybe_autoc
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_msa import MsaConfig
-from .tokenization_msa import check_padding  # of that module also so that save_pretrained ships the tokenizer
+from .tokenization_msa import check_padding  # through this import save_pretrained ships the tokenizer too
 
 # Inference goes by blocks of at least and at most so many tokens. On CPUs inner tensors stay under 32 MB, where malloc
 # reuses its pages, and products of fewer tokens are as fast; a GPU is busy with large ones only.

@@ -24,7 +24,7 @@ from .alignment import Alignment
 from .context import context_layers, query_states, row_states
 from .files import whole_file
 from .hub import tokenizer_for
-from .inputs import evaluating
+from .inputs import check_whole, evaluating
 from .modeling_msa import MsaForMaskedLM, MsaPreTrainedModel
 from .sampling import select_rows, sequence_weights
 from .variants import AMINO_ACIDS, Misfit, Substitution, Table, better_offset, check_variants, delimiter_of
@@ -167,7 +167,8 @@ def score_variants(
     Their states are those beside a query that is masked as a whole; in the model they see the query's other residues
     too. So nothing of the predicted residue leaks, and the fewer rows, the more it matters; without homologues nothing
     is approximated. The documentation's page on variants has a table of how well both modes agree. Windows, each of
-    which needs its homologues, move by an eighth of their width in fast mode.
+    which needs its homologues, move by an eighth of their width in fast mode, so that they are not
+    those of exact mode.
 
     Parameters
     ----------
@@ -393,6 +394,7 @@ class _Scorer:
                 "load_model(name, cls=MsaForMaskedLM)."
             )
         check_strategy(strategy, mode)
+        check_whole(model)
         for name, value in (("window", window), ("batch_size", batch_size)):
             if value is not None and operator.index(value) < 1:
                 raise ValueError(f"{name} is a number from 1, but is {value}.")

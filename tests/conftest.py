@@ -49,7 +49,7 @@ def blocks(monkeypatch):
     from modeling_msa import modeling_msa
 
     def set_blocks(tokens: int = 40) -> None:
-        monkeypatch.setattr(modeling_msa, "TOKENS_PER_BLOCK", {"cpu": (tokens, tokens)})
+        monkeypatch.setattr(modeling_msa, "TOKENS_PER_BLOCK", {"cpu": (tokens, tokens), "other": (tokens, tokens)})
 
     return set_blocks
 

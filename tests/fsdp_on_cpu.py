@@ -30,4 +30,4 @@ if __name__ == "__main__":
         # DTensor's caches hold the group of processes for good, so gloo's threads live on; see runs.leave_processes
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(int(end.code or 0))
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from families import make_folder
 from made_up import SHARED, real_data
 from test_runs import LAUNCH
@@ -199,3 +200,21 @@ def test_two_processes_leave_the_files_of_one(tmp_path):
     shutil.rmtree(tmp_path / "one" / "maps")
     shutil.rmtree(tmp_path / "two" / "maps")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_matmul_precision_is_pytorchs_and_a_setting_of_the_results(tmp_path, monkeypatch):
+    family = tmp_path / "family.a3m"
+    write_alignment(read_alignment(bundled_family()).drop_query_gaps(), family)
+    arguments = ("contacts", family, tmp_path / "families", "-o", tmp_path / "maps", "--rows", 4)
+    make_folder(tmp_path / "families", count=1)
+    seen = []
+    monkeypatch.setattr("modeling_msa.cli_contacts.load", lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    try:
+        CliRunner().invoke(app, list(map(str, ("--matmul-precision", "medium", *arguments))))
+        assert seen == ["medium"]
+        monkeypatch.undo()
+        msa("--matmul-precision", "medium", *arguments)
+        assert "settings" in msa(*arguments, code=1)
+        assert torch.get_float32_matmul_precision() == "highest"  # without the option
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -401,7 +401,7 @@ MASKING = pytest.mark.parametrize("strategy", ["masked-marginals", "pseudo-log-l
 
 @MASKING
 def test_fast_is_exact_without_homologues(strategy):
-    """In windows too: a model of 32 columns, one residue in each."""
+    """In windows of one residue too; wider ones move in steps in fast mode, and are others than in exact mode."""
     model = small_model(MsaForMaskedLM)
     family = random_family(1, 20)
     variants = variants_of(family.query, 6)
