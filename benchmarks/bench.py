@@ -84,6 +84,12 @@ def spread(above: list[float], below: list[float]) -> str:
     return f"{min(pairs):.2f} to {max(pairs):.2f}"
 
 
+def beside(what: str, ours: list[float], theirs: list[float], goal: str, detail: str) -> Line:
+    """A line about seconds of calls that took turns."""
+    detail = f"pairs {spread(ours, theirs)}; {detail}"
+    return Line(what, seconds(ours), seconds(theirs), ratio(ours, theirs), goal, detail)
+
+
 def contacts(settings: Settings) -> Iterator[Line]:
     """128 x 256: time in float32 and bfloat16, memory, utilisation."""
     goals = {"fp32": "<= 0.55", "fp32 medium": "", "bf16": "<= 0.30"}
@@ -119,17 +125,10 @@ def _forward(
     size = f"{task} {rows} x {columns}"
     for name, goal in goals.items():
         away = (results[name] - results["fair-esm"]).abs().max().item()
-        detail = f"pairs {spread(taken[name], taken['fair-esm'])}; largest difference {away:.1e}"
+        detail = f"largest difference {away:.1e}"
         if name == "fp32 medium":
             detail += f"; {ratio(taken[name], taken['fair-esm medium']):.3f} of fair-esm's with the same setting"
-        yield Line(
-            f"{size} {name}, time / fair-esm fp32",
-            seconds(taken[name]),
-            seconds(taken["fair-esm"]),
-            ratio(taken[name], taken["fair-esm"]),
-            goal,
-            detail,
-        )
+        yield beside(f"{size} {name}, time / fair-esm fp32", taken[name], taken["fair-esm"], goal, detail)
     yield Line(
         f"{size} fp32, peak memory above the weights / fair-esm",
         f"{peaks['fp32'] / GIB:.2f} GiB",
@@ -204,14 +203,8 @@ def training(settings: Settings) -> Iterator[Line]:
     steps["medium"] = lambda: _medium(steps["plain"])
     taken = alternate(steps, settings.repeats + 2)
     for name, what, goal in (("plain", "fp32", "<= 0.85"), ("medium", "fp32 medium", "")):
-        yield Line(
-            f"training step 16 x 128 {what}, time / fair-esm fp32",
-            seconds(taken[name]),
-            seconds(taken["fair-esm"]),
-            ratio(taken[name], taken["fair-esm"]),
-            goal,
-            f"pairs {spread(taken[name], taken['fair-esm'])}; torch.optim.AdamW(fused=True) for both",
-        )
+        what = f"training step 16 x 128 {what}, time / fair-esm fp32"
+        yield beside(what, taken[name], taken["fair-esm"], goal, "torch.optim.AdamW(fused=True) for both")
     steps.clear()
     gc.collect()
     peaks = {}

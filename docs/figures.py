@@ -148,7 +148,7 @@ def write_commands(path: Path) -> None:
         body = re.sub(r"^Example: (.*)$", r"**Example**:\n\n```console\n$ \1\n```", body, flags=re.MULTILINE)
         parts.append(f"## {heading}\n{body}")
     start = head[: head.index("**Usage**")]
-    options = head[head.index("**Options**") :]  # of msa itself, before the command
+    options = head[head.index("**Options**") : head.index("**Commands**")]  # of msa itself, before the command
     path.write_text("\n".join([start, *contents, "", options, *parts]), encoding="utf-8")
 
 
