@@ -33,9 +33,9 @@ from side_by_side import (
     make_fair_esm,
     make_ours,
     peak_allocated,
-    product_rate,
     random_msa,
     ratio,
+    square_product,
 )
 from training_memory import training_model, training_step
 
@@ -115,7 +115,7 @@ def _forward(
         work = {name: lambda model=model: model(tokens).logits for name, model in models.items()}
         work["fair-esm"] = lambda: theirs(tokens)["logits"]
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        work[f"product {name}"] = lambda dtype=dtype: _product(settings.device, dtype)
+        work[f"product {name}"], product_flops = square_product(dtype, settings.device, 4096)
     for name in ("fp32", "fair-esm", "product fp32"):
         work[f"{name} medium"] = lambda function=work[name]: _medium(function)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def _forward(
     )
     flops = count_flops(settings.config, rows, columns, task == "contacts")
     for name, goal in (("fp32", ">= 0.92"), ("fp32 medium", ""), ("bf16", ">= 0.80")):
-        rate = PRODUCT / statistics.median(taken[f"product {name}"])
+        rate = product_flops / statistics.median(taken[f"product {name}"])
         reached = [flops / each for each in taken[name]]
         yield Line(
             f"{size} {name}, utilisation of the matrix product",
@@ -157,17 +157,6 @@ def _medium(function: Callable[[], torch.Tensor]) -> torch.Tensor:
         return function()
     finally:
         torch.set_float32_matmul_precision("highest")
-
-
-PRODUCT = 2 * 4096**3
-_FACTORS: dict[tuple[str, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
-
-
-def _product(device: str, dtype: torch.dtype) -> torch.Tensor:
-    if (device, dtype) not in _FACTORS:
-        _FACTORS[device, dtype] = tuple(torch.randn(4096, 4096, device=device, dtype=dtype) for _ in range(2))
-    left, right = _FACTORS[device, dtype]
-    return left @ right
 
 
 def forward_memory(settings: Settings) -> Iterator[Line]:
@@ -261,14 +250,8 @@ def reading(settings: Settings) -> Iterator[Line]:
 
         assert torch.equal(ours(), theirs())
         taken = alternate({"ours": ours, "fair-esm": theirs}, settings.repeats)
-    yield Line(
-        "read and tokenise an A3M of 20,000 x 300, time / fair-esm",
-        seconds(taken["ours"]),
-        seconds(taken["fair-esm"]),
-        ratio(taken["ours"], taken["fair-esm"]),
-        "<= 0.02",
-        "the same tokens",
-    )
+    what = "read and tokenise an A3M of 20,000 x 300, time / fair-esm"
+    yield beside(what, taken["ours"], taken["fair-esm"], "<= 0.02", "the same tokens")
 
 
 def scoring(settings: Settings) -> Iterator[Line]:
@@ -295,35 +278,26 @@ def scoring(settings: Settings) -> Iterator[Line]:
         return scores
 
     work = {
+        "fast": lambda: score_all_singles(family, model, mode="fast", **options),
         "exact": lambda: score_variants(family, variants, model, **options).score.tolist(),
         "fair-esm": script,
     }
     away = max(abs(a - b) for a, b in zip(work["exact"](), script(), strict=True))
     taken = alternate(work, settings.repeats)
-    per_residue = {name: [each / len(places) for each in values] for name, values in taken.items()}
-    yield Line(
+    exact, fair_esm = ([each / len(places) for each in taken[name]] for name in ("exact", "fair-esm"))
+    yield beside(
         "masked marginals 128 x 256, exact, time per residue / fair-esm's script",
-        seconds(per_residue["exact"]),
-        seconds(per_residue["fair-esm"]),
-        ratio(taken["exact"], taken["fair-esm"]),
+        exact,
+        fair_esm,
         "<= 0.6",
         f"two residues of 256, each costs the same; largest difference {away:.1e}",
     )
-    fast = alternate(
-        {
-            "fast": lambda: score_all_singles(family, model, mode="fast", **options),
-            "exact": lambda: score_variants(family, variants, model, **options),
-        },
-        settings.repeats,
-    )
-    whole = [256 * each / len(places) for each in fast["exact"]]
-    yield Line(
+    yield beside(
         "masked marginals 128 x 256, whole protein, fast / exact",
-        seconds(fast["fast"]),
-        seconds(whole),
-        ratio(fast["fast"], whole),
+        taken["fast"],
+        [256 * each for each in exact],
         "<= 0.02",
-        "exact: 128 times that of two residues; for Spearman see fast_scoring.md",
+        "exact: 256 times its time per residue; for Spearman see fast_scoring.md",
     )
 
 
@@ -367,19 +341,13 @@ def _grid_line(
         peak = peak_allocated(ours, settings.device)
     middle = statistics.median(taken["ours"])
     ours()  # sets the precision for the product
-    rate = product_rate(dtype, settings.device, 8192 if settings.device == "cuda" else 2048)
+    product, product_flops = square_product(dtype, settings.device, 8192 if settings.device == "cuda" else 2048)
+    rate = product_flops / min(alternate({"": product}, 5)[""])
     reached = count_flops(settings.config, rows, columns) / middle / rate
     detail = f"{tokens.numel() / middle:.3g} tokens/s; {peak / GIB:.2f} GiB; utilisation {reached:.2f}"
     if "fair-esm" not in taken:
         return Line(what, seconds(taken["ours"]), "out of memory", None, "", detail)
-    return Line(
-        what,
-        seconds(taken["ours"]),
-        seconds(taken["fair-esm"]),
-        ratio(taken["ours"], taken["fair-esm"]),
-        "",
-        detail,
-    )
+    return beside(what, taken["ours"], taken["fair-esm"], "", detail)
 
 
 def _where_it_fits(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]] | None:

@@ -40,7 +40,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.profiler import ProfilerActivity, profile
+from side_by_side import peak_allocated
 
 from modeling_msa import MsaConfig, MsaForMaskedLM, sharding, split_rows
 from modeling_msa.runs import leave_processes
@@ -179,15 +179,6 @@ def counted(counts: Counter) -> Iterator[None]:
         yield
     finally:
         dist.all_reduce, dist.all_to_all_single = originals["all_reduce"], originals["all_to_all_single"]
-
-
-def peak_allocated(step: Any) -> int:
-    """Most bytes that torch's allocator has out while `step` runs, above what it has out before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    return max(itertools.accumulate(event.nbytes() for event in events))
 
 
 def measure_moved(rows: int, columns: int) -> dict[str, dict[str, tuple[int, int]]]:

@@ -61,10 +61,10 @@ def ratio(above: Iterable[float], below: Iterable[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def product_rate(dtype: torch.dtype, device: str = "cpu", size: int = 4096, repeats: int = 5) -> float:
-    """FLOP/s of a square matrix product, the fastest of some."""
+def square_product(dtype: torch.dtype, device: str, size: int) -> tuple[Work, int]:
+    """A matrix product to be timed, and its operations."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / min(alternate({"": lambda: left @ right}, repeats)[""])
+    return lambda: left @ right, 2 * size**3
 
 
 def count_flops(config: MsaConfig, rows: int, columns: int, contacts: bool = False) -> int:

@@ -9,6 +9,7 @@ import typer
 
 from . import options
 from .alignment import read_alignment
+from .context import Mode
 from .generation import check_arguments, check_generated, generate, write_generated
 from .hub import EMBEDDED
 from .modeling_msa import MsaForMaskedLM
@@ -61,7 +62,7 @@ def generate_command(
         bool, typer.Option("--keep-gaps", help="Leave gaps: msa-tiny, for one, would fill them all.")
     ] = False,
     mode: Annotated[
-        Literal["exact", "fast"],
+        Mode,
         typer.Option(
             help="fast, where a single row changes (--only-rows, --count 1): runs the other rows once, and that row "
             "alone in each round; they do not see its residues then. exact runs the whole alignment each time."

@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from .alignment import read_alignment
+from .context import Mode
 from .data import name_of
 from .hub import EMBEDDED
 from .modeling_msa import MsaForMaskedLM
@@ -94,7 +95,7 @@ def score_command(
         ),
     ] = "masked-marginals",
     mode: Annotated[
-        Literal["exact", "fast"],
+        Mode,
         typer.Option(
             help="fast runs the homologues once, then the query alone for each masked residue; they do not see the "
             "query's residues then. exact runs the whole alignment each time."

@@ -15,15 +15,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch.nn import functional as F
 
 from .modeling_msa import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention, _blocks, _widen
 
+Mode = Literal["exact", "fast"]
+
 # Numbers of an inner tensor. On CPUs 1 MB of them: they are written and read several times, best within a cache.
 _NUMBERS_PER_BLOCK = {"cpu": 2**18, "other": 2**25}
+
+
+def check_mode(mode: str) -> None:
+    """Raise ValueError for a mode that there is not.
+
+    Examples
+    --------
+    >>> check_mode("quick")
+    Traceback (most recent call last):
+    ...
+    ValueError: mode is 'exact' or 'fast', but is 'quick'.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode is 'exact' or 'fast', but is {mode!r}.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

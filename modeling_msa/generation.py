@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from .alignment import _SUFFIXES, Alignment, _format_of, write_alignment
-from .context import context_layers, row_states
+from .context import Mode, check_mode, context_layers, row_states
 from .data import name_of
 from .files import whole_file
 from .hub import tokenizer_for
@@ -115,7 +114,7 @@ def generate(
     keep_query: bool = False,
     new_gaps: bool = True,
     keep_gaps: bool = False,
-    mode: Literal["exact", "fast"] = "exact",
+    mode: Mode = "exact",
     progress: bool = False,
 ) -> Generated:
     """Generate sequences by iterative masking; the defaults are the paper's.
@@ -201,7 +200,7 @@ def generate(
     """
     generator = torch.Generator().manual_seed(seed)
     choose = _chooser(sampling, temperature, top_p, generator)
-    _check_mode(mode)
+    check_mode(mode)
     check_whole(model)
     if iterations < 1 or not 0 < mask_probability <= 1:
         raise ValueError(
@@ -318,7 +317,7 @@ def check_arguments(
     mode: str = "exact",
 ) -> None:
     """Raise ValueError for what `generate` refuses of any alignment."""
-    _check_mode(mode)
+    check_mode(mode)
     _chooser(sampling, temperature, top_p, torch.Generator())
     for what, numbers in (("residues to change", only_residues), ("fixed residues", fixed_residues)):
         if numbers is not None:
@@ -361,11 +360,6 @@ def write_generated(generated: Generated, path: str | os.PathLike[str]) -> Path:
 
 def _cell(value: str | float) -> str:
     return value.replace("\t", " ") if isinstance(value, str) else f"{value:.6f}"
-
-
-def _check_mode(mode: str) -> None:
-    if mode not in ("exact", "fast"):
-        raise ValueError(f"mode is 'exact' or 'fast', but is {mode!r}.")
 
 
 def _chooser(

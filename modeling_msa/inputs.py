@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers import BatchEncoding
+from transformers import BatchEncoding, PreTrainedModel
 
 from .alignment import Alignment
 from .hub import tokenizer_for
@@ -27,9 +27,14 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def is_split(model: PreTrainedModel) -> bool:
+    """Whether the model is inside `modeling_msa.split_rows`, which replaces methods of the instance."""
+    return "_prepare" in vars(model.base_model)
+
+
 def check_whole(model: MsaPreTrainedModel) -> None:
     """Raise ValueError for a model inside `modeling_msa.split_rows`, whose processes do not hold all rows."""
-    if "_prepare" in vars(model.base_model):
+    if is_split(model):
         raise ValueError(
             "This model's rows are split over processes, and the task needs them all: call it outside of split_rows, "
             "where predict_contacts and the model itself are at home."

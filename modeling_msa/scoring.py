@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from .alignment import Alignment
-from .context import context_layers, query_states, row_states
+from .context import Mode, check_mode, context_layers, query_states, row_states
 from .files import whole_file
 from .hub import tokenizer_for
 from .inputs import check_whole, evaluating
@@ -31,7 +31,6 @@ from .variants import AMINO_ACIDS, Misfit, Substitution, Table, better_offset, c
 
 STRATEGIES = ("masked-marginals", "wt-marginals", "pseudo-log-likelihood")
 Strategy = Literal["masked-marginals", "wt-marginals", "pseudo-log-likelihood"]
-Mode = Literal["exact", "fast"]
 
 # Benchmarks' recipes, as arguments of `score_variants`.
 #
@@ -564,8 +563,7 @@ def check_strategy(strategy: str, mode: str = "exact") -> None:
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"There is no strategy {strategy!r}; there are {', '.join(STRATEGIES)}.")
-    if mode not in ("exact", "fast"):
-        raise ValueError(f"mode is 'exact' or 'fast', but is {mode!r}.")
+    check_mode(mode)
     if mode == "fast" and strategy == "wt-marginals":
         raise ValueError(
             "wt-marginals take one pass of the model: there is no fast mode of them. Say mode exact, or another "

@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from .inputs import is_split
 from .runs import leave_processes
 
 # Inference exchanges about so many bytes at a time, in at most so many pieces, so as not to hold all of it twice more.
@@ -394,7 +395,7 @@ def _check_model(model: Any) -> None:
         )
     if any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
         raise ValueError("The model's parameters are sharded (FSDP): split_rows needs all of them in every process.")
-    if "_prepare" in vars(base):
+    if is_split(model):
         raise ValueError("This model's rows are split already: leave the other split_rows first.")
 
 
