@@ -15,10 +15,10 @@ from .cli_embed import embed_command
 from .cli_generate import generate_command
 from .cli_score import score_command
 from .cli_search import search_command
-from .conversion import convert_checkpoint, push_folder, revert_checkpoint
-from .hub import require_login
+from .conversion import convert_checkpoint, revert_checkpoint
 from .options import errors_in_words
 from .runs import leave_processes
+from .sharing import push_folder, require_login
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
+from .card import PUBLISHED, is_published, write_model_card
 from .configuration_msa import MsaConfig
-from .hub import PUBLISHED, is_published, tokenizer_for, write_model_card
+from .hub import tokenizer_for
 from .modeling_msa import MsaForMaskedLM
 
 OFFICIAL_CHECKPOINTS = tuple(PUBLISHED)
@@ -430,14 +430,6 @@ def compare_with_fair_esm(
     if has_contacts:
         differences["contacts"] = (contacts - expected["contacts"]).abs().max().item()
     return differences, f"{shape[1]} random rows of {shape[2] - 1} residues"
-
-
-def push_folder(folder: str | os.PathLike, repo_id: str) -> str:
-    """Upload a converted folder whole to the Hub, making the repository if need be; returns its address."""
-    api = HfApi()
-    repo_id = api.create_repo(repo_id, exist_ok=True).repo_id
-    api.upload_folder(repo_id=repo_id, folder_path=str(folder), commit_message="Upload MSA Transformer")
-    return f"{api.endpoint}/{repo_id}"
 
 
 def _reverse_files(folder: str | os.PathLike, output: Path) -> tuple[Path, Path]:

@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from . import modeling_msa
 from .alignment import Alignment, read_alignment
+from .card import TrainingReport, write_model_card
 from .configuration_msa import MsaConfig
 from .contacts import RANGES, ContactFit, fit_contact_regression, precisions, predict_contacts
 from .conversion import _check_output, _whole_or_nothing
 from .data import list_alignments, name_of
 from .files import whole_file
-from .hub import TrainingReport, load_model, resolve_model, tokenizer_for, write_model_card
+from .hub import load_model, resolve_model, tokenizer_for
 from .inputs import prepare_alignment
 from .labels import contact_files, load_contacts
 from .modeling_msa import MsaForMaskedLM, MsaPreTrainedModel

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
-from . import hub
+from . import card, hub
 from .alignment import read_alignment
 from .collators import (
     MsaDataCollatorForContactPrediction,
@@ -219,7 +219,7 @@ class MsaTrainer(Trainer):
         if self.is_world_process_zero():
             folder, model = Path(str(self.args.output_dir)), cast(Any, self.model)
             name = self.hub_model_id or str(folder)
-            hub.write_model_card(folder, folder.name, name, model.config, note="Trained by the recipe recipe.yaml.")
+            card.write_model_card(folder, folder.name, name, model.config, note="Trained by the recipe recipe.yaml.")
 
 
 def find_broken(checkpoint: str | os.PathLike) -> str | None:

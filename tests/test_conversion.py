@@ -25,9 +25,17 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import modeling_msa
-from modeling_msa import ConversionError, MsaForMaskedLM, MsaForTokenClassification, MsaModel, MsaTokenizer, conversion
+from modeling_msa import (
+    ConversionError,
+    MsaForMaskedLM,
+    MsaForTokenClassification,
+    MsaModel,
+    MsaTokenizer,
+    conversion,
+    sharing,
+)
+from modeling_msa.card import is_published
 from modeling_msa.conversion import convert_checkpoint, revert_checkpoint
-from modeling_msa.hub import is_published
 
 # layers, width, heads, feed-forward, width of the row embedding
 SIZES = {"wide": (2, 16, 4, 24, 16), "as-msa-1": (2, 16, 4, 24, 1), "no-rows": (2, 16, 4, 24, None)}
@@ -730,6 +738,6 @@ def test_push_creates_the_repository_and_uploads_the_folder(hub, monkeypatch):
         def upload_folder(self, **kwargs):
             calls.append(("upload", kwargs["repo_id"], kwargs["folder_path"]))
 
-    monkeypatch.setattr(conversion, "HfApi", Hub)
-    assert conversion.push_folder(hub / "wide", "thing") == "https://hub/me/thing"
+    monkeypatch.setattr(sharing, "HfApi", Hub)
+    assert sharing.push_folder(hub / "wide", "thing") == "https://hub/me/thing"
     assert calls == [("create", "thing", {"exist_ok": True}), ("upload", "me/thing", str(hub / "wide"))]

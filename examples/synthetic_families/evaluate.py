@@ -22,8 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 from modeling_msa import Alignment, MsaForMaskedLM, read_alignment, select_rows
+from modeling_msa.card import TrainingReport, write_model_card
 from modeling_msa.contacts import fit_contact_regression, precision, predict_contacts
-from modeling_msa.hub import TrainingReport, quiet_loading, tokenizer_for, write_model_card
+from modeling_msa.hub import quiet_loading, tokenizer_for
 from modeling_msa.inputs import prepare_alignment
 from modeling_msa.structure import structure_contacts
 
