@@ -23,12 +23,15 @@ else:
 """
 
 
-def run_fresh(code: str, cwd: Path, *args: object, packaged: bool = False) -> subprocess.CompletedProcess:
-    """Run `code` in `cwd` with `args` in sys.argv; `packaged` leaves the package importable."""
+def run_fresh(
+    code: str, cwd: Path, *args: object, packaged: bool = False, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
+    """Run `code` in `cwd` with `args` in sys.argv; `packaged` leaves the package importable, `env` adds settings."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
-    env = kept | {"HF_HOME": str(cwd / ".hf"), "HF_HUB_OFFLINE": "1", "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
+    given = {"HF_HOME": str(cwd / ".hf"), "HF_HUB_OFFLINE": "1", "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
     start = PRELUDE
     if packaged:
         start = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
     command = [sys.executable, "-I", "-c", start + code, *map(str, args)]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+    given |= env or {}
+    return subprocess.run(command, cwd=cwd, env=kept | given, capture_output=True, text=True, timeout=300, check=False)
