@@ -1,0 +1,54 @@
+"""What makes a saved folder a complete repository: the tokenizer and the card, as `modeling_msa.sharing_msa` says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .card import write_model_card
+from .configuration_msa import MsaConfig
+from .hub import tokenizer_for
+from .modeling_msa import MsaPreTrainedModel
+from .tokenization_msa import MsaTokenizer
+
+
+def complete_folder(
+    folder: str | os.PathLike,
+    config: MsaConfig,
+    name: str,
+    model_id: str | None = None,
+    *,
+    tokenizer: MsaTokenizer | None = None,
+    **card: Any,
+) -> None:
+    """Add to a folder, which a model was saved to, what saving a model leaves out.
+
+    Weights, config, code and the code's licence are there; the tokenizer and the card are added.
+
+    Parameters
+    ----------
+    folder : path
+        The folder.
+    config : MsaConfig
+        The model's.
+    name : str
+        The checkpoint's name, for the card.
+    model_id : str, optional
+        What a reader gives to ``from_pretrained``; default: `name`.
+    tokenizer : MsaTokenizer, optional
+        Default: the one that fits `config`.
+    **card
+        What else is known of the weights; see `modeling_msa.card.write_model_card`.
+    """
+    (tokenizer or tokenizer_for(config)).save_pretrained(folder)
+    write_model_card(folder, name, model_id or name, config, **card)
+
+
+def write_pushed_card(model: Any, folder: Path, repo_id: str) -> None:
+    """Write the card of a model that ``push_to_hub`` uploads: what its config and its source tell."""
+    write_model_card(folder, repo_id.rpartition("/")[2], repo_id, model.config)
+
+
+# code of the Hub runs without this package, so it cannot import it
+MsaPreTrainedModel.write_card = write_pushed_card
