@@ -286,7 +286,8 @@ class MsaColumnAttention(MsaAttention):
         implementation = "eager" if need_maps else self.config._attn_implementation  # no kernel returns maps
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         if attention_mask is not None:
-            attention_mask = attention_mask.repeat_interleave(columns, dim=0)  # (B*C, 1, 1, R), or (B*C, R) for flash
+            # (B*C, 1, 1, R), or (B*C, R) for flash; torch.onnx mistranslates repeat_interleave of a batch
+            attention_mask = attention_mask.unsqueeze(1).expand(-1, columns, *attention_mask.shape[1:]).flatten(0, 1)
         context, maps = attention(
             self,
             self.fold(self.q_proj(states)),
