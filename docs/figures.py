@@ -43,7 +43,7 @@ _MODULES = {
     "Distances": ("phylogeny",),
     "Search": ("search",),
     "Pictures": ("plotting",),
-    "Training": ("data", "collators", "labels"),
+    "Training": ("data", "msa_datasets", "collators", "labels"),
 }
 
 

@@ -52,6 +52,7 @@ from .modeling_msa import (
     MsaModel,
     MsaPreTrainedModel,
 )
+from .msa_datasets import load_alignments
 from .phylogeny import DistanceModel, Distances, fit_distances, predict_distances, write_distances
 from .plotting import plot_contacts, plot_distances, plot_substitutions
 from .sampling import filter_rows, neff, select_rows, sequence_weights
@@ -111,6 +112,7 @@ __all__ = [
     "fit_distances",
     "generate",
     "list_families",
+    "load_alignments",
     "load_model",
     "neff",
     "plot_contacts",

@@ -447,12 +447,26 @@ def _query_columns(example: _Example) -> np.ndarray:
     alignment = feature.get("alignment")
     if isinstance(alignment, Alignment):
         columns = alignment.residue_columns
-    elif "query" in feature:  # of a shard: the query in A3M notation
-        columns = Alignment.from_sequences([feature["query"]], source=_label(feature)).residue_columns
+    elif "query" in feature:
+        columns = _columns_of_query(feature)
     else:
         columns = np.flatnonzero(_codes_of(feature)[0] != _GAP)
     inside = (columns >= window.start) & (columns < window.stop)
     return np.where(inside, columns - window.start, -1)
+
+
+def _columns_of_query(feature: Mapping[str, Any]) -> np.ndarray:
+    """Column of each residue of ``query``: in A3M notation, or residues alone, where the first row has them all."""
+    query = Alignment.from_sequences([feature["query"]], source=_label(feature))
+    first = _codes_of(feature)[0]
+    if np.array_equal(query.array[0], first):
+        return query.residue_columns
+    if query.query.encode() != first[first != _GAP].tobytes():
+        raise ValueError(
+            f"{_label(feature)}: the query has residues without a column, and which ones cannot be told from its "
+            "residues alone; labels of residues take the query in A3M notation, as load_stream and MsaDataset give it."
+        )
+    return np.flatnonzero(first != _GAP)
 
 
 def _check_labels(

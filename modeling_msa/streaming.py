@@ -2,7 +2,8 @@
 
 A stream needs no list of files and no random access, so that it suits collections too large for a folder, on network
 drives or the Hub. It is a `datasets.IterableDataset`, split by process and worker; its features are those of
-`MsaDataset`, with the query in A3M notation under ``query`` in the place of an `Alignment`.
+`MsaDataset`, with the rows under ``sequences`` and the query in A3M notation under ``query`` in the place of an
+`Alignment`. `modeling_msa.msa_datasets.load_alignments` gives the bare rows.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from huggingface_hub import DatasetCardData
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
@@ -43,14 +47,44 @@ _ENDINGS = {"parquet": ".parquet", "webdataset": ".tar"}
 _SCHEMA = pa.schema(
     {
         "name": pa.string(),
-        "query": pa.string(),
         "sequences": pa.list_(pa.string()),
+        "query": pa.string(),
+        "query_a3m": pa.string(),
         "depth": pa.int32(),
         "length": pa.int32(),
+        "residues": pa.int64(),
     }
 )
 _GROUP_BYTES = 32_000_000  # of letters in a row group, which a reader holds whole
 _MOST_WORKERS = 1024
+_CARD = """---
+{metadata}
+---
+
+# {name}
+
+Multiple sequence alignments of proteins, one a row.
+
+| | |
+|---|---|
+| alignments | {alignments} |
+| sequences | {sequences} |
+| residues in match columns | {residues} |
+
+{content}
+"""
+_CONTENT = {
+    "parquet": """| column | |
+|---|---|
+| `name` | name of the alignment |
+| `sequences` | its rows, all of one length, the query first: match columns only, `-` is a gap |
+| `query` | residues of the query without gaps; residue numbers count these, from 1 |
+| `query_a3m` | the query in A3M notation: residues without a column are in lower case |
+| `depth`, `length` | rows and columns |
+| `residues` | letters in `sequences` |""",
+    "webdataset": """A sample is an alignment as a compressed A3M file (`.a3m.gz`: the query first, insertions in
+lower case) and its name, depth, length and residues (`.json`).""",
+}
 
 
 class MsaStream(datasets.IterableDataset):
@@ -103,6 +137,8 @@ class MsaStream(datasets.IterableDataset):
     def _feature(self, row: Mapping[str, Any]) -> dict[str, Any]:
         columns = ("name", "query", "sequences")
         feature = {key: row[key] for key in columns} if "sequences" in row else _from_tar(row)
+        if row.get("query_a3m") is not None:  # older shards, and those of others, have one of the two under "query"
+            feature["query"] = row["query_a3m"]
         name = feature["name"]
         # no place in a stream is the same for any number of workers, but the name is
         feature["visit"] = (0 if self.fixed else self.epoch, zlib.crc32(name.encode()))
@@ -232,6 +268,8 @@ class PackReport(NamedTuple):
     shards: list[Path]
     packed: int  # alignments in them
     unreadable: dict[str, str]  # file -> why it was left out
+    sequences: int = 0  # rows of all alignments
+    residues: int = 0  # letters in match columns
 
     def __str__(self) -> str:
         lines = [f"{self.packed} alignments in {len(self.shards)} shards"]
@@ -253,12 +291,15 @@ def pack_alignments(
 ) -> PackReport:
     """Pack alignments into shards that can be read as a stream.
 
-    One row, or sample, is one alignment. Parquet has the columns `name`, `query` (A3M notation), `sequences` (match
-    columns of all rows), `depth` and `length`: what training reads, without the rows' names and insertions.
-    WebDataset shards are tar files of compressed A3M files, which keep both, and ``.json`` with the name.
+    One row, or sample, is one alignment. Parquet has the columns `name`, `sequences` (match columns of all rows),
+    `query` (its residues without gaps, insertions included), `query_a3m` (the query in A3M notation, which tells
+    the columns of its residues), `depth`, `length` and `residues` (letters in match columns): what training reads,
+    without the rows' names and insertions. WebDataset shards are tar files of compressed A3M files, which keep both,
+    and ``.json`` with the name and the three numbers.
 
     Each shard appears whole or not at all. Shards that an earlier, interrupted call of the same arguments left are
-    kept, and only the others are made.
+    kept, and only the others are made. At the end a ``README.md``, with which the Hub shows the folder as a dataset,
+    counts what is in them; one that is there already stays.
 
     Parameters
     ----------
@@ -307,17 +348,62 @@ def pack_alignments(
     reader = DataLoader(
         _Reader([path for _, path in todo], input_format), batch_size=None, num_workers=workers, collate_fn=_as_it_is
     )
-    packed = sum(kept.values())
+    packed = sum(kept.values(), _Sizes())
     with tqdm(total=len(paths), initial=len(paths) - len(todo), unit="alignment", disable=not progress) as bar:
         rows = iter(reader)
         for shard, chunk in plan.items():
             if shard in kept:
                 continue
-            packed += _write_shard(shard, len(chunk), _readable(rows, chunk, on_error, unreadable, bar))
-    if not packed:
+            packed += _write_shard(shard, _readable(rows, chunk, on_error, unreadable, bar))
+    if not packed.alignments:
         first = next(iter(unreadable.values()))
         raise ValueError(f"none of the {len(paths)} alignments could be read; the first: {first}")
-    return PackReport([shard for shard in plan if shard.exists()], packed, unreadable)
+    shards = [shard for shard in plan if shard.exists()]
+    _write_card(output_dir, format, packed)
+    return PackReport(shards, packed.alignments, unreadable, packed.sequences, packed.residues)
+
+
+@dataclass
+class _Sizes:
+    """What is in shards."""
+
+    alignments: int = 0
+    sequences: int = 0
+    residues: int = 0
+
+    def __add__(self, other: _Sizes) -> _Sizes:
+        return _Sizes(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+
+def _sizes_of(name: str, alignment: Alignment) -> dict[str, Any]:
+    """What a shard says of an alignment beside its rows."""
+    residues = int(np.count_nonzero(alignment.array != ord("-")))
+    return {"name": name, "depth": alignment.depth, "length": alignment.length, "residues": residues}
+
+
+def _write_card(folder: Path, format: str, sizes: _Sizes) -> None:
+    """Write the README.md that the Hub reads, unless there is one."""
+    if (folder / "README.md").exists():
+        return
+    bounds = ("1K", "10K", "100K", "1M", "10M")
+    place = sum(sizes.alignments >= 1000 * 10**k for k in range(len(bounds)))
+    category = (
+        f"{bounds[place - 1]}<n<{bounds[place]}" if 0 < place < len(bounds) else "n<1K" if not place else "n>10M"
+    )
+    metadata = DatasetCardData(
+        pretty_name=folder.resolve().name,
+        size_categories=[category],
+        tags=["biology", "protein", "multiple-sequence-alignment"],
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": f"train-*{_ENDINGS[format]}"}]}],
+    )
+    text = _CARD.format(
+        metadata=metadata.to_yaml(),
+        name=metadata.pretty_name,
+        content=_CONTENT[format],
+        **{key: f"{value:,}" for key, value in asdict(sizes).items()},
+    )
+    with whole_file(folder / "README.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 class _Reader(Dataset):
@@ -355,50 +441,58 @@ def _readable(
             unreadable[str(path)] = row
 
 
-def _check_earlier(output_dir: Path, plan: dict[Path, list[Path]], unreadable: dict[str, str]) -> dict[Path, int]:
-    """Shards that are there already, and how many alignments they hold; they must be those of this plan."""
+def _check_earlier(output_dir: Path, plan: dict[Path, list[Path]], unreadable: dict[str, str]) -> dict[Path, _Sizes]:
+    """Shards that are there already, and what they hold; they must be those of this plan."""
     kept = {}
     for shard in sorted(path for path in output_dir.iterdir() if path.suffix in _ENDINGS.values()):
         if shard.name.startswith("."):
             continue  # of a call that was killed while writing
-        names = _names_in(shard) if shard in plan else None
-        if names is None or not names <= {name_of(path) for path in plan[shard]}:
+        rows = _sizes_in(shard) if shard in plan else []
+        names = {row["name"] for row in rows}
+        if not rows or not names <= {name_of(path) for path in plan[shard]}:
             raise ValueError(f"{shard}: is a shard of other alignments; give an empty folder, or remove it.")
-        kept[shard] = len(names)
+        if "residues" not in rows[0]:
+            raise ValueError(f"{shard}: was made by an older version, with other columns; give an empty folder.")
+        kept[shard] = _Sizes(len(rows), sum(row["depth"] for row in rows), sum(row["residues"] for row in rows))
         for path in plan[shard]:
             if name_of(path) not in names:
                 unreadable[str(path)] = f"{path}: left out of {shard.name} earlier"
     return kept
 
 
-def _names_in(shard: Path) -> set[str]:
+def _sizes_in(shard: Path) -> list[dict[str, Any]]:
+    """What a shard says of its alignments beside their rows."""
     if shard.suffix == ".parquet":
-        return set(pq.read_table(shard, columns=["name"])["name"].to_pylist())
+        columns = [name for name in ("name", "depth", "residues") if name in pq.read_schema(shard).names]
+        return pq.read_table(shard, columns=columns).to_pylist()
     with tarfile.open(shard) as tar:
         members = [member for member in tar if member.name.endswith(".json")]
-        return {json.load(tar.extractfile(member))["name"] for member in members}  # type: ignore[arg-type]
+        return [json.load(tar.extractfile(member)) for member in members]  # type: ignore[arg-type]
 
 
-def _write_shard(shard: Path, count: int, rows: Iterator[tuple[str, Alignment]]) -> int:
-    """Write alignments to a file that appears whole, unless there is none; return how many."""
+def _write_shard(shard: Path, rows: Iterator[tuple[str, Alignment]]) -> _Sizes:
+    """Write alignments to a file that appears whole, unless there is none; count them."""
     first = next(rows, None)
     if first is None:
-        return 0
+        return _Sizes()
     rows = itertools.chain([first], rows)
     with whole_file(shard) as temporary:
         return _write_parquet(temporary, rows) if shard.suffix == ".parquet" else _write_tar(temporary, rows)
 
 
-def _write_parquet(path: Path, rows: Iterator[tuple[str, Alignment]]) -> int:
+def _write_parquet(path: Path, rows: Iterator[tuple[str, Alignment]]) -> _Sizes:
     group: list[dict[str, Any]] = []
-    letters = packed = 0
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd", use_dictionary=False) as writer:
+    letters, packed = 0, _Sizes()
+    # the page index lets a viewer fetch single rows
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_page_index": True}
+    with pq.ParquetWriter(path, _SCHEMA, **options) as writer:
         for name, alignment in rows:
             query = alignment.raw_rows[0] if alignment.raw_rows else alignment.array[0].tobytes()
-            sizes = {"depth": alignment.depth, "length": alignment.length}
-            group.append({"name": name, "query": query.decode(), "sequences": alignment.sequences, **sizes})
+            sizes = _sizes_of(name, alignment)
+            queries = {"query": alignment.query, "query_a3m": query.decode()}
+            group.append({"sequences": alignment.sequences, **queries, **sizes})
             letters += alignment.array.size
-            packed += 1
+            packed += _Sizes(1, alignment.depth, sizes["residues"])
             if letters > _GROUP_BYTES:
                 writer.write_table(pa.Table.from_pylist(group, _SCHEMA))
                 group, letters = [], 0
@@ -407,17 +501,17 @@ def _write_parquet(path: Path, rows: Iterator[tuple[str, Alignment]]) -> int:
     return packed
 
 
-def _write_tar(path: Path, rows: Iterator[tuple[str, Alignment]]) -> int:
-    packed = 0
+def _write_tar(path: Path, rows: Iterator[tuple[str, Alignment]]) -> _Sizes:
+    packed = _Sizes()
     with tempfile.TemporaryDirectory() as folder, tarfile.open(path, "w") as tar:
         file = Path(folder, "alignment.a3m.gz")
         for name, alignment in rows:
             write_alignment(alignment, file)
-            sizes = {"name": name, "depth": alignment.depth, "length": alignment.length}
+            sizes = _sizes_of(name, alignment)
             # a number, since a sample's key ends at its first dot and names have dots
             for ending, content in (("a3m.gz", file.read_bytes()), ("json", json.dumps(sizes).encode())):
-                member = tarfile.TarInfo(f"{packed:06}.{ending}")
+                member = tarfile.TarInfo(f"{packed.alignments:06}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-            packed += 1
+            packed += _Sizes(1, alignment.depth, sizes["residues"])
     return packed
