@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -18,3 +20,42 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_new_folder(path: str | os.PathLike[str], error: type[Exception] = ValueError) -> None:
+    """Raise `error` if a folder cannot be made at `path`: there is a file, or a folder that is not empty or in use."""
+    path = Path(path)
+    if path.is_file():
+        raise error(f"{path} is a file: name a folder that does not exist yet.")
+    if path.is_dir() and any(path.iterdir()):
+        raise error(f"{path} is not empty: name a folder that does not exist yet, or empty this one.")
+    if path.exists() and (path.is_mount() or path.samefile(Path.cwd())):
+        raise error(f"{path} is in use as a folder: name one inside it that does not exist yet.")
+
+
+@contextmanager
+def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a hidden temporary folder beside `path`; it goes away at the end, as do parents made in vain."""
+    parent = Path(path).absolute().parent
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{Path(path).name}-", dir=parent))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # not empty: then it was not in vain
+            for folder in made:
+                folder.rmdir()
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder to fill, which takes the place of `path` at the end, or goes away on an error."""
+    with temporary_sibling(path) as parent:
+        temporary = parent / "folder"
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():  # safetensors keeps its files to their owner
+            shutil.copymode(temporary / "config.json", file)
+        os.replace(temporary, path)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-from safetensors import SafetensorError
 from transformers.utils import logging
 
 from .configuration_msa import MsaConfig
@@ -93,10 +91,7 @@ def load_model(
     kind = MsaConfig.get_config_dict(folder)[0].get("model_type")
     if kind != MsaConfig.model_type:
         raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
-    try:
-        model, info = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"The weights in {folder} are damaged, or do not fit its config.json: {error}") from error
+    model, info = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     if wrong := sorted(info["missing_keys"]):
         raise ValueError(
             f"{folder} lacks {len(wrong)} tensors of its model, {wrong[0]} for one: convert or download it again."
@@ -106,5 +101,4 @@ def load_model(
 
 def tokenizer_for(config: MsaConfig) -> MsaTokenizer:
     """Make a tokenizer that knows how large an alignment the model takes."""
-    depth = sys.maxsize if config.row_position_embedding_size is None else config.max_row_position_embeddings
-    return MsaTokenizer(model_max_length=config.max_position_embeddings, model_max_depth=depth)
+    return MsaTokenizer.for_config(config)

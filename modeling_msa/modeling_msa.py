@@ -37,7 +37,8 @@ from transformers.utils.generic import is_flash_attention_requested, maybe_autoc
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_msa import MsaConfig
-from .tokenization_msa import check_padding  # through this import save_pretrained ships the tokenizer too
+from .sharing_msa import SharedModelMixin
+from .tokenization_msa import MsaTokenizer, check_padding
 
 # Inference goes by blocks of at least and at most so many tokens. On CPUs inner tensors stay under 32 MB, where malloc
 # reuses its pages, and products of fewer tokens are as fast; a GPU is busy with large ones only.
@@ -419,11 +420,12 @@ class MsaContactHead(nn.Module):
         return self.regression(*inputs)
 
 
-class MsaPreTrainedModel(PreTrainedModel):
+class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):
     """Weight initialisation, loading and saving common to all MSA Transformer classes."""
 
     config: MsaConfig
     base_model_prefix = "msa"
+    tokenizer_class = MsaTokenizer  # what push_to_hub adds to the model
     supports_gradient_checkpointing = True
     _no_split_modules = ["MsaLayer"]
     _input_embed_layer = "word_embeddings"  # of MsaModel.embeddings
@@ -454,13 +456,6 @@ class MsaPreTrainedModel(PreTrainedModel):
         regression, which only `MsaForContactPrediction` trains.
         """
         self.base_model.contact_head.requires_grad_(False)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as transformers does; afterwards freeze again what it has unfrozen by loading it."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_unused()
-        return loaded
 
     @torch.no_grad()
     def predict_contacts(

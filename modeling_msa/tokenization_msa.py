@@ -13,7 +13,7 @@
 # limitations under the License.
 """Tokenizer for multiple sequence alignments.
 
-Hub code: this file is copied alone into model folders, so it imports nothing of this package.
+Hub code: this file is copied into model folders, so it imports nothing of this package but its like.
 
 Axes: B batch, R rows (row 0 is the query), L residue columns, C columns of tokens (L + 1 with `<cls>`).
 """
@@ -33,6 +33,8 @@ from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 from transformers import BatchEncoding, TokenizersBackend
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
+
+from .sharing_msa import SharingMixin, copy_companions
 
 # fair-esm's order: the checkpoints' embedding rows follow it.
 ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
@@ -60,7 +62,7 @@ _NOT_FOR_MSAS = {
 }
 
 
-class MsaTokenizer(TokenizersBackend):
+class MsaTokenizer(SharingMixin, TokenizersBackend):
     """Turn multiple sequence alignments into token ids, always with three axes (B, R, C).
 
     The alphabet is that of fair-esm's MSA Transformer and is fixed: no file is needed. Every row begins with
@@ -111,6 +113,17 @@ class MsaTokenizer(TokenizersBackend):
         super().__init__(model_max_length=model_max_length, model_max_depth=model_max_depth, **kwargs)
         # Not special (it is no mark of structure), yet never to be split into letters.
         self.add_tokens([AddedToken("<null_1>", normalized=False)])
+
+    @classmethod
+    def for_config(cls, config: Any) -> "MsaTokenizer":
+        """Make the tokenizer of a model: it knows how large an alignment the model takes."""
+        depth = _NO_LIMIT if config.row_position_embedding_size is None else config.max_row_position_embeddings
+        return cls(model_max_length=config.max_position_embeddings, model_max_depth=depth)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        """Save as transformers does, with all the code: Trainer's pushes of checkpoints get it from here alone."""
+        copy_companions(self, save_directory)
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     def __call__(  # type: ignore[override]
         self,
