@@ -4,7 +4,7 @@ VENV ?= .venv
 CHECKPOINT ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs bench test-lowest clean
+.PHONY: demo test lint docs bench verify-official test-lowest test-newest build wheel-test clean
 
 demo: $(VENV)/.plot
 	$(BIN)/python examples/demo.py $(CHECKPOINT)
@@ -27,11 +27,33 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/bench.py
 
-# model, training and tokenizer on the lowest transformers that is supported
+# the published checkpoints against fair-esm and its published figures; takes the network
+verify-official: $(VENV)/.test
+	$(BIN)/python examples/verify_official.py
+
+# model, training and tokenizer on the lowest versions that are supported; the whole suite with LOWEST_TESTS=
+LOWEST_TESTS ?= $(addprefix tests/test_,configuration.py modeling.py deployment.py heads.py tokenization.py \
+    collators.py data.py training.py distributed.py)
 test-lowest: $(VENV)-lowest/.installed
-	$(VENV)-lowest/bin/python -m pytest \
-	    $(addprefix tests/test_,configuration.py modeling.py deployment.py heads.py tokenization.py \
-	    collators.py data.py training.py distributed.py)
+	$(VENV)-lowest/bin/python -m pytest $(LOWEST_TESTS)
+
+# the suite on the newest versions there are
+test-newest: $(VENV)-newest/.installed
+	$(VENV)-newest/bin/python -m pytest
+
+# wheel and sdist in dist
+build: $(VENV)/.test
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+# the wheel in an environment that has nothing else but what it asks for: the command works there
+wheel-test: build
+	rm -rf $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	$(VENV)-wheel/bin/python -I .ci/installed.py
+	cd $(VENV)-wheel && bin/msa contacts fn3 -o fn3.tsv && test -s fn3.tsv
+	rm -rf $(VENV)-wheel
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -46,5 +68,10 @@ $(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt
 	$(VENV)-lowest/bin/pip install --quiet --constraint constraints-lowest.txt --editable ".[test]"
 	touch $@
 
+$(VENV)-newest/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest demo docs/_build docs/made
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-wheel dist demo docs/_build docs/made
