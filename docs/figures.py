@@ -35,7 +35,15 @@ MADE = DOCS / "made"
 _LEFT_OUT = ("pip ", "make ", "git ", "source ", "python ")  # what a reader has done when this runs
 _MODULES = {
     "Alignments": ("alignment", "sampling", "inputs"),
-    "Models": ("hub", "modeling_msa", "configuration_msa", "tokenization_msa", "conversion", "sharding"),
+    "Models": (
+        "hub",
+        "modeling_msa",
+        "configuration_msa",
+        "tokenization_msa",
+        "pipeline_msa",
+        "conversion",
+        "sharding",
+    ),
     "Contacts": ("contacts", "structure", "evaluation"),
     "Variants": ("scoring", "variants", "context"),
     "Embeddings": ("embeddings",),

@@ -54,6 +54,12 @@ from .modeling_msa import (
 )
 from .msa_datasets import load_alignments
 from .phylogeny import DistanceModel, Distances, fit_distances, predict_distances, write_distances
+from .pipeline_msa import (
+    MsaContactPredictionPipeline,
+    MsaFeatureExtractionPipeline,
+    MsaFillMaskPipeline,
+    register_pipelines,
+)
 from .plotting import plot_contacts, plot_distances, plot_substitutions
 from .sampling import filter_rows, neff, select_rows, sequence_weights
 from .scoring import SubstitutionScores, VariantScores, score_all_singles, score_variants, spearman, write_scores
@@ -70,6 +76,7 @@ AutoModel.register(MsaConfig, MsaModel)
 AutoModelForMaskedLM.register(MsaConfig, MsaForMaskedLM)
 AutoModelForSequenceClassification.register(MsaConfig, MsaForSequenceClassification)
 AutoModelForTokenClassification.register(MsaConfig, MsaForTokenClassification)
+register_pipelines()  # other models' pipelines stay as they are
 
 __version__ = "0.1.0"
 __all__ = [
@@ -85,12 +92,15 @@ __all__ = [
     "Generated",
     "KnownFamily",
     "MsaConfig",
+    "MsaContactPredictionPipeline",
     "MsaDataCollator",
     "MsaDataCollatorForContactPrediction",
     "MsaDataCollatorForMaskedLM",
     "MsaDataCollatorForSequenceClassification",
     "MsaDataCollatorForTokenClassification",
     "MsaDataset",
+    "MsaFeatureExtractionPipeline",
+    "MsaFillMaskPipeline",
     "MsaForContactPrediction",
     "MsaForMaskedLM",
     "MsaForSequenceClassification",

@@ -13,14 +13,16 @@
 # limitations under the License.
 """Configuration of the MSA Transformer."""
 
+import copy
 import os
-import shutil
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
+
+from .pipeline_msa import CUSTOM_PIPELINES, custom_pipelines
+from .sharing_msa import SharingMixin, copy_companions
 
 # The whole map goes into every saved config.json: transformers writes only the entry of the class that was saved,
 # and AutoModel then refuses a folder that came from the masked-LM head. transformers has no auto class for contact
@@ -36,7 +38,7 @@ AUTO_MAP = {
 
 
 @strict
-class MsaConfig(PreTrainedConfig):
+class MsaConfig(SharingMixin, PreTrainedConfig):
     """Sizes and rates of an MSA Transformer; the defaults are those of ESM-MSA-1b.
 
     Parameters
@@ -186,18 +188,23 @@ class MsaConfig(PreTrainedConfig):
             raise ValueError(f"pad_token_id must be in the vocabulary (0 to {self.vocab_size - 1}).")
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Save as transformers does, with all the code that the map names: it copies this file alone."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("modeling_msa.py", "tokenization_msa.py"):
-            source = Path(__file__).with_name(name)
-            if source.is_file() and source.resolve() != (folder / name).resolve():
-                shutil.copyfile(source, folder / name)
+        """Save as transformers does, with all the code and its licence: it copies what this file imports alone."""
+        copy_companions(self, save_directory)
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary, with the map from every auto class to its class here."""
-        return super().to_dict() | {"auto_map": dict(AUTO_MAP)}
+        """Return the fields as a dictionary, with the maps from auto classes and tasks to their classes here."""
+        maps = {"auto_map": dict(AUTO_MAP), "custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
+        return super().to_dict() | maps
+
+    @property
+    def custom_pipelines(self) -> dict[str, dict[str, Any]]:
+        """The folder's pipelines, for ``transformers.pipeline``; none with the package, which registers its own."""
+        return custom_pipelines()
+
+    @custom_pipelines.setter
+    def custom_pipelines(self, value: Any) -> None:
+        """Take nothing over: what a file or a pipeline's ``save_pretrained`` says may be of another repository."""
 
 
 MsaConfig.register_for_auto_class()
