@@ -178,7 +178,7 @@ def write_reference(folder: Path) -> None:
             exported += [_directive(f"modeling_msa.{key}") for key in public if key in modeling_msa.__all__]
             rest = [_directive(f"{module.__name__}.{key}") for key in public if key not in modeling_msa.__all__]
             # the Hub files' layers are for nobody but their own classes
-            rest = [] if name in ("modeling_msa", "configuration_msa", "tokenization_msa") else rest
+            rest = [] if name.endswith("_msa") else rest
             others += [f"## In `{module.__name__}`\n\n{inspect.getdoc(module)}\n", *rest] if rest else []
         text = "\n".join([f"# {title}\n", *exported, *others])
         (folder / f"{number:02}-{title.lower()}.md").write_text(text, encoding="utf-8")
