@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -61,6 +62,10 @@ CONTACT_NAMES = ("contact_head.regression.weight", "contact_head.regression.bias
 
 class ConversionError(ValueError):
     """A checkpoint or folder that cannot be converted as it is; the message says the mend."""
+
+
+class ChecksumError(ConversionError):
+    """A file that is not the one whose checksum was recorded."""
 
 
 @dataclass
@@ -262,14 +267,53 @@ def find_checkpoint(
     return path, regression if regression.is_file() else None
 
 
-def download(url: str) -> Path:
+def download(url: str, sha256: str | None = None) -> Path:
     """Download a published file, or go on where an earlier download was cut; a complete one is used as it is.
 
     It lies where fair-esm puts it, ``<torch.hub.get_dir()>/checkpoints``, so neither downloads twice.
+
+    Parameters
+    ----------
+    url : str
+        Its last part is the file's name.
+    sha256 : str, optional
+        What `file_sha256` must give, new file or old.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ChecksumError
+        If its checksum is another. Nothing of the file has been unpickled then.
+    ConversionError
+        If it could not be downloaded.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    if path.is_file():
-        return path
+    if not path.is_file():
+        _download(url, path)
+    if sha256 is not None:
+        check_sha256(path, sha256)
+    return path
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: str | os.PathLike, expected: str) -> None:
+    """Raise ChecksumError if a file's SHA-256 is another than `expected`."""
+    if (found := file_sha256(path)) != expected.lower():
+        raise ChecksumError(
+            f"{path} was refused: its SHA-256 is {found}, and {expected} was recorded. It is damaged, or another "
+            "file than then: remove it and download it again."
+        )
+
+
+def _download(url: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
@@ -286,7 +330,6 @@ def download(url: str) -> Path:
             f"where it stopped, or download it by other means and give the file."
         ) from error
     part.replace(path)
-    return path
 
 
 def read_fair_esm(

@@ -27,6 +27,7 @@ def structure_contacts(
     *,
     min_separation: int = 0,
     min_identity: float = 0.8,
+    impute_beta: bool = False,
 ) -> np.ndarray:
     r"""Which residues of a query touch in a structure: C-beta atoms (C-alpha of glycine) less than `cutoff` apart.
 
@@ -46,6 +47,9 @@ def structure_contacts(
         Pairs closer in sequence are -100: not to be learnt.
     min_identity : float, default 0.8
         Least fraction of identical residues among the aligned ones.
+    impute_beta : bool, default False
+        Take no C-beta from the file: put each, glycine's too, where an ideal one lies, 1.522 Angstrom from C-alpha, by
+        the residue's N, C-alpha and C. So does fair-esm's contact notebook, which its published figures come from.
 
     Returns
     -------
@@ -82,10 +86,11 @@ def structure_contacts(
     query = alignment_or_query.query if isinstance(alignment_or_query, Alignment) else alignment_or_query
     query = "".join(letter for letter in query.upper() if letter.isalpha())
     structure = _read(path)  # held: its chains live no longer
-    positions = _positions(_chains(structure, path, chain), query, path, min_identity)
+    positions = _positions(_chains(structure, path, chain), query, path, min_identity, impute_beta)
     known = ~np.isnan(positions[:, 0])
     if known.sum() < 2:
-        raise ValueError(f"{path}: {known.sum()} residues of the query have a C-beta atom; give the whole structure.")
+        atoms = "N, CA and C atoms" if impute_beta else "a C-beta atom"
+        raise ValueError(f"{path}: {known.sum()} residues of the query have {atoms}; give the whole structure.")
     with np.errstate(invalid="ignore"):
         contacts = (np.linalg.norm(positions[:, None] - positions[None], axis=-1) < cutoff).astype(np.int8)
     numbers = np.arange(len(query))
@@ -126,9 +131,13 @@ def _chains(
 
 
 def _positions(
-    chains: dict[str, gemmi.ResidueSpan], query: str, path: str | os.PathLike[str], min_identity: float
+    chains: dict[str, gemmi.ResidueSpan],
+    query: str,
+    path: str | os.PathLike[str],
+    min_identity: float,
+    impute_beta: bool,
 ) -> np.ndarray:
-    """C-beta (glycine: C-alpha) of each query residue in the chain that has most of the query, (N, 3); NaN if none."""
+    """C-beta of each query residue in the chain that has most of the query, (N, 3); NaN if there is none."""
     import gemmi
 
     letters = "".join(letter if letter in _STANDARD else "X" for letter in query)
@@ -151,9 +160,7 @@ def _positions(
         aligned = filled[0] & filled[1]
         atoms = np.full((len(query), 3), np.nan)
         for number, index in zip(*((np.cumsum(side) - 1)[aligned] for side in filled), strict=True):
-            atom = residues[index].find_atom("CA" if residues[index].name == "GLY" else "CB", "*")
-            if atom is not None:
-                atoms[number] = atom.pos.tolist()
+            atoms[number] = _beta(residues[index], impute_beta)
         best = alignment.match_count, int(aligned.sum()), name, atoms
     matches, count, name, atoms = best  # type: ignore[misc]
     if matches < min_identity * count or matches == 0:
@@ -162,3 +169,24 @@ def _positions(
             f"{min_identity:.0%}: give the query's own structure, or another chain (in Python: min_identity)."
         )
     return atoms
+
+
+def _beta(residue: gemmi.Residue, impute: bool) -> np.ndarray:
+    """C-beta (C-alpha of glycine), or where an ideal one lies, (3,); NaN if atoms are missing."""
+    names = ("N", "CA", "C") if impute else ("CA",) if residue.name == "GLY" else ("CB",)
+    found = [residue.find_atom(name, "*") for name in names]
+    if any(atom is None for atom in found):
+        return np.full(3, np.nan)
+    places = np.array([atom.pos.tolist() for atom in found])
+    return _ideal_beta(*places) if impute else places[0]
+
+
+def _ideal_beta(n: np.ndarray, alpha: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Place C-beta by its bond to C-alpha, its angle with N and its dihedral about N - C-alpha, seen from C."""
+    length, angle, dihedral = 1.522, 1.927, -2.143  # Angstrom and radians; fair-esm's notebook, trRosetta before it
+    along = (n - alpha) / np.linalg.norm(n - alpha)
+    normal = np.cross(n - c, along)  # of the plane of the three atoms
+    normal /= np.linalg.norm(normal)
+    across = np.cross(normal, along)
+    sideways = np.cos(dihedral) * across - np.sin(dihedral) * normal
+    return alpha + length * (np.cos(angle) * along + np.sin(angle) * sideways)
