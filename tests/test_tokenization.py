@@ -21,6 +21,7 @@ import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding
 
+from modeling_msa.sharing_msa import CODE_FILES
 from modeling_msa.tokenization_msa import ALPHABET, MsaTokenizer
 
 MSA_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "msa"
@@ -457,11 +458,8 @@ def test_copies_are_equal(tokenizer):
 def test_save_and_load(tmp_path):
     tokenizer = MsaTokenizer(model_max_length=4, model_max_depth=1)
     tokenizer.save_pretrained(tmp_path / "a")
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
-        "tokenization_msa.py",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
+    files = ("LICENSE", *CODE_FILES, "tokenizer.json", "tokenizer_config.json")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(files)
     config = json.loads((tmp_path / "a" / "tokenizer_config.json").read_text())
     assert config["auto_map"] == {"AutoTokenizer": ["tokenization_msa.MsaTokenizer", None]}
     assert (config["model_max_length"], config["model_max_depth"]) == (4, 1)
