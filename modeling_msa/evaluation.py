@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from huggingface_hub import ModelCard
 from tqdm import tqdm
 
 from . import modeling_msa
 from .alignment import Alignment, read_alignment
-from .card import TrainingReport, write_model_card
+from .card import Result, TrainingReport, find_source
 from .configuration_msa import MsaConfig
 from .contacts import RANGES, ContactFit, fit_contact_regression, precisions, predict_contacts
-from .conversion import _check_output, _whole_or_nothing
 from .data import list_alignments, name_of
-from .files import whole_file
+from .files import require_new_folder, whole_file, whole_folder
 from .hub import load_model, resolve_model, tokenizer_for
 from .inputs import prepare_alignment
 from .labels import contact_files, load_contacts
 from .modeling_msa import MsaForMaskedLM, MsaPreTrainedModel
+from .repository import complete_folder
 
 TOPS = ("L", "L/2", "L/5")
 _ROWS = {"all": "", **{name: f"{name} " for name in RANGES}}  # of a table, and how `precisions` names them
@@ -380,7 +379,7 @@ def fit_contacts(
         other pairs, or scikit-learn or gemmi are missing. Nothing is left then.
     """
     output, families = Path(output), list(families)
-    _check_output(output)
+    require_new_folder(output)
     model = load_model(source, device, cls=_class_of(source))
     rows = min(rows, tokenizer_for(model.config).model_max_depth)
     pairs = (_read(*family) for family in families)
@@ -388,24 +387,22 @@ def fit_contacts(
         (prepare_alignment(alignment, rows, select, seed, coverage, identity), known) for alignment, known in pairs
     )
     fit = fit_contact_regression(model, examples, regularization=regularization, seed=seed)
-    name, license = _card_of(source)
-    with _whole_or_nothing(output) as folder:
+    known = find_source(source, model.config)
+    with whole_folder(output) as folder:
         model.save_pretrained(folder)
-        tokenizer_for(model.config).save_pretrained(folder)
-        write_model_card(
+        complete_folder(
             folder,
-            output.name,
-            output.name,
             model.config,
-            license=license,
-            note=f"{name} with a contact regression of its own; all other weights are those of {name}.",
+            output.name,
+            note=f"{known.name} with a contact regression of its own; all other weights are those of {known.name}.",
             training=TrainingReport(
                 f"The contact regression was fitted on the structures of {fit.examples} families, at most {rows} rows "
                 f"({select}) of each: {fit.pairs:,} pairs of residues, {fit.positives:,} of them contacts; logistic "
                 f"regression with an L1 penalty, C = {regularization}. {fit.nonzero} of its {fit.weights} weights are "
-                f"not zero. All else was trained as the card of {name} says.",
-                has_contacts=True,
-                figures=(("mean P@L on the families of the fit", f"{fit.precision:.3f}"),),
+                f"not zero. All else was trained as the card of {known.name} says.",
+                results=(Result("p_at_l", fit.precision, f"{fit.examples} families", split="train"),),
+                source=known,
+                relation="finetune",
             ),
         )
     return fit
@@ -416,14 +413,3 @@ def _class_of(source: str | os.PathLike[str]) -> type[MsaPreTrainedModel]:
     saved = MsaConfig.get_config_dict(resolve_model(source))[0].get("architectures") or []
     known = [getattr(modeling_msa, name) for name in saved if name in modeling_msa.__all__]
     return known[0] if known else MsaForMaskedLM
-
-
-def _card_of(source: str | os.PathLike[str]) -> tuple[str, str | None]:
-    """Name of a checkpoint, and the licence that its card names."""
-    folder = Path(resolve_model(source))
-    name = folder.resolve().name if folder.is_dir() else str(source)
-    try:
-        card = ModelCard.load(folder / "README.md" if folder.is_dir() else str(source))
-    except (OSError, ValueError):  # it has none
-        return name, None
-    return name, card.data.license

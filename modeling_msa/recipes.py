@@ -162,12 +162,15 @@ class Recipe:
         The values.
     given : dict
         Those that the file and the command line set, converted; what ``recipe.yaml`` of a run's folder repeats.
+    name : str
+        The file's, without ending.
     """
 
     model: ModelArguments
     data: DataArguments
     training: MsaTrainingArguments
     given: dict[str, Any]
+    name: str = ""
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
@@ -225,7 +228,7 @@ def parse_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Reci
     try:
         model, data = (_make(cls, values) for cls in (ModelArguments, DataArguments))
         _raise_all(path, list(_conflicts(model, data, values)))
-        return Recipe(model, data, _make(MsaTrainingArguments, values), given)
+        return Recipe(model, data, _make(MsaTrainingArguments, values), given, path.stem)
     except ValueError as error:
         raise error if str(error).startswith(f"{path}: ") else ValueError(f"{path}: {error}") from error
 

@@ -11,6 +11,7 @@ was trained on is read again, and the same batches follow if shards, processes a
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -27,8 +28,9 @@ from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
-from . import card, hub
+from . import hub
 from .alignment import read_alignment
+from .card import write_model_card
 from .collators import (
     MsaDataCollatorForContactPrediction,
     MsaDataCollatorForMaskedLM,
@@ -47,6 +49,7 @@ from .modeling_msa import (
     MsaForTokenClassification,
 )
 from .recipes import DataArguments, ModelArguments, Recipe, find_config, parse_recipe
+from .run_report import report_of_run
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +102,8 @@ class MsaTrainer(Trainer):
         The collator of evaluation; default: that of training.
     group_by_size : bool, default True
         Whether alignments of like size go in one batch.
+    recipe : Recipe, optional
+        What it is built from, for the model card.
     """
 
     def __init__(
@@ -107,9 +112,11 @@ class MsaTrainer(Trainer):
         metric: Statistics | None = None,
         eval_collator: Any = None,
         group_by_size: bool = True,
+        recipe: Recipe | None = None,
         **kwargs: Any,
     ):
         self.metric = metric
+        self.recipe = recipe
         self.eval_collator = eval_collator
         self.group_by_size = group_by_size
         self.train_sampler: Any = None
@@ -215,11 +222,18 @@ class MsaTrainer(Trainer):
                 file.unlink()  # torch's: FSDP2 makes a class of the model's, and transformers copies its "code"
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write this package's card; transformers' knows nothing of alignments."""
-        if self.is_world_process_zero():
-            folder, model = Path(str(self.args.output_dir)), cast(Any, self.model)
-            name = self.hub_model_id or str(folder)
-            card.write_model_card(folder, folder.name, name, model.config, note="Trained by the recipe recipe.yaml.")
+        """Write this package's card, of what the run tells; transformers' knows nothing of alignments."""
+        if not self.is_world_process_zero():
+            return
+        folder, model = Path(str(self.args.output_dir)), cast(Any, self.accelerator.unwrap_model(self.model))
+        model = model.get_base_model() if hasattr(model, "peft_config") else model
+        config = copy.deepcopy(model.config)
+        config.architectures = [type(model).__name__.removeprefix("FSDP")]  # that of the weights it started from, else
+        name = (self.hub_model_id or str(folder.resolve())).rpartition("/")[2]
+        report = report_of_run(self, self.recipe)
+        write_model_card(folder, name, self.hub_model_id or str(folder), config, training=report)
+        if (merged := folder / "merged").is_dir():
+            write_model_card(merged, f"{name}, merged", str(merged), config, training=report)
 
 
 def find_broken(checkpoint: str | os.PathLike) -> str | None:
@@ -537,6 +551,7 @@ def make_trainer(recipe: Recipe) -> MsaTrainer:
         processing_class=collator.tokenizer,
         metric=metric_for(objective, model.config.problem_type),
         group_by_size=recipe.data.group_by_size,
+        recipe=recipe,
     )
 
 
@@ -586,12 +601,15 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport
     if trainer.eval_dataset is not None:
         last = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
         figures |= last[-1] if last and last[-1]["step"] == result.global_step else trainer.evaluate()
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # not pushed yet
     trainer.save_metrics("all", figures, combined=False)
     trainer.save_state()
     if read.model.lora_r is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         _save_merged(trainer, folder / "merged")
-    trainer.create_model_card()
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()  # with the card
+    else:
+        trainer.create_model_card()
     skipped = [_skipped(dataset) for dataset in (trainer.train_dataset, trainer.eval_dataset)]
     return RunReport(folder, result.global_step, figures, "\n".join(filter(None, skipped)))
 
@@ -605,8 +623,8 @@ def _skipped(dataset: Any) -> str:
 
 
 def _save_merged(trainer: MsaTrainer, folder: Path) -> None:
-    """Save a model with its adapters merged in: a folder for the auto classes, without PEFT."""
+    """Save a copy of the model with its adapters merged in: a folder for the auto classes, without PEFT."""
     if trainer.is_world_process_zero():
-        model = cast(Any, trainer.accelerator.unwrap_model(trainer.model)).merge_and_unload()
+        model = copy.deepcopy(cast(Any, trainer.accelerator.unwrap_model(trainer.model))).merge_and_unload()
         model.save_pretrained(folder)
         cast(Any, trainer.processing_class).save_pretrained(folder)

@@ -1,13 +1,15 @@
 """Fit the contact regression of a trained model on synthetic families, and judge it on others that it never saw.
 
     python examples/synthetic_families/evaluate.py CHECKPOINT TRAINING HELD_OUT OUTPUT_DIR [--real MSAS STRUCTURES]
+    python examples/synthetic_families/evaluate.py CHECKPOINT - HELD_OUT CHECKPOINT [--real MSAS STRUCTURES]
 
 CHECKPOINT is a run's folder; TRAINING and HELD_OUT are folders of simulate.py. The regression is fitted as in the
 paper on the first 20 training families (L1 penalty, C = 0.15, pairs at least 6 apart). P@L is the share of contacts
 among the L most probable pairs at least 6 apart; mutual information with average product correction
 (benchmarks/coevolution.py) sees the same rows, and so it does on families with structures (--real, two folders whose
 files have the same names), where P@L/2 is given. OUTPUT_DIR gets config, tokenizer, weights and a card, and no copy of
-the code: that is the form of a checkpoint inside the package.
+the code: that is the form of a checkpoint inside the package. With - for TRAINING the checkpoint keeps the regression
+that it has, and its card alone is written.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from modeling_msa import Alignment, MsaForMaskedLM, read_alignment, select_rows
-from modeling_msa.card import TrainingReport, write_model_card
+from modeling_msa import Alignment, MsaConfig, MsaForMaskedLM, read_alignment, select_rows
+from modeling_msa.card import Result, TrainingReport, write_model_card
 from modeling_msa.contacts import fit_contact_regression, precision, predict_contacts
 from modeling_msa.hub import quiet_loading, tokenizer_for
 from modeling_msa.inputs import prepare_alignment
@@ -34,6 +37,7 @@ from real_families import of_scores, pairs_of_files
 
 FITTED = 20
 ROWS = 1024
+INFORMATION = "mutual information with APC: {}"
 DATA = """From scratch, by masked language modelling, on 3,000 synthetic families: sequences sampled along random trees
 from Potts models whose couplings sit on known contacts (`examples/synthetic_families` of the package's repository).
 Then on these, on 800 that are deeper and more weakly coupled, as families in nature are, and, in about every ninth
@@ -53,20 +57,18 @@ def families(folder: Path, count: int | None = None) -> Iterator[tuple[Alignment
         yield select_rows(read_alignment(path), ROWS, "random"), np.load(folder / "contacts" / f"{path.stem}.npy")
 
 
-def synthetic_figures(model: MsaForMaskedLM, held_out: Path) -> list[tuple[str, str]]:
+def synthetic_figures(model: MsaForMaskedLM, held_out: Path) -> list[Result]:
     """P@L on held-out families."""
     pairs = []
     for family, contacts in tqdm(list(families(held_out)), unit="family", leave=False, disable=None):
         of_model = predict_contacts(family, model, rows=ROWS).probabilities
         pairs.append([precision(scores, contacts) for scores in (of_model, mutual_information(family.array))])
     (ours, theirs), errors = np.mean(pairs, axis=0), np.std(pairs, axis=0, ddof=1) / len(pairs) ** 0.5
-    return [
-        (f"P@L, {len(pairs)} held-out synthetic families", f"{ours:.3f} ± {errors[0]:.3f} (standard error)"),
-        ("the same, mutual information with APC", f"{theirs:.3f} ± {errors[1]:.3f}; ratio {ours / theirs:.2f}"),
-    ]
+    note = INFORMATION.format(f"{theirs:.3f} ± {errors[1]:.3f}")
+    return [Result("p_at_l", ours, f"{len(pairs)} held-out synthetic families", errors[0], "test", note)]
 
 
-def real_figures(model: MsaForMaskedLM, alignments: Path, structures: Path) -> list[tuple[str, str]]:
+def real_figures(model: MsaForMaskedLM, alignments: Path, structures: Path) -> list[Result]:
     """P@L/2 on families of known structure, of the model and of mutual information on the first 1,024 rows."""
     of_information = of_scores(mutual_information)
     figures: list[tuple[str, list[float]]] = []
@@ -79,12 +81,14 @@ def real_figures(model: MsaForMaskedLM, alignments: Path, structures: Path) -> l
         figures.append((name, [precision(scores, contacts, top="L/2") for scores in maps]))
         few.append(precision(predict_contacts(whole, model), contacts, top="L/2"))
     figures.append(("mean", np.mean([pair for _, pair in figures], axis=0).tolist()))
-    what = "P@L/2, real family {}, not trained on, its first 1,024 rows; mutual information with APC"
-    shown = [(what.format(name), f"{ours:.3f}; {theirs:.3f}") for name, (ours, theirs) in figures]
-    return [
-        *shown,
-        ("mean P@L/2 of these families with 128 diverse rows, the commands' default", f"{np.mean(few):.3f}"),
+    what = "real family {}, its first 1,024 rows"
+    shown = [
+        Result("p_at_l2", ours, what.format(name), split="test", note=INFORMATION.format(f"{theirs:.3f}"))
+        for name, (ours, theirs) in figures
     ]
+    mean = f"mean of the {len(few)} real families, "
+    shown[-1] = replace(shown[-1], dataset=f"{mean}their first 1,024 rows")
+    return [*shown, Result("p_at_l2", np.mean(few), f"{mean}128 diverse rows, the commands' default", split="test")]
 
 
 def write_checkpoint(model: MsaForMaskedLM, folder: Path, report: TrainingReport) -> None:
@@ -95,14 +99,19 @@ def write_checkpoint(model: MsaForMaskedLM, folder: Path, report: TrainingReport
         path.unlink()
     for name in ("config.json", "tokenizer_config.json"):
         values = json.loads((folder / name).read_text(encoding="utf-8"))
-        values.pop("auto_map", None)
+        for key in ("auto_map", "custom_pipelines"):
+            values.pop(key, None)
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_card(folder, model.config, report)
+
+
+def write_card(folder: Path, config: MsaConfig, report: TrainingReport) -> None:
     note = (
         "This copy comes with the package `modeling-msa` and has no code of its own: "
         '`modeling_msa.load_model("msa-tiny")` loads it. `save_pretrained("msa-tiny")` of any class makes of it the '
         "folder that is used below."
     )
-    write_model_card(folder, "msa-tiny", "msa-tiny", model.config, license="apache-2.0", note=note, training=report)
+    write_model_card(folder, "msa-tiny", "msa-tiny", config, license="apache-2.0", note=note, training=report)
 
 
 def main() -> None:
@@ -115,13 +124,18 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_loading()
     model = MsaForMaskedLM.from_pretrained(arguments.checkpoint).eval()
-    print(fit_contact_regression(model, families(arguments.training, FITTED)))
+    if arguments.training != Path("-"):
+        print(fit_contact_regression(model, families(arguments.training, FITTED)))
     figures = synthetic_figures(model, arguments.held_out)
     if arguments.real:
         figures += real_figures(model, *arguments.real)
-    for what, figure in figures:
-        print(f"{what}: {figure}")
-    write_checkpoint(model, arguments.output_dir, TrainingReport(DATA, True, tuple(figures), LIMITS))
+    for result in figures:
+        print(f"{result.dataset}: {result.metric} {result.value:.3f}; {result.note}")
+    report = TrainingReport(DATA, results=tuple(figures), limits=LIMITS)
+    if arguments.training == Path("-"):
+        write_card(arguments.output_dir, model.config, report)
+    else:
+        write_checkpoint(model, arguments.output_dir, report)
 
 
 if __name__ == "__main__":
