@@ -225,6 +225,8 @@ def revert_checkpoint(folder: str | os.PathLike, output: str | os.PathLike) -> C
             f"missing: {_some(missing)}. Give a folder that was converted, or saved from MsaForMaskedLM."
         )
     config = model.config
+    if hasattr(config, "quantization_config"):
+        raise ConversionError(f"{folder} is quantized, which fair-esm's file cannot be: give what it was made from.")
     _check_expressible(config)
     args, upgraded = to_fair_esm(model)
     published = {_published_name(name): tensor for name, tensor in upgraded.items() if name not in CONTACT_NAMES}

@@ -11,7 +11,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_ba
 from transformers.utils import logging
 
 from .configuration_msa import MsaConfig
-from .modeling_msa import MsaModel, MsaPreTrainedModel
+from .modeling_msa import MsaForContactPrediction, MsaModel, MsaPreTrainedModel
 from .tokenization_msa import MsaTokenizer
 
 # the checkpoint that comes with the package
@@ -88,9 +88,12 @@ def load_model(
     folder = resolve_model(folder)
     if "/" not in (name := os.fspath(folder)) and not os.path.exists(name):
         raise FileNotFoundError(f"There is no folder {name}; a model on the Hub is called OWNER/NAME.")
-    kind = MsaConfig.get_config_dict(folder)[0].get("model_type")
-    if kind != MsaConfig.model_type:
+    saved = MsaConfig.get_config_dict(folder)[0]
+    if (kind := saved.get("model_type")) != MsaConfig.model_type:
         raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
+    if cls is MsaModel and "quantization_config" in saved and saved.get("architectures") != [cls.__name__]:
+        # quantized tensors load under the names they were saved with, which have the prefix
+        return load_model(folder, device, dtype, cls=MsaForContactPrediction).base_model  # type: ignore[return-value]
     model, info = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     if wrong := sorted(info["missing_keys"]):
         raise ValueError(

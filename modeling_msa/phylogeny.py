@@ -510,7 +510,9 @@ def _fingerprint(model: MsaPreTrainedModel) -> np.ndarray:
     norms = []
     for layer in backbone.layers:
         parts = [getattr(layer.column_attention, name).weight.detach() for name in ("q_proj", "k_proj")]
-        readable = all(part.is_floating_point() and part.device.type != "meta" for part in parts)
+        # torchao's int8 tensors pass for floating point
+        plain = all(part.is_floating_point() and not hasattr(part, "qdata") for part in parts)
+        readable = plain and all(part.device.type != "meta" for part in parts)
         norms.append(math.sqrt(sum(float(part.float().square().sum()) for part in parts)) if readable else math.nan)
     return np.array(norms)
 
