@@ -23,6 +23,11 @@ else:
 """
 
 
+def without_remarks(stderr: str) -> str:
+    """Drop what torch logs about classes of torchao, which transformers imports if it is there."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if "torch/utils/_pytree.py:" not in line)
+
+
 def run_fresh(
     code: str, cwd: Path, *args: object, packaged: bool = False, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess:

@@ -39,7 +39,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 STEM = f"modeling_msa-{PROJECT['version']}"
 # what git leaves out, and git itself
-NOT_COPIED = (".git", ".venv*", "dist", "build", "demo", "made", "_build", "__pycache__", ".*_cache", "*.egg-info")
+NOT_COPIED = (
+    ".git",
+    ".venv*",
+    "dist",
+    "build",
+    "demo",
+    "verified",
+    "made",
+    "_build",
+    "__pycache__",
+    ".*_cache",
+    "*.egg-info",
+)
 # in a clone after some work: a converted checkpoint, an environment, caches
 STRAY = (
     "msa1b/model.safetensors",
