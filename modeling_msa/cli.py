@@ -12,7 +12,9 @@ import typer
 from . import cli_contacts
 from .cli_distances import distances_command, fit_distances_command
 from .cli_embed import embed_command
+from .cli_export import export_command
 from .cli_generate import generate_command
+from .cli_push import push_command
 from .cli_score import score_command
 from .cli_search import search_command
 from .conversion import convert_checkpoint, revert_checkpoint
@@ -50,6 +52,8 @@ app.command("generate")(generate_command)
 app.command("distances")(distances_command)
 app.command("fit-distances")(fit_distances_command)
 app.command("search")(search_command)
+app.command("export")(export_command)
+app.command("push")(push_command)
 
 
 @app.command()

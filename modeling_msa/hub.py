@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from transformers.utils import logging
 
 from .configuration_msa import MsaConfig
 from .modeling_msa import MsaForContactPrediction, MsaModel, MsaPreTrainedModel
+from .sharing import hub_errors
 from .tokenization_msa import MsaTokenizer
 
 # the checkpoint that comes with the package
@@ -76,7 +78,7 @@ def load_model(
     ValueError
         If the folder holds another kind of model, or not all of this one's tensors, or there is no such device.
     OSError
-        If there is no such folder or repository.
+        If there is no such folder or repository, or the Hub cannot be reached or refuses it.
     """
     if device == "auto":
         rank = int(os.environ.get("LOCAL_RANK", "0"))  # of the processes that accelerate launch started here
@@ -88,13 +90,14 @@ def load_model(
     folder = resolve_model(folder)
     if "/" not in (name := os.fspath(folder)) and not os.path.exists(name):
         raise FileNotFoundError(f"There is no folder {name}; a model on the Hub is called OWNER/NAME.")
-    saved = MsaConfig.get_config_dict(folder)[0]
-    if (kind := saved.get("model_type")) != MsaConfig.model_type:
-        raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
-    if cls is MsaModel and "quantization_config" in saved and saved.get("architectures") != [cls.__name__]:
-        # quantized tensors load under the names they were saved with, which have the prefix
-        return load_model(folder, device, dtype, cls=MsaForContactPrediction).base_model  # type: ignore[return-value]
-    model, info = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    with nullcontext() if os.path.isdir(folder) else hub_errors(name):
+        saved = MsaConfig.get_config_dict(folder)[0]
+        if (kind := saved.get("model_type")) != MsaConfig.model_type:
+            raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
+        if cls is MsaModel and "quantization_config" in saved and saved.get("architectures") != [cls.__name__]:
+            # quantized tensors load under the names they were saved with, which have the prefix
+            return load_model(folder, device, dtype, cls=MsaForContactPrediction).base_model  # type: ignore[return-value]
+        model, info = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     if wrong := sorted(info["missing_keys"]):
         raise ValueError(
             f"{folder} lacks {len(wrong)} tensors of its model, {wrong[0]} for one: convert or download it again."

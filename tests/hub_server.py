@@ -6,8 +6,8 @@
         subprocess.run(command, env=os.environ | hub.env(home, token=hub_server.WRITE))
         assert hub.count("GET", r"model\\.safetensors") == 2
 
-huggingface_hub reads its environment when it is imported, so clients are processes of their own. "me" owns the tokens
-`WRITE` and `READ`, "you" owns `OTHER`. Xet's protocol is not spoken: `env` turns it off, and large files go by LFS.
+huggingface_hub reads its environment when it is imported: a client is a process of its own, or `Hub.here`. "me" owns
+the tokens `WRITE` and `READ`, "you" owns `OTHER`. Xet's protocol is not spoken: large files go by LFS.
 """
 
 import base64
@@ -17,12 +17,15 @@ import re
 import socket
 import struct
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import huggingface_hub
 
 WRITE, READ, OTHER = "hf_write", "hf_read", "hf_other"
 TOKENS = {WRITE: ("me", "write"), READ: ("me", "read"), OTHER: ("you", "write")}
@@ -137,6 +140,20 @@ class Hub(ThreadingHTTPServer):
         settings = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": str(int(offline))}
         settings |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
         return settings | ({"HF_TOKEN": token} if token else {})
+
+    def here(self, monkeypatch, home: Path, token: str | None = None) -> None:
+        """Make this process such a client, for the length of a test."""
+        for name, value in self.env(home, token).items():
+            monkeypatch.setenv(name, value)
+        if token is None:
+            monkeypatch.delenv("HF_TOKEN", raising=False)
+        settings = {"ENDPOINT": self.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
+        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = self.url + "/{repo_id}/resolve/{revision}/{filename}"
+        settings |= {"HF_HUB_CACHE": str(home / "hub"), "HF_TOKEN_PATH": str(home / "token")}
+        for name, value in settings.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the client's tries
+        huggingface_hub.utils.close_session()
 
     def create(self, repo_id: str, private: bool = False) -> Repo:
         repo = self.repos[repo_id] = Repo(private)
