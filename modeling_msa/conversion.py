@@ -15,10 +15,7 @@ import importlib.util
 import os
 import pickle
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +25,11 @@ from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
-from .card import PUBLISHED, is_published, write_model_card
+from .card import PUBLISHED, is_published
 from .configuration_msa import MsaConfig
-from .hub import tokenizer_for
+from .files import require_new_folder, temporary_sibling, whole_folder
 from .modeling_msa import MsaForMaskedLM
+from .repository import complete_folder
 
 OFFICIAL_CHECKPOINTS = tuple(PUBLISHED)
 DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/fair-esm"
@@ -163,7 +161,7 @@ def convert_checkpoint(
         If there is no such file.
     """
     output = Path(output)
-    _check_output(output)
+    require_new_folder(output, ConversionError)
     path, regression_path = find_checkpoint(checkpoint, contact_regression)
     args, source = read_fair_esm(path, regression_path)
     config = config_from_fair_esm(args, source, attention_heads)
@@ -180,15 +178,15 @@ def convert_checkpoint(
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
 
-    with _whole_or_nothing(output) as folder:
+    with whole_folder(output) as folder:
         model.eval().save_pretrained(folder)
-        tokenizer_for(config).save_pretrained(folder)
         loaded = MsaForMaskedLM.from_pretrained(folder)
         report = ConversionReport(output, config, *_compare(state, loaded.state_dict()), has_contacts)
         if importlib.util.find_spec("esm") is not None:
             report.differences, report.compared_on = compare_with_fair_esm(loaded, path, regression_path)
         license = license or ("mit" if is_published(path.stem, config) else None)
-        write_model_card(folder, path.stem, model_id or output.name, config, report=report, license=license, note=note)
+        known: dict[str, Any] = {"report": report, "license": license, "note": note}
+        complete_folder(folder, config, path.stem, model_id or output.name, **known)
     return report
 
 
@@ -231,7 +229,7 @@ def revert_checkpoint(folder: str | os.PathLike, output: str | os.PathLike) -> C
     args, upgraded = to_fair_esm(model)
     published = {_published_name(name): tensor for name, tensor in upgraded.items() if name not in CONTACT_NAMES}
     contacts = {name: upgraded[name] for name in CONTACT_NAMES}
-    with _temporary_sibling(output) as temporary:
+    with temporary_sibling(output) as temporary:
         torch.save({"args": args, "model": published}, temporary / output.name)
         torch.save({"model": contacts}, temporary / regression.name)
         _, written = read_fair_esm(temporary / output.name, temporary / regression.name)
@@ -632,43 +630,6 @@ def _load(path: str | os.PathLike) -> Any:
             f"{path} is no PyTorch checkpoint, or a truncated or damaged one: remove it, and copy or download it "
             "again."
         ) from error
-
-
-def _check_output(output: Path) -> None:
-    if output.is_file():
-        raise ConversionError(f"{output} is a file: name a folder that does not exist yet.")
-    if output.is_dir() and any(output.iterdir()):
-        raise ConversionError(f"{output} is not empty: name a folder that does not exist yet, or empty this one.")
-    if output.exists() and (output.is_mount() or output.samefile(Path.cwd())):
-        raise ConversionError(f"{output} is in use as a folder: name one inside it that does not exist yet.")
-
-
-@contextmanager
-def _temporary_sibling(output: Path) -> Iterator[Path]:
-    """Give a hidden temporary folder beside `output`; it goes away at the end, as do parents made in vain."""
-    parent = output.absolute().parent
-    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=parent))
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with suppress(OSError):  # not empty: then it was not in vain
-            for folder in made:
-                folder.rmdir()
-
-
-@contextmanager
-def _whole_or_nothing(output: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill, which takes the place of `output` at the end, or goes away on an error."""
-    with _temporary_sibling(output) as parent:
-        temporary = parent / "folder"
-        temporary.mkdir()
-        yield temporary
-        for file in temporary.iterdir():  # safetensors keeps its files to their owner
-            shutil.copymode(temporary / "config.json", file)
-        os.replace(temporary, output)
 
 
 def _some(names: Iterable[Any], limit: int = 6) -> str:

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import esm
+import hub_server
 import huggingface_hub
 import pytest
 import torch
@@ -32,7 +33,7 @@ from modeling_msa import (
     MsaModel,
     MsaTokenizer,
     conversion,
-    sharing,
+    repository,
 )
 from modeling_msa.card import is_published
 from modeling_msa.conversion import convert_checkpoint, revert_checkpoint
@@ -239,11 +240,14 @@ def test_empty_folder_is_taken(published, tmp_path):
 def test_folder_is_a_complete_repository(hub):
     folder = hub / "wide"
     assert listing(folder) == [
+        "LICENSE",
         "README.md",
         "config.json",
         "configuration_msa.py",
         "model.safetensors",
         "modeling_msa.py",
+        "pipeline_msa.py",
+        "sharing_msa.py",
         "tokenization_msa.py",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -266,7 +270,7 @@ def test_card(published, tmp_path):
     convert_checkpoint(published / "wide.pt", tmp_path / "out", model_id="someone/thing", license="mit", note=note)
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert (card.data.license, card.data.library_name) == ("mit", "transformers")
-    assert card.data.pipeline_tag is None  # no pipeline takes an alignment
+    assert card.data.pipeline_tag == "fill-mask"
     assert {"biology", "protein", "msa", "contact-prediction"} <= set(card.data.tags)
     text = card.text
     for words in (
@@ -294,8 +298,7 @@ def test_licence_is_named_where_it_is_known(published, tmp_path):
 
 
 def test_code_in_the_card_runs_without_the_package(hub):
-    blocks = re.findall(r"```python\n(.*?)```", (hub / "wide" / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
+    blocks = re.findall(r"```python\n(.*?)```", (hub / "wide" / "README.md").read_text(), flags=re.DOTALL)[:2]
     check = "\nassert contacts.shape == (1, 16, 16), contacts.shape\nassert logits.shape == (1, 3, 17, 33)\n"
     check += "assert len(best) == 1 or best.startswith('<'), best\n"
     process = run_fresh("\n".join(blocks) + check, hub)
@@ -573,7 +576,7 @@ def test_failing_in_the_middle(raw, tmp_path, monkeypatch, error, where, output)
         "tokenizer": (MsaTokenizer, "save_pretrained"),
         "reading back": (MsaForMaskedLM, "from_pretrained"),
         "comparison": (conversion, "compare_with_fair_esm"),
-        "card": (conversion, "write_model_card"),
+        "card": (repository, "write_model_card"),
     }[where]
     monkeypatch.setattr(owner, name, fail)
     (tmp_path / "empty").mkdir()
@@ -725,19 +728,23 @@ def test_no_network(server, tmp_path, monkeypatch):
 # Upload
 
 
-def test_push_creates_the_repository_and_uploads_the_folder(hub, monkeypatch):
-    calls = []
-
-    class Hub:
-        endpoint = "https://hub"
-
-        def create_repo(self, repo_id, **kwargs):
-            calls.append(("create", repo_id, kwargs))
-            return argparse.Namespace(repo_id=f"me/{repo_id}")
-
-        def upload_folder(self, **kwargs):
-            calls.append(("upload", kwargs["repo_id"], kwargs["folder_path"]))
-
-    monkeypatch.setattr(sharing, "HfApi", Hub)
-    assert sharing.push_folder(hub / "wide", "thing") == "https://hub/me/thing"
-    assert calls == [("create", "thing", {"exist_ok": True}), ("upload", "me/thing", str(hub / "wide"))]
+def test_push_uploads_the_folder(published, tmp_path):
+    """The command in a process of its own, against a server that speaks the Hub's API."""
+    root = Path(__file__).parents[1]
+    code = f"import runpy; sys.argv[0] = 'convert'; runpy.run_path({str(root / 'convert_checkpoint.py')!r}, run_name='__main__')"
+    arguments = (published / "wide.pt", "out", "--push-to-hub", "me/thing")
+    with hub_server.running() as server:
+        nobody = run_fresh(code, tmp_path, *arguments, packaged=True, env=server.env(tmp_path / "home"))
+        assert nobody.returncode == 1
+        assert "Nobody is logged in to the Hub" in nobody.stderr
+        assert server.log == []
+        assert not (tmp_path / "out").exists()  # said before the work
+        env = server.env(tmp_path / "home", hub_server.WRITE)
+        done = run_fresh(code, tmp_path, *arguments, packaged=True, env=env)
+        assert done.returncode == 0, done.stderr
+        files = server.files("me/thing")
+        ((commit, _, _),) = server.repos["me/thing"].history[1:]
+        assert f"uploaded   {server.url}/me/thing/commit/{commit}" in done.stdout
+    assert sorted(files) == listing(tmp_path / "out")
+    assert all(data == (tmp_path / "out" / name).read_bytes() for name, data in files.items())
+    assert b'from_pretrained("me/thing"' in files["README.md"]
