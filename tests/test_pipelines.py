@@ -307,7 +307,12 @@ def test_half_precision(folder, pipes, task):
     half = MsaForMaskedLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     results = pipe(MSAS)
     if task == "fill-mask":
-        assert_fills(results[0], half, MASKED)
+        alone = pipe(MASKED)  # in half precision, the batch shows in the last bits
+        for found, expected in zip(alone, expected_fills(half, MASKED)[1], strict=True):  # equal scores are common
+            assert found[0]["score"] == pytest.approx(expected.max(), abs=1e-6)
+            assert [each["score"] for each in found] == pytest.approx(
+                [expected[each["token"]] for each in found], abs=1e-6
+            )
     elif task == "feature-extraction":
         assert pipe(MSAS, return_tensors=True)[0].dtype == torch.bfloat16
     else:
