@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from .configuration_msa import MsaConfig
 from .hub import resolve_model
+from .sharing_msa import TAGS
 
 if TYPE_CHECKING:
     from .conversion import ConversionReport
@@ -39,7 +40,6 @@ PIPELINE_TAGS = {
     "MsaForTokenClassification": "token-classification",
     "MsaForSequenceClassification": "text-classification",
 }
-TAGS = ["biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction"]
 
 # by our names (see modeling_msa.metrics): the Hub's name of a metric, and the one for readers
 METRICS = {
@@ -53,6 +53,7 @@ METRICS = {
     "long_p_at_l": ("long_range_precision_at_l", "long-range P@L"),
 }
 
+_HEADS = ("MsaForMaskedLM", "MsaForTokenClassification", "MsaForSequenceClassification")
 _LONG = 20  # classes whose names are listed
 
 
@@ -232,32 +233,17 @@ def write_model_card(
     """
     folder, training = Path(folder), training or TrainingReport()
     source = training.source or _cached_source(config, model_id)
-    license = license or (source.license if source else None)
+    inherited = source.license if source and not license else None
+    license = license or inherited
     if has_contacts is None:
         has_contacts = report.has_contacts if report else has_fitted_contacts(folder)
     adapter = (folder / "adapter_config.json").is_file()
-    relation = "adapter" if adapter else training.relation
-    if relation is None and getattr(config, "quantization_config", None) is not None:
-        relation = "quantized"
     architecture = (config.architectures or [""])[0]
-    base_model = source.model_id if source else None
-    uses = ("adapter",) if adapter else _uses(architecture, config, has_contacts)
-    data = ModelCardData(
-        license=license,
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag=PIPELINE_TAGS.get(architecture),
-        tags=TAGS,
-        base_model=base_model,
-        base_model_relation=relation if base_model else None,
-        datasets=list(training.datasets) or None,
-        inference=False,  # the Hub's widget sends text, not alignments
-        model_name=" ".join(name.split()),
-        eval_results=_eval_results(training.results, PIPELINE_TAGS.get(architecture, "other")) or None,
-    )
-    if not data.eval_results:
-        data.pop("model_name")
+    uses = _uses(architecture, config, has_contacts)
+    if adapter:  # without the weights beneath there is nothing to load, and contacts have no auto class
+        uses = ("adapter",) if source and architecture in _HEADS else ()
     card = ModelCard.from_template(
-        data,
+        _metadata(name, config, license, training, source, adapter),
         template_str=card_template(),
         name=plain(name),
         model_id=_quoted(model_id),
@@ -265,24 +251,49 @@ def write_model_card(
         report=report,
         published=PUBLISHED[name] if report and is_published(name, config) else None,
         license={"mit": "MIT", "apache-2.0": "Apache-2.0"}.get(license or "", license),
+        inherited=inherited,
         note=plain(note or ""),
         purpose=_purpose(architecture, config),
-        facts=_table(("", ""), _facts(config, architecture, has_contacts)),
+        facts=_table(("this model", ""), _facts(config, architecture, has_contacts)),
         uses=uses,
         tasks=_tasks(uses),
         shape=_shape(architecture, config),
         adapter=adapter,
         merged=(folder / "merged").is_dir(),
-        auto=architecture.replace("MsaFor", "AutoModelFor").replace("MsaModel", "AutoModel"),
-        base_id=_quoted(source.model_id or source.name) if source else '"the base model"',
-        base_options=f", id2label={config.id2label}" if "Classification" in architecture else "",
+        auto=architecture.replace("MsaFor", "AutoModelFor"),
+        base_id=_quoted(source.model_id or source.name) if source else None,
+        class_names=config.id2label if "Classification" in architecture else None,
         limits=training.limits,
-        training="\n\n".join(filter(None, (training.data, _table(("", ""), training.settings)))),
+        training="\n\n".join(filter(None, (training.data, _table(("the run", ""), training.settings)))),
         results=_table(("measured on", "metric", "value", "to compare"), _rows(training.results)),
     )
     path = folder / "README.md"
     path.write_text(card.content.rstrip("\n") + "\n", encoding="utf-8")
     return path
+
+
+def _metadata(
+    name: str, config: MsaConfig, license: str | None, training: TrainingReport, source: Source | None, adapter: bool
+) -> ModelCardData:
+    """Make what the Hub reads; it leaves out what is None."""
+    task = PIPELINE_TAGS.get((config.architectures or [""])[0])
+    relation = "adapter" if adapter else training.relation
+    if relation is None and getattr(config, "quantization_config", None) is not None:
+        relation = "quantized"
+    base_model = source.model_id if source else None
+    results = _eval_results(training.results, task or "other")
+    return ModelCardData(
+        license=license,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag=task,
+        tags=list(TAGS),
+        base_model=base_model,
+        base_model_relation=relation if base_model else None,
+        datasets=list(training.datasets) or None,
+        inference=False,  # the Hub's widget sends text, not alignments
+        model_name=" ".join(name.split()) if results else None,
+        eval_results=results or None,
+    )
 
 
 def _is_values(config: MsaConfig) -> bool:

@@ -349,7 +349,7 @@ def test_labels_decide_what_a_head_says(tmp_path):
 def test_what_a_run_says(cards, reports):
     token, report = cards["token"], reports["token"]
     assert token.data.license == "cc-by-4.0"  # of the weights it started from
-    assert "The weights: cc-by-4.0." in section(token, "Licence")
+    assert "The weights: cc-by-4.0, as those that it started from." in section(token, "Licence")
     assert "base_model" not in token.data.to_dict()  # a folder that nobody else has
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", section(token, "Training"), flags=re.MULTILINE))
     assert rows["recipe"] == "token-recipe; `recipe.yaml` has every key that was set"
@@ -417,6 +417,14 @@ def test_base_model_is_named_where_others_find_it(tmp_path, monkeypatch):
     (tmp_path / "adapter_config.json").write_text("{}")
     data = data_of(training=TrainingReport("x", source=hub, relation="finetune"))
     assert (data["base_model_relation"], data["library_name"]) == ("adapter", "peft")
+    assert "PeftModel.from_pretrained" in (tmp_path / "README.md").read_text()
+    data_of()  # of adapters alone: on what, nobody knows
+    assert "```python" not in (tmp_path / "README.md").read_text()
+    config.architectures = ["MsaForContactPrediction"]  # there is no auto class to load the base with
+    data_of(training=TrainingReport("x", source=hub))
+    assert "```python" not in (tmp_path / "README.md").read_text()
+    assert_clean((tmp_path / "README.md").read_text())
+    config.architectures = ["MsaForMaskedLM"]
     (tmp_path / "adapter_config.json").unlink()
 
     # known from the config alone: only what the cache proves to have come from the Hub
