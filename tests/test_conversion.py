@@ -24,6 +24,7 @@ from fair_esm import random_model, read_published, write_published
 from fresh import run_fresh
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import modeling_msa
 from modeling_msa import (
@@ -36,6 +37,7 @@ from modeling_msa import (
     repository,
 )
 from modeling_msa.card import is_published
+from modeling_msa.cli import app
 from modeling_msa.conversion import convert_checkpoint, revert_checkpoint
 
 # layers, width, heads, feed-forward, width of the row embedding
@@ -728,23 +730,28 @@ def test_no_network(server, tmp_path, monkeypatch):
 # Upload
 
 
-def test_push_uploads_the_folder(published, tmp_path):
+def test_push_uploads_the_folder(published, tmp_path, monkeypatch):
     """The command in a process of its own, against a server that speaks the Hub's API."""
-    root = Path(__file__).parents[1]
-    code = f"import runpy; sys.argv[0] = 'convert'; runpy.run_path({str(root / 'convert_checkpoint.py')!r}, run_name='__main__')"
-    arguments = (published / "wide.pt", "out", "--push-to-hub", "me/thing")
+    script = str(Path(__file__).parents[1] / "convert_checkpoint.py")
+    code = f"import runpy; sys.argv[0] = 'convert'; runpy.run_path({script!r}, run_name='__main__')"
+    arguments = (str(published / "wide.pt"), "out", "--push-to-hub", "me/thing")
     with hub_server.running() as server:
-        nobody = run_fresh(code, tmp_path, *arguments, packaged=True, env=server.env(tmp_path / "home"))
-        assert nobody.returncode == 1
-        assert "Nobody is logged in to the Hub" in nobody.stderr
-        assert server.log == []
-        assert not (tmp_path / "out").exists()  # said before the work
         env = server.env(tmp_path / "home", hub_server.WRITE)
         done = run_fresh(code, tmp_path, *arguments, packaged=True, env=env)
         assert done.returncode == 0, done.stderr
         files = server.files("me/thing")
         ((commit, _, _),) = server.repos["me/thing"].history[1:]
         assert f"uploaded   {server.url}/me/thing/commit/{commit}" in done.stdout
-    assert sorted(files) == listing(tmp_path / "out")
-    assert all(data == (tmp_path / "out" / name).read_bytes() for name, data in files.items())
-    assert b'from_pretrained("me/thing"' in files["README.md"]
+        assert sorted(files) == listing(tmp_path / "out")
+        assert all(data == (tmp_path / "out" / name).read_bytes() for name, data in files.items())
+        assert b'from_pretrained("me/thing"' in files["README.md"]
+
+        server.log.clear()
+        server.here(monkeypatch, tmp_path / "nobody")
+        monkeypatch.chdir(tmp_path)
+        nobody = CliRunner().invoke(app, ["convert", arguments[0], "new", *arguments[2:]])
+        assert nobody.exit_code == 1
+        assert "Nobody is logged in to the Hub" in nobody.stderr
+        assert server.log == []
+        assert not (tmp_path / "new").exists()  # said before the work
+    huggingface_hub.utils.close_session()
