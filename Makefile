@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.plot
 	$(BIN)/python examples/demo.py $(CHECKPOINT)
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(VENV)/.torchao
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -50,7 +50,7 @@ build: $(VENV)/.test
 wheel-test: build
 	rm -rf $(VENV)-wheel
 	$(PYTHON) -m venv $(VENV)-wheel
-	$(VENV)-wheel/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	$(VENV)-wheel/bin/pip install --quiet --no-compile --constraint constraints.txt dist/*.whl
 	$(VENV)-wheel/bin/python -I .ci/installed.py
 	cd $(VENV)-wheel && bin/msa contacts fn3 -o fn3.tsv && test -s fn3.tsv
 	rm -rf $(VENV)-wheel
@@ -61,6 +61,11 @@ $(BIN)/pip:
 # one stamp per extra, so that the demo does not wait for the test tools
 $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	touch $@
+
+# beside the environment's packages: where it can be imported, transformers does so, and it prints warnings
+$(VENV)/.torchao: constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet --upgrade --no-deps --constraint constraints.txt --target $(VENV)/torchao torchao
 	touch $@
 
 $(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt

@@ -96,7 +96,10 @@ def load_model(
             raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
         if cls is MsaModel and "quantization_config" in saved and saved.get("architectures") != [cls.__name__]:
             # quantized tensors load under the names they were saved with, which have the prefix
-            return load_model(folder, device, dtype, cls=MsaForContactPrediction).base_model  # type: ignore[return-value]
+            whole = load_model(folder, device, dtype, cls=MsaForContactPrediction)
+            backbone: MsaModel = whole.base_model  # type: ignore[assignment]
+            backbone._freeze_unused()
+            return backbone  # type: ignore[return-value]
         model, info = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     if wrong := sorted(info["missing_keys"]):
         raise ValueError(
