@@ -400,7 +400,9 @@ def fit_contacts(
                 f"({select}) of each: {fit.pairs:,} pairs of residues, {fit.positives:,} of them contacts; logistic "
                 f"regression with an L1 penalty, C = {regularization}. {fit.nonzero} of its {fit.weights} weights are "
                 f"not zero. All else was trained as the card of {known.name} says.",
-                results=(Result("p_at_l", fit.precision, f"{fit.examples} families", split="train"),),
+                results=(
+                    Result("p_at_l", fit.precision, f"{fit.examples} families of known structure", split="train"),
+                ),
                 source=known,
                 relation="finetune",
             ),

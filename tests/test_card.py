@@ -394,9 +394,9 @@ def test_what_differs_between_runs(cards, reports):
     contacts = {name: value for (_, name), value in figures(cards["contacts"]).items()}
     assert contacts["P@L"] == pytest.approx(reports["contacts"].figures["eval_p_at_l"], rel=1e-5)
     fitted, fit = cards["fitted"], reports["fitted"]
-    assert figures(fitted) == {("8 families", "P@L"): pytest.approx(fit.precision, rel=1e-5)}
+    assert figures(fitted) == {("8 families of known structure", "P@L"): pytest.approx(fit.precision, rel=1e-5)}
     assert fitted.data.eval_results[0].dataset_split == "train"
-    assert f"| 8 families, which it was fitted on | P@L | {fit.precision:.3f} |" in fitted.text
+    assert f"| 8 families of known structure, which it was fitted on | P@L | {fit.precision:.3f} |" in fitted.text
     assert fitted.data.license == "cc-by-4.0"
 
 
