@@ -14,8 +14,6 @@ import base64
 import hashlib
 import json
 import re
-import socket
-import struct
 import threading
 import time
 from contextlib import contextmanager
@@ -32,7 +30,7 @@ TOKENS = {WRITE: ("me", "write"), READ: ("me", "read"), OTHER: ("you", "write")}
 LFS_ENDINGS = (".safetensors", ".bin", ".pt", ".npy", ".onnx", ".parquet", ".tar", ".gz", ".xz", ".png")
 LFS_SIZE = 10_000_000
 DATE = "2020-01-01T00:00:00.000Z"
-ATTRIBUTES = "".join(f"*{ending} filter=lfs diff=lfs merge=lfs -text\n" for ending in LFS_ENDINGS).encode()
+ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 
 class Blob(NamedTuple):
@@ -147,9 +145,13 @@ class Hub(ThreadingHTTPServer):
             monkeypatch.setenv(name, value)
         if token is None:
             monkeypatch.delenv("HF_TOKEN", raising=False)
-        settings = {"ENDPOINT": self.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
-        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = self.url + "/{repo_id}/resolve/{revision}/{filename}"
-        settings |= {"HF_HUB_CACHE": str(home / "hub"), "HF_TOKEN_PATH": str(home / "token")}
+        template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
+        settings = {"ENDPOINT": self.url, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": False}
+        settings |= {
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_TOKEN_PATH": str(home / "token"),
+        }
         for name, value in settings.items():
             monkeypatch.setattr(huggingface_hub.constants, name, value)
         monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the client's tries
@@ -190,6 +192,7 @@ class Hub(ThreadingHTTPServer):
         self.failures.append(Failure(method, pattern, times, after=after))
 
     def failure(self, method: str, path: str) -> Failure | None:
+        """The one that this request meets, if any."""
         with self.lock:
             for failure in self.failures:
                 if failure.times and failure.method == method and re.search(failure.pattern, path):
@@ -199,15 +202,12 @@ class Hub(ThreadingHTTPServer):
 
     def count(self, method: str, pattern: str, status: int | None = None) -> int:
         """Requests in the log, with any status or this one."""
-        return len([e for e in self.log if self._is(e, method, pattern) and status in (None, e.status)])
+        found = [entry for entry in self.log if entry.method == method and re.search(pattern, entry.path)]
+        return len([entry for entry in found if status in (None, entry.status)])
 
     def uploads(self) -> list[str]:
         """SHA-256 of every LFS object that arrived whole, once for each time."""
-        return [e.path.rsplit("/", 1)[1] for e in self.log if self._is(e, "PUT", "^/lfs/") and e.status == 200]
-
-    @staticmethod
-    def _is(entry: Entry, method: str, pattern: str) -> bool:
-        return entry.method == method and re.search(pattern, entry.path) is not None
+        return [entry.path.rsplit("/", 1)[1] for entry in self.log if entry.method == "PUT" and entry.status == 200]
 
 
 @contextmanager
@@ -264,10 +264,9 @@ class Handler(BaseHTTPRequestHandler):
                 raise refusal(failure.status, f"failure {failure.status} on demand", **failure.headers)
             for method, pattern, name in ROUTES:
                 if method == self.command.replace("HEAD", "GET") and (match := pattern.fullmatch(path)):
+                    parts = {key: unquote(value) for key, value in match.groupdict().items() if value}
                     with self.server.lock:
-                        getattr(self, name)(
-                            **{key: unquote(value) for key, value in match.groupdict().items() if value}
-                        )
+                        getattr(self, name)(**parts)
             raise refusal(404, f"no such address: {path}")
         except Answer as answer:
             self.answer(path, answer, cut)
@@ -304,8 +303,6 @@ class Handler(BaseHTTPRequestHandler):
         """End the connection: what is on its way to the client arrives, what comes from it is refused."""
         self.note(path, 0, sent)
         self.close_connection = True
-        if not sent:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def note(self, path: str, status: int, sent: int) -> None:
         ranges = self.headers.get("Range")
@@ -330,10 +327,8 @@ class Handler(BaseHTTPRequestHandler):
             raise refusal(404, "Repository not found", "RepoNotFound")
         if write and user is None:
             raise refusal(401, "Invalid username or password.")
-        if write and role != "write":
-            raise refusal(403, "Forbidden: you must use a write token to upload to a repository.")
-        if write and not owns:
-            raise refusal(403, f"Forbidden: you have no write access to {repo_id}")
+        if write and (role != "write" or not owns):
+            raise refusal(403, f"Forbidden: it takes a write token of the owner of {repo_id}")
         return repo
 
     def tree(self, repo_id: str, revision: str) -> tuple[str, dict[str, Blob]]:
@@ -389,10 +384,8 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("GET", "/api/models/{repo}/refs")
     def refs(self, repo: str) -> None:
-        branches = [
-            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
-            for name, commit in self.repo(repo).branches.items()
-        ]
+        found = self.repo(repo).branches.items()
+        branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit} for name, commit in found]
         raise Answer(200, {"branches": branches, "converts": [], "tags": [], "pullRequests": []})
 
     @route("GET", "/api/models/{repo}(/revision/{revision})?")
@@ -446,15 +439,11 @@ class Handler(BaseHTTPRequestHandler):
     def preupload(self, repo: str, revision: str) -> None:
         self.repo(repo, write=True)
         commit, tree = self.tree(repo, revision)
-        answers = [
-            {
-                "path": file["path"],
-                "uploadMode": "lfs" if is_lfs(file["path"], file["size"]) else "regular",
-                "shouldIgnore": False,
-                "oid": tree[file["path"]].etag if file["path"] in tree else None,
-            }
-            for file in self.json()["files"]
-        ]
+        answers = []
+        for path, size in [(file["path"], file["size"]) for file in self.json()["files"]]:
+            oid = tree[path].etag if path in tree else None
+            mode = "lfs" if is_lfs(path, size) else "regular"
+            answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         raise Answer(200, {"files": answers, "commitOid": commit})
 
     @route("POST", r"/{repo}\.git/info/lfs/objects/batch")
@@ -486,15 +475,13 @@ class Handler(BaseHTTPRequestHandler):
     @route("POST", "/api/models/{repo}/commit/{revision}")
     def commit(self, repo: str, revision: str) -> None:
         found = self.repo(repo, write=True)
-        parent, tree = self.tree(repo, revision)
-        if revision not in found.branches:
-            raise refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        parent, tree = self.tree(repo, revision if revision in found.branches else "")
         lines = [json.loads(line) for line in self.body.splitlines()]
         header = next(line["value"] for line in lines if line["key"] == "header")
         if header.get("parentCommit", parent) != parent:
             raise refusal(412, "A commit has happened since. Please refresh and try again.")
         tree = dict(tree)
-        for key, value in [(line["key"], line["value"]) for line in lines]:
+        for key, value in [line.values() for line in lines]:
             if key == "file":
                 tree[value["path"]] = Blob(base64.b64decode(value["content"]), False)
             elif key == "lfsFile":
@@ -523,9 +510,6 @@ class Handler(BaseHTTPRequestHandler):
             headers |= {"X_Linked_Etag": etag, "X_Linked_Size": str(len(data))}
         if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             start, end = int(match[1]), int(match[2] or len(data) - 1)
-            if start >= len(data):
-                raise Answer(416, b"", Content_Range=f"bytes */{len(data)}")
-            end = min(end, len(data) - 1)
             headers["Content_Range"] = f"bytes {start}-{end}/{len(data)}"
             raise Answer(206, data[start : end + 1], **headers)
         raise Answer(200, data, **headers)
