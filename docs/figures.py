@@ -52,6 +52,8 @@ _MODULES = {
     "Search": ("search",),
     "Pictures": ("plotting",),
     "Training": ("data", "msa_datasets", "collators", "labels"),
+    "Sharing": ("sharing", "repository", "card"),
+    "Export": ("exporting",),
 }
 
 

@@ -40,6 +40,7 @@ from .evaluation import (
     list_families,
     write_evaluation,
 )
+from .exporting import export_onnx, export_program
 from .generation import Generated, generate, row_log_likelihoods, write_generated
 from .hub import load_model
 from .inputs import prepare_alignment
@@ -61,10 +62,12 @@ from .pipeline_msa import (
     register_pipelines,
 )
 from .plotting import plot_contacts, plot_distances, plot_substitutions
+from .repository import complete_folder
 from .sampling import filter_rows, neff, select_rows, sequence_weights
 from .scoring import SubstitutionScores, VariantScores, score_all_singles, score_variants, spearman, write_scores
 from .search import search_homologues
 from .sharding import split_rows
+from .sharing import push_folder
 from .structure import structure_contacts
 from .tokenization_msa import MsaTokenizer
 
@@ -113,9 +116,12 @@ __all__ = [
     "VariantDataset",
     "VariantScores",
     "bundled_family",
+    "complete_folder",
     "convert_checkpoint",
     "embed",
     "evaluate_contacts",
+    "export_onnx",
+    "export_program",
     "filter_rows",
     "fit_contact_regression",
     "fit_contacts",
@@ -133,6 +139,7 @@ __all__ = [
     "predict_contacts",
     "predict_distances",
     "prepare_alignment",
+    "push_folder",
     "read_alignment",
     "read_labels",
     "revert_checkpoint",

@@ -30,6 +30,7 @@ from .configuration_msa import MsaConfig
 from .files import require_new_folder, temporary_sibling, whole_folder
 from .modeling_msa import MsaForMaskedLM
 from .repository import complete_folder
+from .sharing import hub_errors
 
 OFFICIAL_CHECKPOINTS = tuple(PUBLISHED)
 DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/fair-esm"
@@ -212,7 +213,8 @@ def revert_checkpoint(folder: str | os.PathLike, output: str | os.PathLike) -> C
     """
     output, regression = _reverse_files(folder, Path(output))
     try:
-        model, info = MsaForMaskedLM.from_pretrained(folder, output_loading_info=True)
+        with hub_errors(str(folder)):
+            model, info = MsaForMaskedLM.from_pretrained(folder, output_loading_info=True)
     except OSError as error:
         raise ConversionError(
             f"{folder} could not be loaded: give a folder, or a Hub id, of an MSA Transformer ({error})."

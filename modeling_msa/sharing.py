@@ -181,7 +181,7 @@ def find_missing(folder: Path) -> dict[str, str]:
     problems |= dict.fromkeys(_weight_problems(folder), "save the model there by save_pretrained, or copy it again")
     if not (folder / CARD).is_file():
         problems[f"{CARD} is missing, the model card"] = (
-            "write a card, or in Python, import complete_folder from modeling_msa.repository: "
+            "write a card, or in Python, import complete_folder and MsaConfig from modeling_msa: "
             f"complete_folder({str(folder)!r}, MsaConfig.from_pretrained({str(folder)!r}), {folder.resolve().name!r})"
         )
     if not (folder / "LICENSE").is_file():

@@ -50,6 +50,7 @@ from .modeling_msa import (
 )
 from .recipes import DataArguments, ModelArguments, Recipe, find_config, parse_recipe
 from .run_report import report_of_run
+from .sharing import hub_errors
 
 logger = logging.getLogger(__name__)
 
@@ -344,8 +345,11 @@ def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: i
         model = cls._from_config(config, attn_implementation=arguments.attn_implementation)
     else:
         options |= {"dtype": torch.float32, "attn_implementation": arguments.attn_implementation}
-        # a head of another number of classes is made new
-        model = cls.from_pretrained(hub.resolve_model(str(arguments.model)), ignore_mismatched_sizes=True, **options)
+        with hub_errors(str(arguments.model)):
+            # a head of another number of classes is made new
+            model = cls.from_pretrained(
+                hub.resolve_model(str(arguments.model)), ignore_mismatched_sizes=True, **options
+            )
     return model if arguments.lora_r is None else _with_adapters(model, arguments)
 
 
