@@ -31,9 +31,9 @@ bench: $(VENV)/.test
 verify-official: $(VENV)/.test
 	$(BIN)/python examples/verify_official.py
 
-# model, training and tokenizer on the lowest versions that are supported; the whole suite with LOWEST_TESTS=
+# model, training, tokenizer and shared folders on the lowest supported versions; with LOWEST_TESTS= the whole suite
 LOWEST_TESTS ?= $(addprefix tests/test_,configuration.py modeling.py deployment.py heads.py tokenization.py \
-    collators.py data.py training.py distributed.py)
+    collators.py data.py training.py distributed.py hub.py pipelines.py)
 test-lowest: $(VENV)-lowest/.installed
 	$(VENV)-lowest/bin/python -m pytest $(LOWEST_TESTS)
 
