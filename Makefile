@@ -76,6 +76,7 @@ $(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt
 $(VENV)-newest/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-newest
 	$(VENV)-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test]"
+	$(VENV)-newest/bin/pip install --quiet --no-deps --target $(VENV)-newest/torchao torchao
 	touch $@
 
 clean:
