@@ -63,7 +63,8 @@ def load_alignments(
         Of the alignments; default: by their endings, else by their content. `sequences` of Parquet files that
         `msa pack` has not made are "a3m" by default, with or without insertions.
     on_error : {"raise", "skip"}, default "raise"
-        What an alignment that cannot be read does; those left out are named in warnings.
+        What an alignment that cannot be read does. Those left out are named in warnings when they are read, not
+        when the rows come from the cache.
     num_proc : int, optional
         Processes that read, without `streaming`.
 
@@ -81,7 +82,8 @@ def load_alignments(
         Without `datasets`.
     OSError, ValueError
         If there are no such files, they are of several kinds, Parquet has other columns, a tar file has no
-        alignment, or an alignment cannot be read and is not skipped: now, or as the stream comes to it.
+        alignment, or an alignment cannot be read and is not skipped: now, or as the stream comes to it. Without
+        `streaming`, also if all files were skipped.
 
     Examples
     --------
@@ -108,17 +110,31 @@ def load_alignments(
     features, settings = _features(), {"input_format": input_format, "on_error": on_error}
     if streaming:
         return datasets.IterableDataset.from_generator(_read_rows, features, {"files": files, **settings})
-    # the cache must not outlive the files
-    stats = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files if "://" not in file]
-    with _causes():
-        return datasets.Dataset.from_generator(
-            _read_rows,
-            features,
-            gen_kwargs={"files": files, **settings},
-            num_proc=num_proc,
-            fingerprint=datasets.fingerprint.Hasher.hash((COLUMNS, files, stats, settings)),
-            writer_batch_size=_BATCH,
-        )
+    try:
+        with _causes():
+            return datasets.Dataset.from_generator(
+                _read_rows,
+                features,
+                gen_kwargs={"files": files, **settings},
+                num_proc=num_proc,
+                fingerprint=_fingerprint(files, settings),
+                writer_batch_size=_BATCH,
+            )
+    except ValueError as error:
+        if "corresponds to no data" not in str(error):
+            raise
+        raise ValueError(f"none of the {len(files)} files could be read; the warnings say why.") from None
+
+
+def _fingerprint(files: list[str], settings: dict[str, Any]) -> str:
+    """Name of the cache, which must not outlive what it was made of."""
+    from . import __version__  # when this module is imported, the package is not ready
+    from .streaming import datasets
+
+    if any("://" in file for file in files):  # nothing tells whether it is still the same there
+        return datasets.fingerprint.generate_random_fingerprint()
+    stats = [(os.path.abspath(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]
+    return datasets.fingerprint.Hasher.hash((__version__, COLUMNS, stats, settings))
 
 
 def _features() -> Any:
@@ -288,7 +304,8 @@ def _from_columns(
                 "(rename_column), or make the files with `msa pack`."
             )
         kind = head.features.arrow_schema.field("sequences").type
-        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if not is_list or not (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)):
             raise ValueError(f"{where}: the column sequences is {kind}, but has to be a list of strings, one a row.")
     with _causes():
         dataset = load(streaming=True) if streaming else load(streaming=False, num_proc=num_proc)
@@ -317,6 +334,8 @@ def _checked(
     for k, (name, sequences) in enumerate(zip(batch["name"], batch["sequences"], strict=True)):
         source = f"{where}, {name}"
         try:
+            if not all(isinstance(row, str) for row in sequences or []):
+                raise ValueError(f"{source}: a row of the column sequences is no string.")
             alignment = Alignment.from_sequences(sequences or [], format=input_format or "a3m", source=source)
             given = batch["query"][k] if "query" in batch else None
             query = alignment.query if given is None else _residues(given, alignment, source)

@@ -10,6 +10,7 @@
 import gzip
 import json
 import lzma
+import os
 import tarfile
 
 import numpy as np
@@ -145,6 +146,36 @@ def test_the_cache_does_not_outlive_the_files(tmp_path):
     assert load_alignments(folder, num_proc=2).to_list() == load_alignments(folder).to_list()
 
 
+def test_the_cache_is_of_these_files_and_settings(tmp_path, monkeypatch):
+    """Same name, size and time in another folder; other settings; an address, which may have changed."""
+    for folder, query in (("a", "MKVL"), ("b", "MKVM")):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "x.a3m"
+        file.write_text(a3m([query, "MRVM"]))
+        os.utime(file, (10**9, 10**9))
+    for folder, query in (("a", "MKVL"), ("b", "MKVM")):
+        monkeypatch.chdir(tmp_path / folder)
+        assert load_alignments("x.a3m")[0]["query"] == query
+    (tmp_path / "b" / "y.a3m").write_text(a3m(["MKV", "MK"]))
+    assert load_alignments(tmp_path / "b", on_error="skip")["name"][:] == ["x"]
+    with pytest.raises(ValueError, match="y.a3m: row 2"):
+        load_alignments(tmp_path / "b")
+    assert load_alignments(tmp_path / "b", on_error="skip")["name"][:] == ["x"]
+    tar = tmp_path / "all.tar"
+    for query in ("MKVL", "MKVM"):
+        (tmp_path / "a" / "x.a3m").write_text(a3m([query]))
+        assert load_alignments(f"file://{tar_of(tar, [tmp_path / 'a' / 'x.a3m'])}")[0]["query"] == query
+
+
+def test_all_skipped(tmp_path):
+    for name in "xyz":
+        (tmp_path / f"{name}.a3m").write_text(a3m(["MKV", "MK"]))
+    for num_proc in (None, 2):
+        with pytest.raises(ValueError, match="none of the 3 files could be read"):
+            load_alignments(tmp_path, on_error="skip", num_proc=num_proc)
+    assert list(load_alignments(tmp_path, on_error="skip", streaming=True)) == []
+
+
 def test_shards_of_older_versions(tmp_path):
     """They have the query in A3M notation and nothing else of it."""
     path = tmp_path / "train-00000-of-00001.parquet"
@@ -168,6 +199,7 @@ def test_parquet_of_others(tmp_path, caplog):
         {"name": "b", "sequences": ["MKV", "MK"], "source": "z"},
         {"name": "c", "sequences": [], "source": "z"},
         {"name": "d", "sequences": ["M-K"], "source": "z"},
+        {"name": "e", "sequences": ["M-K", None], "source": "z"},
     ]
     pq.write_table(pa.Table.from_pylist(rows), path)
     with pytest.raises(ValueError, match=r"others.parquet, b: row 2 \(row 2\) has 2 match columns"):
@@ -181,7 +213,8 @@ def test_parquet_of_others(tmp_path, caplog):
             {"name": "a", "sequences": ["KV-L", "RVGL"], "query": "MKVL"},
             {"name": "d", "sequences": ["M-K"], "query": "MK"},
         ]
-        assert [record.getMessage().split(".parquet, ")[1][0] for record in caplog.records] == ["b", "c"]
+        assert [record.getMessage().split(".parquet, ")[1][0] for record in caplog.records] == ["b", "c", "e"]
+        assert "e: a row of the column sequences is no string" in caplog.messages[2]
     rows = [{"name": "a", "sequences": ["M-K"], "query": "MV"}]
     pq.write_table(pa.Table.from_pylist(rows), path)
     with pytest.raises(ValueError, match=r"others.parquet, a: the first of the sequences, MK, is not the query, MV"):
@@ -386,6 +419,7 @@ def test_what_is_no_source(tmp_path):
     pack(folder, folder / "shards")
     pq.write_table(pa.table({"text": ["MKV"], "name": ["x"]}), tmp_path / "other.parquet")
     pq.write_table(pa.table({"name": ["x"], "sequences": ["MKV"]}), tmp_path / "string.parquet")
+    pq.write_table(pa.table({"name": ["x"], "sequences": [[1, 2]]}), tmp_path / "number.parquet")
     for source, error, message in (
         (tmp_path / "empty", ValueError, r"empty: the folder has no alignment .* Nor has it shards"),
         (tmp_path / "nothing", FileNotFoundError, "there is no such file or folder"),
@@ -395,6 +429,7 @@ def test_what_is_no_source(tmp_path):
         (folder, ValueError, r"several kinds, 2 of alignments \(.*f0.a3m\) and 1 of parquet"),
         (tmp_path / "other.parquet", ValueError, "other.parquet: has the columns text, name, but not sequences"),
         (tmp_path / "string.parquet", ValueError, "the column sequences is string, but has to be a list"),
+        (tmp_path / "number.parquet", ValueError, "int64.*, but has to be a list of strings"),
     ):
         for streaming_ in (False, True):
             with pytest.raises(error, match=message):
