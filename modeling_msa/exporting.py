@@ -128,7 +128,7 @@ def export_program(model: MsaPreTrainedModel, task: Task = "contacts") -> Export
     ------
     ExportError
         If the contact regression was never fitted, there is no head for logits, or the model is not of this package,
-        quantized, sharded, offloaded or made for flash attention.
+        quantized, sharded, offloaded, made for flash attention, or for one row or one residue alone.
 
     Examples
     --------
@@ -260,6 +260,11 @@ def _check_model(model: Any, task: str) -> None:
     implementation = model.config._attn_implementation
     if implementation not in ("eager", "sdpa"):
         raise ExportError(f"{implementation} cannot be exported: load the model with attn_implementation='sdpa'.")
+    if _max_rows(model.config) == 1 or model.config.max_position_embeddings < 4:
+        raise ExportError(
+            "The model takes too small MSAs: an axis of only one possible size is a constant to torch.export. Make it "
+            "with max_row_position_embeddings of at least 2 and max_position_embeddings of at least 4."
+        )
     if task == "logits" and model.base_model is model:
         raise ExportError("MsaModel has no head, so no logits: load MsaForMaskedLM or another class with a head.")
     if task == "contacts" and not model.base_model.contact_head.regression.weight.any():

@@ -24,7 +24,7 @@ Axes: B batch, R rows (row 0 is the query), C columns of tokens including ``<cls
 
 import copy
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
@@ -61,7 +61,9 @@ def _is_batch(inputs: Any) -> bool:
 
 
 def _as_msa(inputs: Any) -> Any:
-    """A row by itself as the MSA that it is."""
+    """A row by itself as the MSA that it is; of a dataset's row (`modeling_msa.load_alignments`) the sequences."""
+    if isinstance(inputs, Mapping) and "sequences" in inputs:
+        inputs = inputs["sequences"]
     return [inputs] if _is_row(inputs) else inputs
 
 
@@ -89,7 +91,8 @@ class MsaPipeline(Pipeline):
         ----------
         inputs : str, sequence, ndarray or Alignment; Dataset or iterator
             One MSA or a batch, as the tokenizer takes them: all are tokenized before the model runs. Of a dataset
-            or an iterator, each item is one MSA, read when it is its turn.
+            (torch's or Hugging Face's) or an iterator, each item is one MSA, read when it is its turn. A mapping
+            stands for its ``"sequences"``.
         num_workers : int, optional
             Processes that read and tokenize a dataset.
         batch_size : int, optional
@@ -109,10 +112,12 @@ class MsaPipeline(Pipeline):
             than the model takes.
         """
         kwargs = {"num_workers": num_workers, "batch_size": batch_size, **kwargs}
+        if isinstance(inputs, Mapping):
+            inputs = _as_msa(inputs)  # a dataset's slice has several
         # Not super(): FillMaskPipeline's takes the list off a batch of one.
         if isinstance(inputs, (Dataset, GeneratorType)):
             return Pipeline.__call__(self, inputs, **kwargs)
-        if isinstance(inputs, Iterator):
+        if isinstance(inputs, Iterator) or hasattr(inputs, "column_names"):  # the latter of the library datasets
             return Pipeline.__call__(self, (msa for msa in inputs), **kwargs)
         if _is_batch(inputs):
             return Pipeline.__call__(self, self._read_all(inputs, kwargs), **kwargs)
@@ -128,11 +133,11 @@ class MsaPipeline(Pipeline):
 
     def preprocess(self, msa: Any, **settings: Any) -> dict[str, _Msa]:
         """Tokenize one MSA, unless that was done before."""
-        return {"msa": msa if isinstance(msa, _Msa) else self._read(_as_msa(msa), "The MSA", **settings)}
+        return {"msa": msa if isinstance(msa, _Msa) else self._read(msa, "The MSA", **settings)}
 
     def _read(self, msa: Any, name: str, **settings: Any) -> _Msa:
         try:
-            return self._tokenize(msa, **settings)
+            return self._tokenize(_as_msa(msa), **settings)
         except (ValueError, TypeError, PipelineException) as error:
             error.args = (str(error).replace("MSA 0", name, 1),)  # the tokenizer saw this one alone
             raise
@@ -215,13 +220,19 @@ class MsaFillMaskPipeline(MsaPipeline, FillMaskPipeline):
     PipelineException
         If an MSA has no mask.
     ValueError
-        For a target that is no token, and a model without this head.
+        For a target that is no token, and a model without this head or from a folder without its weights.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.model.get_output_embeddings() is None:
             raise ValueError(f"fill-mask takes an MsaForMaskedLM; {type(self.model).__name__} has no such head.")
+        saved = self.model.config.architectures or []
+        if self.model.name_or_path and saved and "MsaForMaskedLM" not in saved and not _was_trained(self.model):
+            raise ValueError(
+                f"{self.model.name_or_path} holds weights of {saved[0]}, which has no head for fill-mask: it would be "
+                "random. Give a folder that was saved from an MsaForMaskedLM."
+            )
 
     def _sanitize_parameters(self, top_k: int | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
         _check_positive(top_k=top_k)
@@ -272,6 +283,11 @@ class MsaFillMaskPipeline(MsaPipeline, FillMaskPipeline):
         return predictions
 
 
+def _was_trained(model: Any) -> bool:
+    """Whether the head of a masked language model is another than a new one, whose biases are zero."""
+    return any(bool(value.any()) for name, value in model.lm_head.named_parameters() if name.endswith("bias"))
+
+
 class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
     """Last hidden states of MSAs: ``pipeline("feature-extraction", ...)``.
 
@@ -284,8 +300,8 @@ class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
         Whether to return tensors instead of nested lists.
     truncation : bool, optional
         Whether to cut MSAs to the size that the model takes.
-    tokenize_kwargs : dict, optional
-        For the tokenizer.
+    tokenize_kwargs, tokenizer_kwargs : dict, optional
+        For the tokenizer. Both names mean the same: the first is transformers', the second that of other tasks.
 
     Returns
     -------
@@ -294,9 +310,21 @@ class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
         ``<cls>``.
     """
 
-    def _sanitize_parameters(self, tokenize_kwargs: dict | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
-        # a copy: transformers writes into it
-        return super()._sanitize_parameters(tokenize_kwargs=dict(tokenize_kwargs or {}), **kwargs)
+    def _sanitize_parameters(
+        self,
+        truncation: Any = None,
+        tokenize_kwargs: dict | None = None,
+        tokenizer_kwargs: dict | None = None,
+        return_tensors: bool | None = None,
+        **unknown: Any,
+    ) -> tuple[dict, dict, dict]:
+        if unknown:
+            known = "truncation, tokenize_kwargs, tokenizer_kwargs and return_tensors"
+            raise TypeError(f"feature-extraction has no option {next(iter(unknown))!r}, only {known}.")
+        if tokenize_kwargs and tokenizer_kwargs:
+            raise ValueError("tokenize_kwargs and tokenizer_kwargs mean the same: give one.")
+        settings = dict(tokenize_kwargs or tokenizer_kwargs or {})  # a copy: transformers writes into it
+        return super()._sanitize_parameters(truncation, settings, return_tensors)
 
     def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
         states = self.model.base_model(**batch).last_hidden_state
@@ -374,8 +402,8 @@ class MsaContactPredictionPipeline(MsaPipeline):
 
 def _check_positive(**numbers: int | None) -> None:
     for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, not {number}.")
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, not {number!r}.")
 
 
 CONTACT_TASK = "msa-contact-prediction"
@@ -400,6 +428,7 @@ class _ByModel:
 
     def __init__(self, pipeline_class: type[MsaPipeline], others: Any) -> None:
         self.pipeline_class = pipeline_class
+        self.__name__ = pipeline_class.__name__
         self._others = others
 
     @property

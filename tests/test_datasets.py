@@ -158,7 +158,7 @@ def test_the_cache_is_of_these_files_and_settings(tmp_path, monkeypatch):
         assert load_alignments("x.a3m")[0]["query"] == query
     (tmp_path / "b" / "y.a3m").write_text(a3m(["MKV", "MK"]))
     assert load_alignments(tmp_path / "b", on_error="skip")["name"][:] == ["x"]
-    with pytest.raises(ValueError, match="y.a3m: row 2"):
+    with pytest.raises(ValueError, match=r"y.a3m: row 2"):
         load_alignments(tmp_path / "b")
     assert load_alignments(tmp_path / "b", on_error="skip")["name"][:] == ["x"]
     tar = tmp_path / "all.tar"

@@ -371,6 +371,14 @@ def test_what_cannot_be_exported(change, task, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("size", [{"max_row_position_embeddings": 1}, {"max_position_embeddings": 3}])
+def test_tables_that_are_too_small(size):
+    with pytest.raises(ExportError, match="takes too small MSAs"):
+        export_program(small_model(MsaModel, num_hidden_layers=1, **size))
+    larger = {name: number + 1 for name, number in size.items()}
+    assert export_program(small_model(MsaModel, num_hidden_layers=1, **larger))
+
+
 def test_half_precision_as_a_program():
     model = small_model(MsaModel, num_hidden_layers=1).to(torch.bfloat16)
     results = export_program(model).module()(input_ids=MSAS[0], attention_mask=torch.ones_like(MSAS[0]))

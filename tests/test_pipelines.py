@@ -301,6 +301,20 @@ def test_dataset_of_alignments(pipes):
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_rows_of_a_dataset(pipes, task):
+    """Of `load_alignments`, say: one, a list, a slice, an iterator, and the dataset itself."""
+    datasets = pytest.importorskip("datasets")
+    rows = [{"name": "x", "sequences": [msa] if isinstance(msa, str) else msa, "query": "?"} for msa in MSAS]
+    expected = [flat(result, task) for result in pipes[task](MSAS)]
+    assert torch.equal(flat(pipes[task](rows[0]), task), expected[0])
+    dataset = datasets.Dataset.from_list(rows)
+    for source in (rows, dataset[:], iter(rows), dataset, dataset.to_iterable_dataset()):
+        results = list(pipes[task](source))
+        for result, other in zip(results, expected, strict=True):
+            assert torch.equal(flat(result, task), other)
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_half_precision(folder, pipes, task):
     pipe = pipeline(task, str(folder), device="cpu", dtype=torch.bfloat16, batch_size=2)
     assert pipe.dtype == torch.bfloat16
@@ -378,16 +392,29 @@ def test_bad_options_stop_before_the_model_runs(pipes):
     with pytest.raises(ValueError, match="targets is empty"):
         fill("M<mask>", targets=[])
     for pipe in (fill, contacts):
-        with pytest.raises(ValueError, match="top_k must be at least 1, not 0"):
-            pipe("M<mask>", top_k=0)
+        for number in (0, 2.5, "3", True):
+            with pytest.raises(ValueError, match=f"top_k must be a whole number of at least 1, not {number!r}"):
+                pipe("M<mask>", top_k=number)
         with pytest.raises(TypeError, match="topk"):
             pipe("M<mask>", topk=2)
         with pytest.raises(ValueError, match="leave add_special_tokens on"):
             pipe("M<mask>", tokenizer_kwargs={"add_special_tokens": False})
-    with pytest.raises(ValueError, match="min_separation must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="min_separation must be a whole number of at least 1, not 0"):
         contacts("MKV", min_separation=0)
     with pytest.raises(ValueError, match="MSA 0: the query has no residues"):
         contacts(["---", "MKV"])
+
+
+@pytest.mark.usefixtures("idle")
+def test_options_of_feature_extraction(pipes):
+    pipe, cut = pipes["feature-extraction"], {"add_special_tokens": False}
+    for name in ("tokenize_kwargs", "tokenizer_kwargs"):
+        with pytest.raises(ValueError, match="leave add_special_tokens on"):
+            pipe("MKV", **{name: cut})
+    with pytest.raises(ValueError, match="mean the same: give one"):
+        pipe("MKV", tokenize_kwargs=cut, tokenizer_kwargs=cut)
+    with pytest.raises(TypeError, match="feature-extraction has no option 'return_tensor', only truncation, "):
+        pipe("MKV", return_tensor=True)
 
 
 def test_truncation_on_the_left_is_refused(folder):
@@ -402,6 +429,23 @@ def test_models_that_lack_what_the_task_needs():
         pipeline("msa-contact-prediction", model=MsaModel(small_model(MsaModel).config), tokenizer=MsaTokenizer())
     with pytest.raises(ValueError, match="fill-mask takes an MsaForMaskedLM; MsaModel has no such head"):
         pipeline("fill-mask", model=small_model(MsaModel), tokenizer=MsaTokenizer())
+
+
+def test_a_folder_without_the_head(pipes, model, tmp_path):
+    """Of it, transformers would make a random one and only warn; a head trained since then is taken."""
+    for task in ("feature-extraction", "msa-contact-prediction"):
+        folder = tmp_path / task
+        pipes[task].save_pretrained(folder)
+        with pytest.raises(ValueError, match=r"holds weights of MsaModel, which has no head for fill-mask"):
+            pipeline("fill-mask", str(folder), device="cpu")
+    trained = MsaForMaskedLM.from_pretrained(folder)
+    trained.load_state_dict(model.state_dict())
+    assert_fills(pipeline("fill-mask", model=trained, tokenizer=MsaTokenizer(), device="cpu")(MASKED), model, MASKED)
+    new = MsaForMaskedLM(MsaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32))
+    pipeline("fill-mask", model=new, tokenizer=MsaTokenizer(), device="cpu")
+    new.save_pretrained(tmp_path / "new")
+    MsaTokenizer().save_pretrained(tmp_path / "new")
+    pipeline("fill-mask", str(tmp_path / "new"), device="cpu")
 
 
 # With the package
@@ -469,6 +513,7 @@ def test_registration_keeps_what_was_registered(monkeypatch, bert):
         assert list(tasks) == list(TASKS)
         for task, cls in (("fill-mask", Theirs), ("feature-extraction", FeatureExtractionPipeline)):
             assert type(tasks[task]["impl"](model=model, tokenizer=tokenizer, task=task, device="cpu")) is cls
+            assert tasks[task]["impl"].__name__ == TASKS[task].__name__
             assert tasks[task]["impl"]._load_tokenizer is True
             assert tasks[task]["impl"]._load_image_processor is False
 
