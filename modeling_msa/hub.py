@@ -88,8 +88,11 @@ def load_model(
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device {device!r} here ({str(error).splitlines()[0]}).") from None
     folder = resolve_model(folder)
-    if "/" not in (name := os.fspath(folder)) and not os.path.exists(name):
+    is_path = "/" not in (name := os.fspath(folder)) or name.startswith((".", "/", "~"))
+    if is_path and not os.path.exists(name):
         raise FileNotFoundError(f"There is no folder {name}; a model on the Hub is called OWNER/NAME.")
+    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "config.json")):
+        raise FileNotFoundError(f"{name} holds no model: it has no config.json.")
     with nullcontext() if os.path.isdir(folder) else hub_errors(name):
         saved = MsaConfig.get_config_dict(folder)[0]
         if (kind := saved.get("model_type")) != MsaConfig.model_type:

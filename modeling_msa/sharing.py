@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
@@ -30,15 +31,26 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
+from . import modeling_msa
 from .configuration_msa import AUTO_MAP, MsaConfig
+from .sharing_msa import some_of
 
 CARD, WEIGHTS, INDEX = "README.md", "model.safetensors", "model.safetensors.index.json"
 # What a folder may hold that is not for others: why, and names of files or of folders above them. Pickles run code
 # when they are loaded; what training leaves tells of paths and machines.
 LEFT_OUT = {
     "hidden": (".*",),
-    "of training": ("checkpoint-*", "global_step*", "optimizer*", "trainer_state.json", "events.out.tfevents*"),
-    "a pickle": ("*.pt", "*.pth", "*.bin", "*.ckpt", "*.pkl", "*.pickle"),
+    "of training": (
+        "checkpoint-*",
+        "global_step*",
+        "optimizer*",
+        "trainer_state.json",
+        "events.out.tfevents*",
+        "wandb",
+        "*.log",
+    ),
+    "a secret": ("*token", "id_rsa*", "id_ed25519*", "*.pem", "*.key"),
+    "a pickle": ("*.pt", "*.pth", "*.bin", "*.ckpt", "*.pkl", "*.pickle", "*.joblib"),
     "compiled": ("__pycache__", "*.pyc"),
     "temporary": ("*.tmp", "*.part", "*.incomplete", "*.lock", "*~"),
 }
@@ -172,10 +184,10 @@ def find_missing(folder: Path) -> dict[str, str]:
         kind = content.get("model_type")
         if wanted is AUTO_MAP and kind != MsaConfig.model_type:
             return {f"it holds a model of the type {kind!r}, not {MsaConfig.model_type!r}": "push it by other means"}
-        auto_map = content.get("auto_map", {})
+        auto_map = content.get("auto_map") or {}
         if lacking := [key for key in wanted if key not in auto_map or "--" in str(auto_map[key])]:
             problems[f"the auto_map of {name} lacks {', '.join(lacking)}"] = mend
-        maps |= auto_map | {key: task.get("impl") for key, task in content.get("custom_pipelines", {}).items()}
+        maps |= auto_map | {key: task.get("impl") for key, task in (content.get("custom_pipelines") or {}).items()}
     if lacking := [name for name in _code_files(folder, maps) if not (folder / name).is_file()]:
         problems[f"code is missing: {', '.join(lacking)}"] = save
     problems |= dict.fromkeys(_weight_problems(folder), "save the model there by save_pretrained, or copy it again")
@@ -219,7 +231,8 @@ def _weight_files(folder: Path) -> list[str]:
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
     index = _read_json(folder / INDEX)
-    return [INDEX, *sorted(set(index["weight_map"].values()))] if index and index.get("weight_map") else []
+    shards = index.get("weight_map") if index else None
+    return [INDEX, *sorted(set(shards.values()))] if isinstance(shards, dict) and shards else []
 
 
 def _weight_problems(folder: Path) -> list[str]:
@@ -230,14 +243,35 @@ def _weight_problems(folder: Path) -> list[str]:
     for name in (name for name in files if name != INDEX):
         try:
             with safe_open(folder / name, framework="pt") as file:
-                held[name] = set(file.keys())
+                held[name] = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             why = f"is damaged ({error})" if (folder / name).is_file() else f"is missing, which {INDEX} names"
             problems.append(f"{name} {why}")
+    if not problems:
+        problems += _misfits(folder, {key: shape for shapes in held.values() for key, shape in shapes.items()})
     named = _read_json(folder / INDEX)["weight_map"] if INDEX in files else {}  # type: ignore[index]
     if lacking := [tensor for tensor, name in named.items() if name in held and tensor not in held[name]]:
         problems.append(f"{named[lacking[0]]} lacks {lacking[0]}, which {INDEX} names")
     return problems
+
+
+def _misfits(folder: Path, shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """What of the weights is not as the config and its class want it."""
+    saved = _read_json(folder / "config.json") or {}
+    cls = getattr(modeling_msa, (saved.get("architectures") or [""])[0], None)
+    if cls is None or "quantization_config" in saved:  # a class of the user's own; torchao stores other tensors
+        return []
+    with torch.device("meta"):
+        model = cls(MsaConfig.from_pretrained(folder))
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    lacking = wanted.keys() - shapes.keys() - set(model.all_tied_weights_keys)
+    wrong = {name for name in wanted.keys() & shapes.keys() if wanted[name] != shapes[name]}
+    if not lacking | wrong:
+        return []
+    words = [
+        f"{word} {some_of(names)}" for word, names in (("lacking", lacking), ("of another shape", wrong)) if names
+    ]
+    return [f"the weights do not fit {cls.__name__} and config.json: {'; '.join(words)}"]
 
 
 def is_local_name(name: str, folder: Path) -> bool:

@@ -21,6 +21,7 @@ what it does not find in a file of weights.
 import filecmp
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -36,19 +37,24 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TAGS = ("biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction")
 
 
-def find_at_source(owner: Any, name: str, download: bool = False) -> Path | None:
+def find_at_source(owner: Any, name: str, download: bool = False, token: str | bool | None = None) -> Path | None:
     """A file of the folder or Hub repository that a model, config or tokenizer came from; None if there is none.
 
     Without `download` a repository is looked for in the cache only.
     """
-    if not owner.name_or_path:
-        return None
+    # code of a Hub repository runs from a folder that its commit names, code of a local folder from another
+    ran_from = Path(__file__).parent
+    commit = ran_from.name if re.fullmatch(r"[0-9a-f]{40}", ran_from.name) else None
+    is_of_folder = "transformers_modules" in ran_from.parts and commit is None
+    if not owner.name_or_path or (is_of_folder and not os.path.isdir(owner.name_or_path)):
+        return None  # a folder that is gone is no repository that happens to have its name
     try:
         path = cached_file(
             owner.name_or_path,
             name,
-            revision=getattr(owner, "_source_revision", None),
+            revision=getattr(owner, "_source_revision", None) or commit,
             local_files_only=not download,
+            token=token,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
@@ -57,19 +63,29 @@ def find_at_source(owner: Any, name: str, download: bool = False) -> Path | None
     return None if path is None else Path(path)
 
 
-def copy_companions(owner: Any, folder: str | os.PathLike, download: bool = False) -> None:
-    """Copy the code files and their licence into a folder that `owner` is saved to.
+def copy_companions(
+    owner: Any, folder: str | os.PathLike, download: bool = False, token: str | bool | None = None
+) -> None:
+    """Copy the code files and their licence, unless one is there, into a folder that `owner` is saved to.
 
     They lie beside this file, the licence of a checkout one above. transformers' cache of modules, from which code of
     the Hub runs, has only what was imported and no licence: the rest comes from where `owner` came from.
     """
     folder, here = Path(folder), Path(__file__).parent
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*CODE_FILES, LICENSE):
+    for name in (*CODE_FILES, *(() if (folder / LICENSE).is_file() else (LICENSE,))):
         places = [here / name] if name in CODE_FILES else [here / name, here.parent / name]
-        source = next((place for place in places if place.is_file()), None) or find_at_source(owner, name, download)
+        source = next((place for place in places if place.is_file()), None) or find_at_source(
+            owner, name, download, token
+        )
         if source is not None and source.resolve() != (folder / name).resolve():
             shutil.copyfile(source, folder / name)
+
+
+class _Timestamps(dict):
+    """When the files of a folder were written before it was saved to, and its card of that time."""
+
+    card = b""
 
 
 class SharingMixin(PushToHubMixin):
@@ -92,10 +108,20 @@ class SharingMixin(PushToHubMixin):
             revision_there, there = None, set(api.list_repo_files(repo_id))
         else:
             revision_there = revision
-        copy_companions(self, folder, download=True)
-        if CARD not in files_timestamps and (folder / CARD).is_file():  # transformers has just put one there
+        if f"{WEIGHTS}.index.json" in os.listdir(folder) and WEIGHTS in there:
+            raise ValueError(
+                f"{repo_id} has {WEIGHTS}, which would be loaded instead of these shards: remove it there, or save to "
+                "a folder and use `msa push`, which removes it."
+            )
+        copy_companions(self, folder, download=True, token=token)
+        if LICENSE in there:  # theirs stays
+            files_timestamps[LICENSE] = float("inf")
+        if own := getattr(files_timestamps, "card", None):
+            (folder / CARD).write_bytes(own)
+            os.utime(folder / CARD, (files_timestamps[CARD],) * 2)
+        elif (folder / CARD).is_file():  # transformers has just put one there
             theirs = api.hf_hub_download(repo_id, CARD, revision=revision_there) if CARD in there else None
-            self._complete_card(folder / CARD, repo_id, theirs)
+            self._complete_card(folder / CARD, repo_id, theirs, token)
         self._complete_tokenizer(folder, there)
         # what was in the folder already goes up too, if the repository lacks it
         for name in {*CODE_FILES, LICENSE, CARD, *TOKENIZER_FILES} - there:
@@ -104,7 +130,13 @@ class SharingMixin(PushToHubMixin):
             working_dir, repo_id, files_timestamps, token=token, revision=revision, **kwargs
         )
 
-    def _complete_card(self, path: Path, repo_id: str, theirs: str | None) -> None:
+    def _get_files_timestamps(self, working_dir: str | os.PathLike) -> dict[str, float]:
+        """Keep the folder's card, too: saving with ``push_to_hub=True`` writes transformers' over it."""
+        timestamps, card = _Timestamps(super()._get_files_timestamps(working_dir)), Path(working_dir, CARD)
+        timestamps.card = card.read_bytes() if card.is_file() else b""
+        return timestamps
+
+    def _complete_card(self, path: Path, repo_id: str, theirs: str | None, token: Any) -> None:
         """Keep the repository's card as it is; without one, leave it to the model that is pushed later."""
         path.unlink() if theirs is None else shutil.copyfile(theirs, path)
 
@@ -131,10 +163,10 @@ class SharedModelMixin(SharingMixin):
         if not (set(TOKENIZER_FILES) & there or (folder / TOKENIZER_FILES[1]).is_file()):
             self.tokenizer_class.for_config(self.config).save_pretrained(folder)
 
-    def _complete_card(self, path: Path, repo_id: str, theirs: str | None) -> None:
+    def _complete_card(self, path: Path, repo_id: str, theirs: str | None, token: Any) -> None:
         """Keep the repository's card; else carry the source's, if it holds for these weights; else write a new one."""
         tags = ModelCard.load(path, ignore_metadata_errors=True).data.tags or []  # the user's among them
-        source = find_at_source(self, CARD, download=True)
+        source = find_at_source(self, CARD, download=True, token=token)
         if theirs is not None:
             shutil.copyfile(theirs, path)
         elif source is not None and (self.write_card is None or self._has_weights_of_source(path.parent)):
@@ -150,10 +182,11 @@ class SharedModelMixin(SharingMixin):
 
     def _carry_card(self, source: Path, path: Path, repo_id: str) -> None:
         card, name = ModelCard.load(source, ignore_metadata_errors=True), Path(self.name_or_path).name
-        for loaded in (self.name_or_path, name):  # as its examples load it
+        for loaded in (self.name_or_path, str(Path(self.name_or_path).resolve()), name):  # as its examples load it
             card.text = card.text.replace(f'"{loaded}"', f'"{repo_id}"')
         if not self._has_weights_of_source(path.parent):
             name = self.name_or_path if self._is_of_hub() else name
+            card.data.eval_results = card.data.model_name = None  # measured on the others
             card.text = (
                 f"\n> Made from {name}, with other weights or another head; this is the card of {name}.\n{card.text}"
             )
@@ -219,7 +252,9 @@ def find_problems(model: Any, info: dict[str, Any], may_resize: bool) -> str:
 
     missing, tied = set(info["missing_keys"]), set(getattr(model, "all_tied_weights_keys", {}))
     found = {name.partition(".")[0] for name in model.state_dict() if name not in missing | tied}
-    lacking = {name for name in missing if is_backbone(name) or name.partition(".")[0] in found}
+    # saved from this class, so its head must be there too; a config alone, or another class's, promises none
+    has_head = type(model).__name__ in (model.config.architectures or ())
+    lacking = {name for name in missing if has_head or is_backbone(name) or name.partition(".")[0] in found}
     resized = {name: shapes for name, *shapes in info["mismatched_keys"] if not may_resize}
     wrong = {name for name in info["unexpected_keys"] if is_backbone(name)}
     problems = []

@@ -234,7 +234,10 @@ class MsaTrainer(Trainer):
         report = report_of_run(self, self.recipe)
         write_model_card(folder, name, self.hub_model_id or str(folder), config, training=report)
         if (merged := folder / "merged").is_dir():
-            write_model_card(merged, f"{name}, merged", str(merged), config, training=report)
+            merged_id = (
+                "merged" if self.hub_model_id else str(merged)
+            )  # the Hub has no name for a folder in a repository
+            write_model_card(merged, f"{name}, merged", merged_id, config, training=report)
 
 
 def find_broken(checkpoint: str | os.PathLike) -> str | None:

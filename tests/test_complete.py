@@ -389,6 +389,10 @@ def test_half_a_head(root, tmp_path):
     with pytest.raises(ValueError, match=r"lacks 1 tensor, lm_head\.dense\.bias"):
         MsaForMaskedLM.from_pretrained(folder)
     MsaModel.from_pretrained(folder)  # has no head to fill
+    whole = shutil.copytree(root / "made", tmp_path / "none")
+    without("lm_head.")(whole)  # though the config says that it was saved with its head
+    with pytest.raises(ValueError, match=r"lacks \d tensors, lm_head\."):
+        MsaForMaskedLM.from_pretrained(whole)
 
 
 def test_state_dict(root):

@@ -11,6 +11,7 @@ import shutil
 
 import hub_server
 import pytest
+import torch
 from fresh import run_fresh
 from hub_server import OTHER, READ, WRITE
 from safetensors.torch import load_file, save_file
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from modeling_msa import MsaForMaskedLM, MsaTokenizer, load_model
 from modeling_msa.cli import app
-from modeling_msa.sharing import HubError, plan_upload, push_folder, require_login
+from modeling_msa.sharing import WEIGHTS, HubError, plan_upload, push_folder, require_login
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -152,7 +153,7 @@ def test_mend_of_the_map_mends_it(folder):
     assert plan_upload(folder, "me/thing").files.keys() == CODE | OTHERS
 
 
-def test_damaged_and_foreign_folders(folder, shards, tmp_path):
+def test_damaged_and_foreign_folders(folder, whole, shards, tmp_path):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
@@ -166,6 +167,11 @@ def test_damaged_and_foreign_folders(folder, shards, tmp_path):
     second.unlink()
     with pytest.raises(ValueError, match=rf"{second.name} is missing, which (.|\n)*{first.name} lacks {lost}"):
         plan_upload(copy, "me/thing")
+    for wrong in ({"bert.x": torch.ones(1)}, load_file(whole / WEIGHTS) | {"msa.layer_norm.weight": torch.ones(3)}):
+        other = shutil.copytree(whole, tmp_path / str(len(wrong)))
+        save_file(wrong, other / WEIGHTS)
+        with pytest.raises(ValueError, match=r"do not fit MsaForMaskedLM and config.json: (lacking|of another shape)"):
+            plan_upload(other, "me/thing")
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="adapters"):
         plan_upload(folder, "me/thing")
@@ -295,6 +301,8 @@ def test_weights_of_an_earlier_push_go(whole, shards, hub, login):
 def test_private_and_own_names(whole, hub, login):
     assert push_folder(whole, "mine", private=True).startswith(f"{hub.url}/me/mine/commit/")
     assert hub.repos["me/mine"].private
+    run("push", whole, "me/hidden", "--private")
+    assert hub.repos["me/hidden"].private
     assert b'from_pretrained("me/mine"' in hub.files("me/mine")["README.md"]
     push_folder(whole, "me/mine", private=True)  # 409, and fine
     assert hub.count("POST", "/api/repos/create", status=409) == 1

@@ -107,8 +107,8 @@ def write_checkpoint(model: MsaForMaskedLM, folder: Path, report: TrainingReport
 
 def write_card(folder: Path, config: MsaConfig, report: TrainingReport) -> None:
     note = (
-        "The package `modeling-msa` comes with a copy of this without code, which "
-        '`modeling_msa.load_model("msa-tiny")` loads. `save_pretrained` and `push_to_hub` of that model add the code.'
+        "msa-tiny comes with the package `modeling-msa`, without code of its own: `modeling_msa.load_model()` loads "
+        "it. `save_pretrained` and `push_to_hub` of that model add the code."
     )
     write_model_card(folder, "msa-tiny", "msa-tiny", config, license="apache-2.0", note=note, training=report)
 
