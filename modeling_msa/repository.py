@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .card import write_model_card
+from .card import TrainingReport, plain, write_model_card
 from .configuration_msa import MsaConfig
 from .hub import tokenizer_for
 from .modeling_msa import MsaPreTrainedModel
@@ -46,8 +46,19 @@ def complete_folder(
 
 
 def write_pushed_card(model: Any, folder: Path, repo_id: str) -> None:
-    """Write the card of a model that ``push_to_hub`` uploads: what its config and its source tell."""
-    write_model_card(folder, repo_id.rpartition("/")[2], repo_id, model.config)
+    """Write the card of a model that ``push_to_hub`` uploads: what its config and its source tell.
+
+    The weights are others than the source's, whose card would have been taken over.
+    """
+    limits: tuple[str, ...] = ()
+    if source := model.name_or_path:
+        source = plain(Path(source).name if Path(source).exists() else source)
+        limits = (
+            f"It was made from {source}, with other weights or another head, and nothing more is known of it. Before "
+            "you rely on contacts, fit the contact regression anew (`msa fit-contacts`).",
+        )
+    report = TrainingReport(limits=limits)
+    write_model_card(folder, repo_id.rpartition("/")[2], repo_id, model.config, training=report)
 
 
 # code of the Hub runs without this package, so it cannot import it

@@ -383,6 +383,16 @@ def test_wrong_weights_through_auto_classes(wrong, tmp_path):
     assert sorted(path.name for path in (tmp_path / "again").iterdir()) == sorted(["LICENSE", "config.json", *CODE])
 
 
+def test_a_card_says_that_other_weights_were_made_of_a_source(root, tmp_path):
+    for source, said in (("made", True), (None, False)):
+        model = MsaForMaskedLM.from_pretrained(root / "made") if source else MsaForMaskedLM(MsaConfig(**SIZES))
+        model.save_pretrained(tmp_path)
+        model.write_card(tmp_path, "me/other")
+        text = (tmp_path / "README.md").read_text()
+        assert ("It was made from made, with other weights or another head" in text) == said
+        assert "fair-esm published" not in text
+
+
 def test_half_a_head(root, tmp_path):
     folder = shutil.copytree(root / "made", tmp_path / "half")
     without("lm_head.dense.bias")(folder)
