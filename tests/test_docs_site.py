@@ -46,7 +46,7 @@ def test_page(page, folder):
 
 def test_what_is_not_run():
     """Only what needs a network, files that the package has not, other programs or processes; and old code."""
-    reasons = {"network", "structure", "published checkpoint", "another program", "starts processes"}
+    reasons = {"network", "structure", "published checkpoint", "another program", "starts processes", "torchao"}
     others = {"fair-esm", "ProteinGym", "Iterative_masking", "DiffPALM"}
     assert {block.not_run for name, block in NOT_RUN if name != "coming-from"} == reasons
     assert {block.not_run for name, block in NOT_RUN if name == "coming-from"} == others
