@@ -8,7 +8,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = [f"modeling_msa/{name}_msa.py" for name in ("configuration", "tokenization", "modeling", "pipeline", "sharing")]
+HUB = ("configuration", "tokenization", "modeling", "pipeline", "sharing")
+FILES = [f"modeling_msa/{name}_msa.py" for name in HUB]
 
 excused = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["modeling-msa"]["mlinter"]
 with tempfile.TemporaryDirectory() as folder:
