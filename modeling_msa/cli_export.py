@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .evaluation import _class_of
-from .hub import load_model
+from .hub import load_model, saved_class
 from .modeling_msa import MsaModel
 from .options import errors_in_words
 
@@ -37,6 +36,6 @@ def export_command(
         from .exporting import check_export, export_onnx
 
         check_export(output)
-        cls = _class_of(model) if task == "logits" else MsaModel
+        cls = saved_class(model) if task == "logits" else MsaModel
         report = export_onnx(load_model(model, "cpu", "float32", cls=cls), output, task, external_data=external_data)
         typer.echo(report)

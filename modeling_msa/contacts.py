@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from .alignment import Alignment
 from .files import whole_file
-from .hub import tokenizer_for
 from .inputs import evaluating, model_inputs
 from .modeling_msa import MsaModel, MsaPreTrainedModel
+from .tokenization_msa import MsaTokenizer
 
 MIN_SEPARATION = 6  # pairs closer in sequence are not counted as contacts (CASP's convention)
 RANGES: dict[str, tuple[int, int | None]] = {"short": (6, 11), "medium": (12, 23), "long": (24, None)}  # CASP's too
@@ -382,7 +382,7 @@ def _labelled_example(
     min_separation: int,
     where: str,
 ) -> _Example:
-    tokenizer = tokenizer_for(model.config)
+    tokenizer = MsaTokenizer.for_config(model.config)
     if isinstance(msa, Alignment):
         where = msa.source or f"{where}, {msa.names[0]}"
         columns = np.flatnonzero(msa.column_residues)  # those with a residue of the query

@@ -12,18 +12,17 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from . import modeling_msa
 from .alignment import Alignment, read_alignment
 from .card import Result, TrainingReport, find_source
-from .configuration_msa import MsaConfig
 from .contacts import RANGES, ContactFit, fit_contact_regression, precisions, predict_contacts
 from .data import list_alignments, name_of
 from .files import require_new_folder, whole_file, whole_folder
-from .hub import load_model, resolve_model, tokenizer_for
+from .hub import load_model, saved_class
 from .inputs import prepare_alignment
 from .labels import contact_files, load_contacts
-from .modeling_msa import MsaForMaskedLM, MsaPreTrainedModel
+from .modeling_msa import MsaPreTrainedModel
 from .repository import complete_folder
+from .tokenization_msa import MsaTokenizer
 
 TOPS = ("L", "L/2", "L/5")
 _ROWS = {"all": "", **{name: f"{name} " for name in RANGES}}  # of a table, and how `precisions` names them
@@ -380,8 +379,8 @@ def fit_contacts(
     """
     output, families = Path(output), list(families)
     require_new_folder(output)
-    model = load_model(source, device, cls=_class_of(source))
-    rows = min(rows, tokenizer_for(model.config).model_max_depth)
+    model = load_model(source, device, cls=saved_class(source))
+    rows = min(rows, MsaTokenizer.for_config(model.config).model_max_depth)
     pairs = (_read(*family) for family in families)
     examples = (
         (prepare_alignment(alignment, rows, select, seed, coverage, identity), known) for alignment, known in pairs
@@ -408,10 +407,3 @@ def fit_contacts(
             ),
         )
     return fit
-
-
-def _class_of(source: str | os.PathLike[str]) -> type[MsaPreTrainedModel]:
-    """Class that a checkpoint was saved from, so that it keeps its head."""
-    saved = MsaConfig.get_config_dict(resolve_model(source))[0].get("architectures") or []
-    known = [getattr(modeling_msa, name) for name in saved if name in modeling_msa.__all__]
-    return known[0] if known else MsaForMaskedLM

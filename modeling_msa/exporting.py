@@ -23,9 +23,9 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from .files import temporary_sibling
-from .hub import tokenizer_for
 from .modeling_msa import MsaPreTrainedModel
 from .runs import check_output
+from .tokenization_msa import MsaTokenizer
 
 Task = Literal["contacts", "logits", "embeddings"]
 TASKS = ("contacts", "logits", "embeddings")
@@ -336,7 +336,7 @@ def _describe(onnx_model: Any, model: MsaPreTrainedModel, task: Task) -> dict[st
         value.name: [axis if isinstance(axis, int) else str(axis.value) for axis in value.shape]
         for value in (*graph.inputs, *graph.outputs)
     }
-    alphabet = tokenizer_for(config).convert_ids_to_tokens(list(range(config.vocab_size)))
+    alphabet = MsaTokenizer.for_config(config).convert_ids_to_tokens(list(range(config.vocab_size)))
     onnx_model.doc_string = (
         f"MSA Transformer, {task}. attention_mask is 1 where a token counts; padding is right and below, the same for "
         "all rows of an MSA. Row 0 is the query, column 0 <cls>."

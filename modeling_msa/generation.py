@@ -24,11 +24,10 @@ from .alignment import _SUFFIXES, Alignment, _format_of, write_alignment
 from .context import Mode, check_mode, context_layers, row_states
 from .data import name_of
 from .files import whole_file
-from .hub import tokenizer_for
 from .inputs import check_whole, encode, evaluating
 from .modeling_msa import MsaForMaskedLM
 from .sampling import filter_rows, select_rows
-from .tokenization_msa import ALPHABET
+from .tokenization_msa import ALPHABET, MsaTokenizer
 
 LIKELIHOOD_PASSES = 10  # so that one entry in ten is masked, as in the iterations by default
 # ids (21,) of what may be written: the 20 amino acids, and the gap, which comes last
@@ -209,7 +208,7 @@ def generate(
         )
     family = alignment.drop_query_gaps()
     columns = _columns_to_change(family, only_residues, fixed_residues)
-    rows = min(rows, tokenizer_for(model.config).model_max_depth)
+    rows = min(rows, MsaTokenizer.for_config(model.config).model_max_depth)
     pool = filter_rows(family.array, coverage, identity)
     if only_rows is None:
         batches = _batches(family, pool, rows, select, seed, count, keep_query)

@@ -11,10 +11,10 @@ import torch
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from transformers.utils import logging
 
+from . import modeling_msa
 from .configuration_msa import MsaConfig
-from .modeling_msa import MsaForContactPrediction, MsaModel, MsaPreTrainedModel
+from .modeling_msa import MsaForContactPrediction, MsaForMaskedLM, MsaModel, MsaPreTrainedModel
 from .sharing import hub_errors
-from .tokenization_msa import MsaTokenizer
 
 # the checkpoint that comes with the package
 EMBEDDED = "msa-tiny"
@@ -111,6 +111,8 @@ def load_model(
     return model.to(device)
 
 
-def tokenizer_for(config: MsaConfig) -> MsaTokenizer:
-    """Make a tokenizer that knows how large an alignment the model takes."""
-    return MsaTokenizer.for_config(config)
+def saved_class(folder: str | os.PathLike) -> type[MsaPreTrainedModel]:
+    """Class that a folder or Hub id was saved from, so that it keeps its head; `MsaForMaskedLM` if it does not say."""
+    saved = MsaConfig.get_config_dict(resolve_model(folder))[0].get("architectures") or []
+    known = [getattr(modeling_msa, name) for name in saved if name in modeling_msa.__all__]
+    return known[0] if known else MsaForMaskedLM

@@ -9,9 +9,9 @@ import torch
 from transformers import BatchEncoding, PreTrainedModel
 
 from .alignment import Alignment
-from .hub import tokenizer_for
 from .modeling_msa import MsaPreTrainedModel
 from .sampling import select_rows
+from .tokenization_msa import MsaTokenizer
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
     ValueError
         If it has more rows or columns than the model reads.
     """
-    tokenizer = tokenizer_for(model.config)
+    tokenizer = MsaTokenizer.for_config(model.config)
     where = alignment.source or alignment.names[0]
     if alignment.length >= tokenizer.model_max_length:
         raise ValueError(
@@ -125,6 +125,6 @@ def model_inputs(
     inputs : BatchEncoding
         Its tokens, ``(1, R, C)``.
     """
-    rows = min(rows, tokenizer_for(model.config).model_max_depth)
+    rows = min(rows, MsaTokenizer.for_config(model.config).model_max_depth)
     seen = prepare_alignment(alignment, rows, select, seed, coverage, identity)
     return seen, encode(seen, model)

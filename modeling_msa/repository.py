@@ -8,7 +8,6 @@ from typing import Any
 
 from .card import TrainingReport, plain, write_model_card
 from .configuration_msa import MsaConfig
-from .hub import tokenizer_for
 from .modeling_msa import MsaPreTrainedModel
 from .tokenization_msa import MsaTokenizer
 
@@ -41,7 +40,7 @@ def complete_folder(
     **card
         What else is known of the weights; see `modeling_msa.card.write_model_card`.
     """
-    (tokenizer or tokenizer_for(config)).save_pretrained(folder)
+    (tokenizer or MsaTokenizer.for_config(config)).save_pretrained(folder)
     write_model_card(folder, name, model_id or name, config, **card)
 
 

@@ -23,10 +23,10 @@ from tqdm import tqdm
 from .alignment import Alignment
 from .context import Mode, check_mode, context_layers, query_states, row_states
 from .files import whole_file
-from .hub import tokenizer_for
 from .inputs import check_whole, evaluating
 from .modeling_msa import MsaForMaskedLM, MsaPreTrainedModel
 from .sampling import select_rows, sequence_weights
+from .tokenization_msa import MsaTokenizer
 from .variants import AMINO_ACIDS, Misfit, Substitution, Table, better_offset, check_variants, delimiter_of
 
 STRATEGIES = ("masked-marginals", "wt-marginals", "pseudo-log-likelihood")
@@ -399,7 +399,7 @@ class _Scorer:
                 raise ValueError(f"{name} is a number from 1, but is {value}.")
         self.seeds = _seeds(seed, select)
         self.model, self.strategy, self.mode, self.batch_size = model, strategy, mode, batch_size
-        self.tokenizer = tokenizer_for(model.config)
+        self.tokenizer = MsaTokenizer.for_config(model.config)
         self.letters = dict(zip(AMINO_ACIDS, self.tokenizer(AMINO_ACIDS)["input_ids"][0][0][1:], strict=True))
         self.window = min(window or model.config.max_position_embeddings, self.tokenizer.model_max_length - 1)
         rows = min(rows, self.tokenizer.model_max_depth)

@@ -33,9 +33,8 @@ from safetensors import SafetensorError, safe_open
 
 from . import modeling_msa
 from .configuration_msa import AUTO_MAP, MsaConfig
-from .sharing_msa import some_of
+from .sharing_msa import CARD, INDEX, LICENSE, WEIGHTS, some_of
 
-CARD, WEIGHTS, INDEX = "README.md", "model.safetensors", "model.safetensors.index.json"
 # What a folder may hold that is not for others: why, and names of files or of folders above them. Pickles run code
 # when they are loaded; what training leaves tells of paths and machines.
 LEFT_OUT = {
@@ -196,8 +195,8 @@ def find_missing(folder: Path) -> dict[str, str]:
             "write a card, or in Python, import complete_folder and MsaConfig from modeling_msa: "
             f"complete_folder({str(folder)!r}, MsaConfig.from_pretrained({str(folder)!r}), {folder.resolve().name!r})"
         )
-    if not (folder / "LICENSE").is_file():
-        problems["LICENSE is missing, the code's"] = save
+    if not (folder / LICENSE).is_file():
+        problems[f"{LICENSE} is missing, the code's"] = save
     return problems
 
 

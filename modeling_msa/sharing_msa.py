@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from transformers.utils import PushToHubMixin, cached_file
 
 CODE_FILES = ("configuration_msa.py", "modeling_msa.py", "pipeline_msa.py", "sharing_msa.py", "tokenization_msa.py")
-LICENSE, CARD, WEIGHTS = "LICENSE", "README.md", "model.safetensors"
+LICENSE, CARD, WEIGHTS, INDEX = "LICENSE", "README.md", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TAGS = ("biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction")
 
@@ -108,7 +108,7 @@ class SharingMixin(PushToHubMixin):
             revision_there, there = None, set(api.list_repo_files(repo_id))
         else:
             revision_there = revision
-        if f"{WEIGHTS}.index.json" in os.listdir(folder) and WEIGHTS in there:
+        if (folder / INDEX).is_file() and WEIGHTS in there:
             raise ValueError(
                 f"{repo_id} has {WEIGHTS}, which would be loaded instead of these shards: remove it there, or save to "
                 "a folder and use `msa push`, which removes it."

@@ -51,6 +51,7 @@ from .modeling_msa import (
 from .recipes import DataArguments, ModelArguments, Recipe, find_config, parse_recipe
 from .run_report import report_of_run
 from .sharing import hub_errors
+from .tokenization_msa import MsaTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -509,7 +510,7 @@ def make_collators(arguments: DataArguments, model: Any, objective: str, seed: i
     ValueError
         If the model takes no alignments of that size.
     """
-    tokenizer = hub.tokenizer_for(model.config)
+    tokenizer = MsaTokenizer.for_config(model.config)
     rows = min(1024, tokenizer.model_max_depth) if arguments.max_rows is None else arguments.max_rows
     columns = arguments.max_columns or tokenizer.model_max_length
     limits = {"max_rows": (rows, tokenizer.model_max_depth), "max_columns": (columns, tokenizer.model_max_length)}

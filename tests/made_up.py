@@ -41,5 +41,19 @@ def write_folder(folder, count=6):
     return folder
 
 
+def interrupt_reading(monkeypatch, module, call):
+    """Interrupt a module's `read_alignment` once, at this call; returns the list of names that were asked for."""
+    read, seen = module.read_alignment, []
+
+    def counted(path, *args):
+        seen.append(path.stem)
+        if len(seen) == call:
+            raise KeyboardInterrupt
+        return read(path, *args)
+
+    monkeypatch.setattr(module, "read_alignment", counted)
+    return seen
+
+
 def batches_equal(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)

@@ -16,7 +16,7 @@ import tarfile
 import numpy as np
 import pytest
 from fresh import run_fresh
-from made_up import SHARED, TOKENIZER, a3m, batches_equal, real_data, write_folder
+from made_up import SHARED, TOKENIZER, a3m, batches_equal, interrupt_reading, real_data, write_folder
 from torch.utils.data import DataLoader
 
 from modeling_msa import MsaConfig, MsaForMaskedLM, load_alignments, read_alignment
@@ -297,15 +297,7 @@ def test_the_card_counts_what_is_there(tmp_path, format, monkeypatch):
     from huggingface_hub import DatasetCard
 
     folder, output = write_folder(tmp_path / "files", 5), tmp_path / "shards"
-    read, seen = streaming.read_alignment, []
-
-    def interrupted(path, *args):
-        seen.append(path)
-        if len(seen) == 4:
-            raise KeyboardInterrupt
-        return read(path, *args)
-
-    monkeypatch.setattr(streaming, "read_alignment", interrupted)
+    interrupt_reading(monkeypatch, streaming, 4)
     with pytest.raises(KeyboardInterrupt):
         pack(folder, output, format, rows_per_shard=2)
     assert not (output / "README.md").exists()
@@ -318,7 +310,7 @@ def test_the_card_counts_what_is_there(tmp_path, format, monkeypatch):
     assert card.data.size_categories == ["n<1K"]
     assert card.data.pretty_name == "shards"
     assert "license" not in card.data.to_dict()
-    families = [read(path) for path in sorted(folder.iterdir())]
+    families = [read_alignment(path) for path in sorted(folder.iterdir())]
     residues = sum(len("".join(family.sequences).replace("-", "")) for family in families)
     assert (report.sequences, report.residues) == (3 + 4 + 5 + 6 + 7, residues)
     for line in ("| alignments | 5 |", "| sequences | 25 |", f"| residues in match columns | {residues} |"):

@@ -12,7 +12,7 @@ import pickle
 import numpy as np
 import pytest
 from accelerate.data_loader import prepare_data_loader
-from made_up import SHARED, TOKENIZER, a3m, batches_equal, real_data, write_folder
+from made_up import SHARED, TOKENIZER, a3m, batches_equal, interrupt_reading, real_data, write_folder
 from torch.utils.data import DataLoader
 
 from modeling_msa import Alignment, read_alignment
@@ -73,15 +73,7 @@ def test_shards_are_the_files(tmp_path, format):
 @per_format
 def test_a_killed_call_goes_on(tmp_path, format, monkeypatch):
     folder, output = write_folder(tmp_path / "files"), tmp_path / "shards"
-    read, seen = streaming.read_alignment, []
-
-    def counted(path, *args):
-        seen.append(path.stem)
-        if len(seen) == 5:
-            raise KeyboardInterrupt
-        return read(path, *args)
-
-    monkeypatch.setattr(streaming, "read_alignment", counted)
+    seen = interrupt_reading(monkeypatch, streaming, 5)
     with pytest.raises(KeyboardInterrupt):
         pack(folder, output, format, rows_per_shard=2)
     # two shards are whole, of the third nothing is there
@@ -90,7 +82,7 @@ def test_a_killed_call_goes_on(tmp_path, format, monkeypatch):
     assert pack(folder, output, format, rows_per_shard=2).packed == 6
     assert seen == ["f0", "f1", "f2", "f3", "f4", "f4", "f5"]
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    monkeypatch.setattr(streaming, "read_alignment", read)
+    monkeypatch.setattr(streaming, "read_alignment", read_alignment)
     assert names_of(load_stream(output, shuffle_buffer=0)) == [f"f{k}" for k in range(6)]
     with pytest.raises(ValueError, match="is a shard of other alignments; give an empty folder"):
         pack(folder, output, format, rows_per_shard=3)

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from modeling_msa import Alignment, MsaConfig, MsaForMaskedLM, read_alignment, select_rows
+from modeling_msa import Alignment, MsaConfig, MsaForMaskedLM, MsaTokenizer, read_alignment, select_rows
 from modeling_msa.card import Result, TrainingReport, write_model_card
 from modeling_msa.contacts import fit_contact_regression, precision, predict_contacts
-from modeling_msa.hub import quiet_loading, tokenizer_for
+from modeling_msa.hub import quiet_loading
 from modeling_msa.inputs import prepare_alignment
 from modeling_msa.structure import structure_contacts
 
@@ -94,7 +94,7 @@ def real_figures(model: MsaForMaskedLM, alignments: Path, structures: Path) -> l
 def write_checkpoint(model: MsaForMaskedLM, folder: Path, report: TrainingReport) -> None:
     """Save without copies of the code, and hence without the map that names it."""
     model.save_pretrained(folder)
-    tokenizer_for(model.config).save_pretrained(folder)
+    MsaTokenizer.for_config(model.config).save_pretrained(folder)
     for path in folder.glob("*.py"):
         path.unlink()
     for name in ("config.json", "tokenizer_config.json"):
