@@ -9,7 +9,7 @@ and the alignments named. Exact scores of whole families would take hours, so ea
 - several substitutions: doubles and triples, half each, among those residues, masked marginals. They add up, so that
   no further pass is needed;
 - pseudo-log-likelihoods: doubles and triples like these, of an alignment that is cut to a window of the query, since
-  each takes as many passes as there are residues. Up to 128 rows only.
+  each takes as many passes as there are residues.
 
 Spearman's correlation is that of exact and fast scores of a family's variants. Both modes alternate, the order from
 family to family. The exact time grows with the residues; the fast time has one pass of the homologues in it, which
@@ -38,7 +38,8 @@ import simulate  # noqa: E402
 DEPTHS = (16, 64, 128, 256, 512)
 # residues sampled, by depth: exact time grows with the rows
 RESIDUES = {16: 24, 64: 16, 128: 12, 256: 8, 512: 6}
-LIKELIHOOD_DEPTHS, WINDOW, LIKELIHOODS = (16, 64, 128), 12, 16
+# columns and, by depth, variants of a pseudo-log-likelihood
+WINDOW, LIKELIHOODS = 12, {16: 16, 64: 16, 128: 16, 256: 16, 512: 8}
 SEVERAL = 100
 KINDS = ("singles", "doubles and triples", "pseudo-log-likelihood")
 
@@ -95,16 +96,14 @@ def compare(family: Alignment, model: MsaForMaskedLM, number: int) -> dict[str, 
         KINDS[0]: (spearman(found["exact"][: len(single)], fast_single), ratio),
         KINDS[1]: (spearman(found["exact"][len(single) :], found["fast"][len(names) :]), ratio),
     }
-    if depth <= max(LIKELIHOOD_DEPTHS):
-        start = int(random.integers(0, max(1, family.length - WINDOW)))
-        family = Alignment.from_sequences([row[start : start + WINDOW] for row in family.sequences])
-        query = family.query
-        inside = np.array([k for k, letter in enumerate(query) if letter in AMINO_ACIDS])
-        variants = several(random, query, inside, LIKELIHOODS)
-        both = {mode: seconds(lambda m=mode: score(variants, m, strategy="pseudo-log-likelihood")) for mode in order}
-        ratio = both["fast"][1] / both["exact"][1]
-        result[KINDS[2]] = (spearman(both["exact"][0], both["fast"][0]), ratio)
-    return result
+    start = int(random.integers(0, max(1, family.length - WINDOW)))
+    family = Alignment.from_sequences([row[start : start + WINDOW] for row in family.sequences])
+    query = family.query
+    inside = np.array([k for k, letter in enumerate(query) if letter in AMINO_ACIDS])
+    variants = several(random, query, inside, next(LIKELIHOODS[each] for each in DEPTHS if depth <= each))
+    both = {mode: seconds(lambda m=mode: score(variants, m, strategy="pseudo-log-likelihood")) for mode in order}
+    ratio = both["fast"][1] / both["exact"][1]
+    return result | {KINDS[2]: (spearman(both["exact"][0], both["fast"][0]), ratio)}
 
 
 def table(
@@ -117,13 +116,17 @@ def table(
         less = shallow[name, depth]
         cells = [f"{depth}", f"{len(families)} {name}" + (f", {less} of them less deep" if less else "")]
         for kind in KINDS:
-            values = [each[kind][0] for each in families if kind in each]
-            cells.append(f"{statistics.median(values):.4f} ({min(values):.4f})" if values else "")
-        for kind in (KINDS[0], KINDS[2]):
-            values = [each[kind][1] for each in families if kind in each]
-            cells.append(f"{statistics.median(values):.3f}" if values else "")
+            values = [each[kind][0] for each in families]
+            cells.append(f"{statistics.median(values):.4f} ({min(values):.4f})")
+        times = [statistics.median(each[kind][1] for each in families) for kind in (KINDS[0], KINDS[2])]
+        cells += [f"{ratio:.3f}" for ratio in times]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _one_swap(count: int) -> float:
+    """What Spearman's correlation of `count` values loses where two neighbours in rank change places."""
+    return 12 / (count * (count**2 - 1))
 
 
 def main() -> None:
@@ -162,9 +165,9 @@ float32, torch {torch.__version__}, {torch.get_num_threads()} CPU thread(s).
 Spearman's correlation is that of fast and exact scores of one family's variants; the table has the median over the
 families and, in brackets, the lowest. Singles are all substitutions at {min(RESIDUES.values())} to
 {max(RESIDUES.values())} residues of the query, the deeper the fewer. {SEVERAL} doubles and triples are made of these
-residues; masked marginals add up. By pseudo-log-likelihood {LIKELIHOODS} of them are scored in an alignment cut to
-{WINDOW} columns. So few that two neighbours in rank that change places
-take {12 / (LIKELIHOODS * (LIKELIHOODS**2 - 1)):.3f} off. Rows are the most diverse ones.
+residues; masked marginals add up. By pseudo-log-likelihood {LIKELIHOODS[16]} of them ({LIKELIHOODS[512]} with 512
+rows) are scored in an alignment cut to {WINDOW} columns. So few that two neighbours in rank that change places take
+{_one_swap(LIKELIHOODS[16]):.3f} ({_one_swap(LIKELIHOODS[512]):.3f}) off. Rows are the most diverse ones.
 
 Times are those of singles at all residues, of the exact mode scaled up from the residues sampled; for likelihoods
 those of the variants at hand. The other rows are run once for all residues, so that the ratio falls with the query's

@@ -257,10 +257,14 @@ def eager_attention_forward(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of one sequence axis: ``(N, H, S, K)`` each -> ``(N, S, H, K)`` and maps ``(N, H, S, S)``."""
-    logits = torch.matmul(query, key.transpose(2, 3)) * scaling
+    logits = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
-        logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
-    maps = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(query.dtype)
+        # added in place: the fewest passes over what is the largest tensor, forth and back
+        logits += torch.zeros_like(attention_mask, dtype=logits.dtype).masked_fill_(
+            ~attention_mask, torch.finfo(logits.dtype).min
+        )
+    with maybe_autocast(logits.device.type, enabled=False):  # softmax sums in float32, whatever it reads and writes
+        maps = logits.softmax(-1)
     dropped = F.dropout(maps, p=dropout, training=module.training)
     return torch.matmul(dropped, value).transpose(1, 2), maps
 

@@ -142,6 +142,13 @@ class MsaTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Always labels."})
     logging_steps: float = field(default=10, metadata={"help": "Steps from one line of the log to the next."})
     save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
+    average_checkpoints: int = field(
+        default=0,
+        metadata={
+            "help": "End with the mean of the weights of so many of the last checkpoints; at a constant learning rate "
+            "that is worth a good part of a falling one. 0 or 1: with the last weights."
+        },
+    )
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={"help": "A checkpoint's folder, or true: the run's last.", "nargs": "?", "const": "true"},
@@ -331,10 +338,27 @@ def _conflicts(model: ModelArguments, data: DataArguments, values: dict[str, Any
         )
     ):
         yield f"num_labels is {model.num_labels}, but class_names has {len(model.class_names)}."
+    yield from _conflicts_of_averaging(model, values)
     if model.lora_r is not None and model.config is not None:
         yield "lora_r goes with model: adapters on random weights learn nothing."
     if not 0 < data.mlm_probability < 1:
         yield f"mlm_probability is between 0 and 1, not {data.mlm_probability}."
+
+
+def _conflicts_of_averaging(model: ModelArguments, values: dict[str, Any]) -> Iterator[str]:
+    count, limit = values["average_checkpoints"], values["save_total_limit"]
+    if count < 0:
+        yield f"average_checkpoints is at least 0, not {count}."
+    if count < 2:
+        return
+    if str(_plain(values["save_strategy"])) not in ("steps", "epoch"):
+        yield f"average_checkpoints needs checkpoints: save_strategy steps or epoch, not {values['save_strategy']}."
+    if limit is not None and limit < count:
+        yield f"average_checkpoints is {count}, but save_total_limit keeps {limit}."
+    if values["load_best_model_at_end"]:
+        yield "give either average_checkpoints or load_best_model_at_end."
+    if model.lora_r is not None:
+        yield "average_checkpoints does not go with lora_r: a mean of adapters is not the adapter of a mean."
 
 
 def _configuration(*parts: str) -> list[Path]:

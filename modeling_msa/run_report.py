@@ -103,6 +103,8 @@ def _of_steps(trainer: Any) -> Iterator[tuple[str, str]]:
         optimizer += f", betas {arguments.adam_beta1:g} and {arguments.adam_beta2:g}"
     yield "optimizer", f"{optimizer}{decay}"
     yield "precision", "bfloat16, mixed" if arguments.bf16 else "float16, mixed" if arguments.fp16 else "float32"
+    if (averaged := getattr(arguments, "average_checkpoints", 0)) > 1:
+        yield "weights", f"mean of the last {averaged} checkpoints"
     yield "seed", str(arguments.seed)
     logged = [entry["loss"] for entry in state.log_history if "loss" in entry]
     if logged:

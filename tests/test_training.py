@@ -133,6 +133,15 @@ def test_all_that_is_wrong_is_said_at_once(recipe):
         ("config: msa-tiny\ntrain_data: [.]\nlora_r: 4", "goes with model"),
         ("config: msa-tiny\ntrain_data: [.]\nload_best_model_at_end: true", "eval"),
         ("config: msa-tiny\ntrain_data: [.]\nlabels: .", "has no labels"),
+        ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: -1", "at least 0, not -1"),
+        ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 5", "is 5, but save_total_limit keeps 3"),
+        ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nsave_strategy: 'no'", "needs checkpoints"),
+        (
+            "config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nload_best_model_at_end: true\n"
+            "eval_fraction: 0.5\neval_strategy: steps",
+            "either average_checkpoints or",
+        ),
+        ("model: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nlora_r: 4", "mean of adapters"),
     ],
 )
 def test_a_bad_recipe_is_refused(text, message, tmp_path):
@@ -480,6 +489,30 @@ def test_a_killed_run_resumes_to_the_same_weights(recipe, tmp_path, caplog):
     histories = [json.loads((each / "trainer_state.json").read_text())["log_history"] for each in (run, whole.folder)]
     losses = [[entry["loss"] for entry in history if "loss" in entry] for history in histories]
     assert losses[0] == losses[1]
+
+
+def test_a_run_may_end_with_the_mean_of_its_last_checkpoints(recipe, tmp_path):
+    keys = {"max_steps": 12, "save_strategy": "steps", "save_steps": 1, "average_checkpoints": 3}
+    keys |= {"save_total_limit": 4, "eval_fraction": 0.25, "eval_strategy": "steps", "eval_steps": 6}
+    path = recipe(**keys)
+    report = train(path)
+    run = tmp_path / "run"
+    last = [weights(run / f"checkpoint-{step}") for step in (10, 11, 12)]  # as numbers: 10 comes after 9
+    assert {path.name for path in run.glob("checkpoint-*")} == {f"checkpoint-{step}" for step in (9, 10, 11, 12)}
+    for name, tensor in weights(run).items():
+        mean = np.mean([each[name].numpy().astype(np.float64) for each in last], axis=0)
+        np.testing.assert_array_equal(tensor.numpy(), mean.astype(np.float32))
+    assert not equal(weights(run), last[-1])
+    # what is reported is of the weights that are kept
+    trainer = make_trainer(parse_recipe(path))
+    trainer.model.load_state_dict(weights(run), strict=False)
+    assert report.figures["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-6)
+    assert "mean of the last 3 checkpoints" in (run / "README.md").read_text()
+    # cut off after training, it ends the same
+    expected = weights(run)
+    (run / "model.safetensors").unlink()
+    train(path, ["--resume_from_checkpoint", "true"])
+    assert equal(weights(run), expected)
 
 
 @pytest.mark.parametrize("keys", [{"group_by_size": False, "dataloader_num_workers": 1}, {"streaming": True}], ids=str)
