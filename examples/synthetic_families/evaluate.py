@@ -96,7 +96,7 @@ def write_checkpoint(model: MsaForMaskedLM, folder: Path, report: TrainingReport
     """Save without copies of the code, and hence without the map that names it."""
     model.save_pretrained(folder)
     MsaTokenizer.for_config(model.config).save_pretrained(folder)
-    for path in folder.glob("*.py"):
+    for path in (*folder.glob("*.py"), folder / "LICENSE"):  # the package has it too
         path.unlink()
     for name in ("config.json", "tokenizer_config.json"):
         values = json.loads((folder / name).read_text(encoding="utf-8"))
