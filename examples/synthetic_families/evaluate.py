@@ -44,7 +44,7 @@ Then, in two further stages, on these, on 800 that are deeper and more weakly co
 in about every tenth place, on three real alignments (1a3a, 5ahw and 1xcr, of fair-esm's examples). The weights are the
 mean of the last 20 checkpoints of the third stage. The contact regression was fitted on 20 of the synthetic training
 families. The recipes are `configuration/training/synthetic.yaml`, `synthetic-deep.yaml` and `synthetic-average.yaml`:
-36, 20 and 33 minutes, each on two CPU cores, not all of the same machine, which other work shared."""
+36, 20 and 31 minutes, each on two CPU cores, not all of one machine, which other work shared."""
 LIMITS = (
     "It is a small model for demonstrations, tests and a first look. What it knows of proteins it has from simulation "
     "and three families: for results, use ESM-MSA-1b.",
