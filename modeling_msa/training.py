@@ -293,7 +293,7 @@ def find_checkpoint(output_dir: str | os.PathLike, resume: str | None) -> Path |
         If the named checkpoint is not whole, if none is, or if `output_dir` has checkpoints that nobody asked for.
     """
     output_dir = Path(output_dir)
-    found = sorted(output_dir.glob("checkpoint-*"), key=_step)
+    found = list_checkpoints(output_dir)
     if resume is None or resume.lower() in ("false", "no", ""):
         if found:
             raise ValueError(
@@ -319,13 +319,9 @@ def find_checkpoint(output_dir: str | os.PathLike, resume: str | None) -> Path |
     return None
 
 
-def last_checkpoints(output_dir: str | os.PathLike, count: int) -> list[Path]:
-    """List a run's last `count` checkpoints, or all if there are fewer, the oldest first."""
-    return sorted(Path(output_dir).glob("checkpoint-*"), key=_step)[-count:]
-
-
-def _step(checkpoint: Path) -> str:
-    return checkpoint.name.rpartition("-")[2].zfill(20)
+def list_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
+    """List a run's checkpoints, the oldest first."""
+    return sorted(Path(output_dir).glob("checkpoint-*"), key=lambda path: path.name.rpartition("-")[2].zfill(20))
 
 
 def load_mean(model: PreTrainedModel, checkpoints: Sequence[Path]) -> None:
@@ -645,7 +641,7 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport
     figures = dict(result.metrics)
     if averaged > 1:
         trainer.accelerator.wait_for_everyone()  # the last checkpoint is written by one process
-        load_mean(trainer.accelerator.unwrap_model(trainer.model), last_checkpoints(folder, averaged))
+        load_mean(trainer.accelerator.unwrap_model(trainer.model), list_checkpoints(folder)[-averaged:])
     if trainer.eval_dataset is not None:
         last = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
         known = last and last[-1]["step"] == result.global_step and averaged < 2
