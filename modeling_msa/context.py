@@ -73,8 +73,7 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
     """Run an MSA with one row masked, layer by layer.
 
     Columns are made as they are read, and the context goes on to the next layer behind them: used at once, a layer
-    needs no more memory than a pass of the model. To use layers again, keep them all:
-    ``[layer.kept() for layer in context_layers(...)]``.
+    needs no more memory than a pass of the model. `kept_layers` keeps them all, to be used again.
 
     Parameters
     ----------
@@ -129,6 +128,38 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
             for _ in columns:  # those that were not read
                 pass
             hidden_states = layer.feed_forward(hidden_states)
+
+
+def kept_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> list[LayerContext]:
+    """Run an MSA with one row masked, and keep all of `context_layers`, to be used again.
+
+    Parameters
+    ----------
+    model, tokens, row
+        As in `context_layers`.
+
+    Returns
+    -------
+    list of LayerContext
+        They hold 2 * layers * R * C * D numbers of the model's dtype.
+
+    Raises
+    ------
+    ValueError
+        If that is more than the memory that is free, before the model runs; and as `context_layers`.
+    """
+    from accelerate.utils import get_max_memory  # slow to import
+
+    numbers = 2 * len(model.layers) * tokens.numel() * cast(int, model.config.hidden_size)
+    needed, free = numbers * model.dtype.itemsize, get_max_memory()
+    left = free.get(model.device.type, free.get(model.device.index or 0, 0))
+    if needed > left:
+        raise ValueError(
+            f"The fast mode keeps keys and values of {tokens.shape[1]} rows and {tokens.shape[2] - 1} columns, "
+            f"{needed / 2**30:.3g} GiB, and {left / 2**30:.3g} GiB are free on {model.device}: take fewer rows, "
+            "bfloat16, or the exact mode."
+        )
+    return [layer.kept() for layer in context_layers(model, tokens, row)]
 
 
 @torch.inference_mode()

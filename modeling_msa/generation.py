@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from .alignment import _SUFFIXES, Alignment, _format_of, write_alignment
-from .context import Mode, check_mode, context_layers, row_states
+from .context import Mode, check_mode, kept_layers, row_states
 from .data import name_of
 from .files import whole_file
 from .inputs import check_whole, encode, evaluating
@@ -490,7 +490,7 @@ def _predictor(model: MsaForMaskedLM, tokens: torch.Tensor, row: int | None = No
         def states(masked: torch.Tensor) -> torch.Tensor:
             return model.msa(masked[None]).last_hidden_state[0]  # (R, C, D)
     else:
-        layers = [layer.kept() for layer in context_layers(model.msa, tokens[None], row)]
+        layers = kept_layers(model.msa, tokens[None], row)
 
         def states(masked: torch.Tensor) -> torch.Tensor:
             return row_states(model.msa, layers, masked[row, None], row=row)  # (1, C, D)

@@ -174,6 +174,11 @@ class MsaAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
+    def norm(self, states: torch.Tensor) -> torch.Tensor:
+        """Layer norm, under autocast in half precision at once: the projections would each make their own copy."""
+        states, kind = self.layer_norm(states), states.device.type
+        return states.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else states
+
 
 class MsaRowAttention(MsaAttention):
     """Tied row attention (paper, section 3 and appendix A.2) as a pre-norm residual block.
@@ -204,7 +209,7 @@ class MsaRowAttention(MsaAttention):
         # hidden_states (B, R, C, D); row_weights (B, R, 1, 1); attention_mask (B, 1, 1, C)
         # normed here and again in `update` where the rows go through in blocks: cheaper than keeping all of it
         blocks = _blocks(self, hidden_states, 1)
-        normed = self.layer_norm(hidden_states) if len(blocks) == 1 else None
+        normed = self.norm(hidden_states) if len(blocks) == 1 else None
         logits = self.tied_logits(hidden_states, row_weights, normed)
         if attention_mask is not None:
             logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
@@ -219,7 +224,7 @@ class MsaRowAttention(MsaAttention):
         batch, _, columns, _ = hidden_states.shape
         logits: torch.Tensor | None = None
         for block in _blocks(self, hidden_states, 1):
-            states = self.layer_norm(hidden_states[:, block]) if normed is None else normed
+            states = self.norm(hidden_states[:, block]) if normed is None else normed
             # a padded row's weight is zero: it adds nothing to the map
             query = self.fold(self.q_proj(states) * row_weights[:, block].to(states.dtype))
             key = self.fold(self.k_proj(states))
@@ -236,7 +241,7 @@ class MsaRowAttention(MsaAttention):
         blocks = _blocks(self, hidden_states, 1)
         updated = hidden_states if len(blocks) == 1 else torch.empty_like(hidden_states)
         for block in blocks:
-            states = self.layer_norm(hidden_states[:, block]) if normed is None else normed
+            states = self.norm(hidden_states[:, block]) if normed is None else normed
             value = self.fold(self.v_proj(states))
             context = self.unfold(torch.bmm(maps.to(value.dtype), value), batch, states.shape[1])
             update = self.dropout(self.out_proj(context))
@@ -260,13 +265,11 @@ def eager_attention_forward(
     logits = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
         # added in place: the fewest passes over what is the largest tensor, forth and back
-        logits += torch.zeros_like(attention_mask, dtype=logits.dtype).masked_fill_(
-            ~attention_mask, torch.finfo(logits.dtype).min
-        )
+        lowest = torch.finfo(logits.dtype).min
+        logits += torch.zeros_like(attention_mask, dtype=logits.dtype).masked_fill_(~attention_mask, lowest)
     with maybe_autocast(logits.device.type, enabled=False):  # softmax sums in float32, whatever it reads and writes
         maps = logits.softmax(-1)
-    dropped = F.dropout(maps, p=dropout, training=module.training)
-    return torch.matmul(dropped, value).transpose(1, 2), maps
+    return torch.matmul(F.dropout(maps, p=dropout, training=module.training), value).transpose(1, 2), maps
 
 
 class MsaColumnAttention(MsaAttention):
@@ -319,7 +322,7 @@ class MsaColumnAttention(MsaAttention):
         blocks = _blocks(self, hidden_states, 2)
         all_maps = []
         for block in blocks:
-            states = self.layer_norm(hidden_states[:, :, block])
+            states = self.norm(hidden_states[:, :, block])
             update, maps = self.attend(states, attention_mask, output_column_attentions, **kwargs)
             if _is_plain_inference(self):
                 hidden_states[:, :, block] += self.dropout(update)
@@ -558,10 +561,8 @@ class MsaModel(MsaPreTrainedModel):
             if input_ids is None:
                 return None
             attention_mask = input_ids.ne(self.config.pad_token_id)
-        if attention_mask.shape != shape[:3]:
-            raise ValueError(
-                f"attention_mask must have the shape of the tokens, {shape[:3]}, got {tuple(attention_mask.shape)}."
-            )
+        if (found := tuple(attention_mask.shape)) != shape[:3]:
+            raise ValueError(f"attention_mask must have the shape of the tokens, {shape[:3]}, got {found}.")
         mask = attention_mask.bool()
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or mask.device.type == "meta":
             return mask  # a graph must not depend on values

@@ -149,6 +149,13 @@ class MsaTrainingArguments(TrainingArguments):
             "that is worth a good part of a falling one. 0 or 1: with the last weights."
         },
     )
+    muon: bool = field(
+        default=False,
+        metadata={
+            "help": "Train the layers' matrices with Muon and the rest with AdamW; for training from scratch, and not "
+            "with FSDP, DeepSpeed or LoRA."
+        },
+    )
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={"help": "A checkpoint's folder, or true: the run's last.", "nargs": "?", "const": "true"},
@@ -339,6 +346,8 @@ def _conflicts(model: ModelArguments, data: DataArguments, values: dict[str, Any
     ):
         yield f"num_labels is {model.num_labels}, but class_names has {len(model.class_names)}."
     yield from _conflicts_of_averaging(model, values)
+    if values["muon"] and model.lora_r is not None:
+        yield "muon does not go with lora_r: adapters are thin matrices, and not what Muon is for."
     if model.lora_r is not None and model.config is not None:
         yield "lora_r goes with model: adapters on random weights learn nothing."
     if not 0 < data.mlm_probability < 1:

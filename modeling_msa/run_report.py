@@ -101,7 +101,8 @@ def _of_steps(trainer: Any) -> Iterator[tuple[str, str]]:
     optimizer = str(getattr(arguments.optim, "value", arguments.optim))
     if "adam" in optimizer:
         optimizer += f", betas {arguments.adam_beta1:g} and {arguments.adam_beta2:g}"
-    yield "optimizer", f"{optimizer}{decay}"
+    muon = "Muon for the layers' matrices, for the rest " if getattr(arguments, "muon", False) else ""
+    yield "optimizer", f"{muon}{optimizer}{decay}"
     yield "precision", "bfloat16, mixed" if arguments.bf16 else "float16, mixed" if arguments.fp16 else "float32"
     if (averaged := getattr(arguments, "average_checkpoints", 0)) > 1:
         yield "weights", f"mean of the last {averaged} checkpoints"

@@ -546,7 +546,8 @@ class _Scorer:
     def _logs(self, states: torch.Tensor) -> np.ndarray:
         # the head is applied to what is read alone: to all rows it would cost memory for nothing
         logits = self.model.lm_head(states[:, None, None])[:, 0, 0]  # (n, V)
-        return logits.float().log_softmax(-1).double().cpu().numpy()
+        # scores add differences of these: in float32 each would be rounded at the size of the logarithm itself
+        return logits.cpu().double().log_softmax(-1).numpy()
 
 
 def check_strategy(strategy: str, mode: str = "exact") -> None:

@@ -49,6 +49,7 @@ from .modeling_msa import (
     MsaForSequenceClassification,
     MsaForTokenClassification,
 )
+from .optimizers import MuonWithAdamW
 from .recipes import DataArguments, ModelArguments, Recipe, find_config, parse_recipe
 from .run_report import report_of_run
 from .sharing import hub_errors
@@ -163,6 +164,22 @@ class MsaTrainer(Trainer):
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator = training
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Make the optimizer as transformers does, or with `muon` Muon and AdamW."""
+        if self.optimizer is None and getattr(self.args, "muon", False):
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("muon needs whole matrices, but FSDP and DeepSpeed split them: train with DDP.")
+            args, trained = self.args, self.model if model is None else model
+            self.optimizer = MuonWithAdamW(
+                trained,
+                set(self.get_decay_parameter_names(trained)),
+                args.learning_rate,
+                args.weight_decay,
+                (args.adam_beta1, args.adam_beta2),
+                args.adam_epsilon,
+            )
+        return super().create_optimizer(model)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

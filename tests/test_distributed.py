@@ -119,6 +119,16 @@ def test_ddp_follows_one_process_and_resumes(recipe, one_process):
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
+def test_muon_under_ddp_follows_one_process(recipe):
+    """At a lower rate: Muon rounds its updates to bfloat16, so that they differ by more than the gradients do."""
+    options = ["--muon", "true", "--learning_rate", "1e-3"]
+    one, two = recipe.parent / "muon-one", recipe.parent / "muon-two"
+    train(recipe, ["--per_device_train_batch_size", "4", "--output_dir", str(one), *options])
+    launch("ddp", recipe, two, "-m", "modeling_msa.cli", options=options)
+    same_curve(two, one)
+    same_weights(two, one)
+
+
 def test_fsdp2_follows_one_process(recipe, one_process):
     folder = recipe.parent / "fsdp"
     launch("fsdp", recipe, folder, str(ROOT / "tests" / "fsdp_on_cpu.py"))

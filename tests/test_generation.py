@@ -292,6 +292,19 @@ def test_fast_is_exact_for_a_single_row(random_model):
     assert fast.log_likelihood_after == pytest.approx(exact.log_likelihood_after, abs=1e-5)
 
 
+def test_fast_keeps_no_more_than_is_free(random_model, monkeypatch):
+    """2 layers, keys and values, 7 rows, 31 columns with <cls>, SIZES' width, 4 bytes each."""
+    natural = family("f", 7, 30, 1)
+    needed = 2 * 2 * 7 * 31 * random_model.config.hidden_size * 4
+    for free in (needed, needed - 1):
+        monkeypatch.setattr("accelerate.utils.get_max_memory", lambda free=free: {"cpu": free})
+        if free == needed:
+            generate(natural, random_model, only_rows=[3], iterations=1, mode="fast")
+            continue
+        with pytest.raises(ValueError, match=r"7 rows and 30 columns, .* GiB are free on cpu: take fewer rows"):
+            generate(natural, random_model, only_rows=[3], iterations=1, mode="fast")
+
+
 def test_fast_runs_the_other_rows_once(random_model, monkeypatch):
     """One pass of all rows; then the row alone, for each iteration and twice for the ten groups of its likelihood."""
     shapes, forward = [], MsaEmbeddings.forward
