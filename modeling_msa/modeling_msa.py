@@ -177,7 +177,8 @@ class MsaAttention(nn.Module):
     def norm(self, states: torch.Tensor) -> torch.Tensor:
         """Layer norm, under autocast in half precision at once: the projections would each make their own copy."""
         states, kind = self.layer_norm(states), states.device.type
-        return states.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else states
+        is_half = kind != "meta" and torch.is_autocast_enabled(kind)  # autocast knows nothing of meta
+        return states.to(torch.get_autocast_dtype(kind)) if is_half else states
 
 
 class MsaRowAttention(MsaAttention):
@@ -597,8 +598,7 @@ class MsaModel(MsaPreTrainedModel):
             "row_attention_mask": column_mask[:, None, None],  # (B, 1, 1, C)
             "column_attention_mask": row_mask if flash else row_mask[:, None, None],  # (B, R) or (B, 1, 1, R)
         }
-        residues = column_mask[:, 1:]
-        return hidden_states, masks, residues[:, :, None] & residues[:, None]
+        return hidden_states, masks, column_mask[:, 1:, None] & column_mask[:, None, 1:]  # of residue columns
 
     @merge_with_config_defaults
     @capture_outputs

@@ -170,7 +170,7 @@ class MsaTrainer(Trainer):
         if self.optimizer is None and getattr(self.args, "muon", False):
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError("muon needs whole matrices, but FSDP and DeepSpeed split them: train with DDP.")
-            args, trained = self.args, self.model if model is None else model
+            args, trained = self.args, cast(Any, self.model if model is None else model)
             self.optimizer = MuonWithAdamW(
                 trained,
                 set(self.get_decay_parameter_names(trained)),

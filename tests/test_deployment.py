@@ -185,6 +185,21 @@ def test_autocast(tiny, cls):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_shapes_on_the_meta_device(tiny, attention):
+    """Operations are counted, and memory is planned, on a model without weights."""
+    config = MsaConfig.from_pretrained(tiny, attn_implementation=attention)
+    with torch.device("meta"):
+        model = MsaForMaskedLM(config).eval()
+        tokens = torch.zeros((2, 5, 9), dtype=torch.int64)
+    mask = torch.ones_like(tokens)
+    for given in (None, mask):
+        assert model(tokens, attention_mask=given).logits.shape == (2, 5, 9, config.vocab_size)
+        with torch.no_grad():
+            assert model(tokens, attention_mask=given).logits.device.type == "meta"
+            assert model.msa.contact_logits(tokens, given)[0].shape == (2, 8, 8)
+
+
 # ------------------------------------------------------------------------------------------- compiling and exporting
 
 
