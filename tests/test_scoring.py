@@ -11,6 +11,9 @@ nearly their order; what it is in between is the contract of tests/test_context.
 
 import copy
 import itertools
+import os
+import subprocess
+import sys
 
 import fair_esm
 import numpy as np
@@ -109,12 +112,20 @@ def test_masked_marginals_are_those_of_predict_py(pair, shape):
     assert (result.depth, result.score_std, set(result.reason)) == (shape[0], None, {""})
 
 
-def test_masked_marginals_at_the_published_size(converted):
-    """12 layers, width 768, random weights: in float64 to 1e-9; in float32 as logits are, to 1e-5 of the largest.
+def test_masked_marginals_at_the_published_size(request):
+    """12 layers, width 768, random weights; in float64, where there is next to no rounding, to 1e-9.
 
-    Scores here reach 18, logits 27. fair-esm's own float32 is 1.3e-5 from its float64 with MKL's AVX-512 products, and
-    1.4e-5 with AVX2: an absolute 1e-5 would compare two roundings.
+    MKL with AVX-512 rounds a product differently in other shapes, and fair-esm cuts the same sums differently: that
+    alone takes these scores 1.8e-5 apart. A process of its own tells MKL to round alike, which it reads once.
     """
+    if os.environ.get("MKL_CBWR") != "AUTO,STRICT":
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::{request.node.name}"]
+        settings = os.environ | {"MKL_CBWR": "AUTO,STRICT"}
+        result = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=600, check=False)
+        assert result.returncode == 0, result.stdout[-3000:]
+        assert "1 passed" in result.stdout
+        return
+    converted = request.getfixturevalue("converted")
     theirs, folder = converted("msa-1b")
     family = random_family(4, 10, seed=3)
     query = family.query
@@ -126,7 +137,7 @@ def test_masked_marginals_at_the_published_size(converted):
     expected_exact = predict(copy.deepcopy(theirs).double(), list(family), variants, query)
     assert np.abs(expected).max() > 1
     assert np.abs(exact.score - expected_exact).max() <= 1e-9
-    assert np.abs(result.score - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert np.abs(result.score - expected).max() <= 1e-5
 
 
 def test_rows_are_those_chosen(pair):
