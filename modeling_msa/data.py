@@ -212,7 +212,7 @@ class MsaDataset(_VisitedDataset):
     Parameters
     ----------
     source : str, path-like, or list of paths and `Alignment`
-        See `list_alignments`; a list may mix files and alignments.
+        See `list_alignments`; a list may mix files, folders and alignments.
     labels : mapping of str to label, optional
         By the name of the alignment (its file's, without endings); labels of others are passed over. A label that is
         a path is read with the alignment, see `modeling_msa.labels.load_contacts`.
@@ -348,7 +348,12 @@ def _list_items(source: Any) -> list[Path | Alignment]:
         return list(list_alignments(source))
     if isinstance(source, Alignment):
         return [source]
-    items = [item if isinstance(item, Alignment) else Path(item) for item in source]
+    items: list[Path | Alignment] = []
+    for item in source:
+        if isinstance(item, Alignment):
+            items.append(item)
+        else:  # a folder would be found out only when it is read
+            items += list_alignments(item) if Path(item).is_dir() else [Path(item)]
     if not items:
         raise ValueError("the dataset is empty: the list of alignments has no entry.")
     return items

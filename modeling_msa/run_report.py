@@ -104,7 +104,7 @@ def _of_steps(trainer: Any) -> Iterator[tuple[str, str]]:
     muon = "Muon for the layers' matrices, for the rest " if getattr(arguments, "muon", False) else ""
     yield "optimizer", f"{muon}{optimizer}{decay}"
     yield "precision", "bfloat16, mixed" if arguments.bf16 else "float16, mixed" if arguments.fp16 else "float32"
-    if (averaged := getattr(arguments, "average_checkpoints", 0)) > 1:
+    if (averaged := getattr(trainer, "averaged_checkpoints", 0)) > 1:
         yield "weights", f"mean of the last {averaged} checkpoints"
     yield "seed", str(arguments.seed)
     logged = [entry["loss"] for entry in state.log_history if "loss" in entry]

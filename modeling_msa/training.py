@@ -123,6 +123,7 @@ class MsaTrainer(Trainer):
         self.recipe = recipe
         self.eval_collator = eval_collator
         self.group_by_size = group_by_size
+        self.averaged_checkpoints = 0  # as many as there were, for the card
         self.train_sampler: Any = None
         if metric is not None:
             kwargs.setdefault("compute_metrics", lambda prediction: metric.summarise(prediction.predictions))
@@ -658,7 +659,9 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport
     figures = dict(result.metrics)
     if averaged > 1:
         trainer.accelerator.wait_for_everyone()  # the last checkpoint is written by one process
-        load_mean(trainer.accelerator.unwrap_model(trainer.model), list_checkpoints(folder)[-averaged:])
+        kept = list_checkpoints(folder)[-averaged:]
+        load_mean(trainer.accelerator.unwrap_model(trainer.model), kept)
+        trainer.averaged_checkpoints = len(kept)
     if trainer.eval_dataset is not None:
         last = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
         known = last and last[-1]["step"] == result.global_step and averaged < 2

@@ -39,6 +39,7 @@ def test_lists_folders_and_lists(tmp_path):
     (tmp_path / "list.txt").write_text("# two\nsub/a.sto\n\nb.a3m\n")
     assert list_alignments(tmp_path / "list.txt") == [tmp_path / "sub/a.sto", tmp_path / "b.a3m"]
     assert MsaDataset(tmp_path).names == ["b", "a", "d", "c"]
+    assert MsaDataset([tmp_path / "sub", tmp_path / "b.a3m"]).names == ["a", "d", "c", "b"]
     (tmp_path / "list.txt").write_text("sub/a.sto\nnot-here.a3m\n")
     with pytest.raises(FileNotFoundError, match=r"1 of 2 files are not there, the first is .*not-here.a3m"):
         MsaDataset(tmp_path / "list.txt")

@@ -518,6 +518,12 @@ def test_a_run_may_end_with_the_mean_of_its_last_checkpoints(recipe, tmp_path):
     assert equal(weights(run), expected)
 
 
+def test_the_card_names_as_many_checkpoints_as_were_averaged(recipe, tmp_path):
+    keys = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    train(recipe(**keys, average_checkpoints=5, save_total_limit=5))
+    assert "mean of the last 2 checkpoints" in (tmp_path / "run" / "README.md").read_text()
+
+
 def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest(recipe):
     """Three steps, taken again by torch's two optimizers apart."""
     path = recipe(muon=True, weight_decay=0.1, adam_beta2=0.98)
