@@ -352,8 +352,9 @@ def _list_items(source: Any) -> list[Path | Alignment]:
     for item in source:
         if isinstance(item, Alignment):
             items.append(item)
-        else:  # a folder would be found out only when it is read
-            items += list_alignments(item) if Path(item).is_dir() else [Path(item)]
+            continue
+        path = Path(item)  # the disk is not asked about what is named as an alignment: there may be 100,000
+        items += list_alignments(path) if not _format_of(path.name) and path.is_dir() else [path]
     if not items:
         raise ValueError("the dataset is empty: the list of alignments has no entry.")
     return items
