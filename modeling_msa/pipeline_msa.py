@@ -243,7 +243,8 @@ class MsaFillMaskPipeline(MsaPipeline, FillMaskPipeline):
         vocab = self.tokenizer.get_vocab()
         targets = [targets] if isinstance(targets, str) else list(targets)
         if unknown := [target for target in targets if target not in vocab]:
-            raise ValueError(f"targets must be tokens of the alphabet ({' '.join(vocab)}), not {unknown[0]!r}.")
+            alphabet = " ".join(sorted(vocab, key=vocab.__getitem__))  # tokenizers gives it in another order each time
+            raise ValueError(f"targets must be tokens of the alphabet ({alphabet}), not {unknown[0]!r}.")
         if not targets:
             raise ValueError("targets is empty: give at least one token, or leave it out.")
         return np.array([vocab[target] for target in dict.fromkeys(targets)])
