@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
+from transformers.activations import ACT2FN, GELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -43,9 +43,9 @@ from .tokenization_msa import MsaTokenizer, check_padding
 # Inference goes by blocks of at least and at most so many tokens. On CPUs inner tensors stay under 32 MB, where malloc
 # reuses its pages, and products of fewer tokens are as fast; a GPU is busy with large ones only.
 TOKENS_PER_BLOCK = {"cpu": (384, 2048), "other": (2**14, 2**16)}
-# An MSA has at least so many blocks, if they are large enough: what a block needs inside, up to 10 times its hidden
+# An MSA has at least so many blocks, if they are large enough: what a block needs inside, up to 6 times its hidden
 # states, is half of all hidden states.
-BLOCKS = 20
+BLOCKS = 12
 
 
 @dataclass
@@ -348,8 +348,12 @@ class MsaFeedForward(nn.Module):
 
     def transition(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return the update alone."""
-        inner = self.activation_dropout(self.activation(self.fc1(self.layer_norm(hidden_states))))
-        return self.dropout(self.fc2(inner))
+        inner = self.fc1(self.layer_norm(hidden_states))
+        if isinstance(self.activation, GELUActivation) and _is_plain_inference(self) and not self.fc1._forward_hooks:
+            torch.ops.aten.gelu_(inner)  # the widest tensor is there once: blocks may be larger
+        else:
+            inner = self.activation(inner)
+        return self.dropout(self.fc2(self.activation_dropout(inner)))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if not _is_plain_inference(self):
