@@ -14,8 +14,7 @@
 """The MSA Transformer (Rao et al., "MSA Transformer", ICML 2021).
 
 Axes in shape comments: B batch, R rows (sequences; row 0 is the query), C columns of tokens including ``<cls>``,
-L = C - 1 residue columns, D hidden, H heads, K head dimension, V vocabulary. Hidden states are ``(B, R, C, D)`` from
-the embeddings to the heads.
+L = C - 1 residue columns, D hidden, H heads, K head dimension, V vocabulary. Hidden states are ``(B, R, C, D)``.
 """
 
 import math
@@ -43,9 +42,8 @@ from .tokenization_msa import MsaTokenizer, check_padding
 # Inference goes by blocks of at least and at most so many tokens. On CPUs inner tensors stay under 32 MB, where malloc
 # reuses its pages, and products of fewer tokens are as fast; a GPU is busy with large ones only.
 TOKENS_PER_BLOCK = {"cpu": (384, 2048), "other": (2**14, 2**16)}
-# An MSA has at least so many blocks, if they are large enough: what a block needs inside, up to 6 times its hidden
-# states, is half of all hidden states.
-BLOCKS = 12
+# At least so many blocks, if they are large enough: what one needs inside, up to 8 times its states, is half of all.
+BLOCKS = 16
 
 
 @dataclass
@@ -117,8 +115,7 @@ class MsaEmbeddings(nn.Module):
         padding_idx = config.pad_token_id
         self.position_offset = padding_idx + 1
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx)
-        positions = self.max_columns + self.position_offset
-        self.position_embeddings = nn.Embedding(positions, config.hidden_size, padding_idx)
+        self.position_embeddings = nn.Embedding(self.max_columns + padding_idx + 1, config.hidden_size, padding_idx)
         self.row_position_embeddings = None
         # CODEPATH: MSA-1b has a row embedding of the hidden size, MSA-1 one of width 1; own models may have none
         if (width := config.row_position_embedding_size) is not None:
@@ -349,10 +346,9 @@ class MsaFeedForward(nn.Module):
     def transition(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return the update alone."""
         inner = self.fc1(self.layer_norm(hidden_states))
-        if isinstance(self.activation, GELUActivation) and _is_plain_inference(self) and not self.fc1._forward_hooks:
-            torch.ops.aten.gelu_(inner)  # the widest tensor is there once: blocks may be larger
-        else:
-            inner = self.activation(inner)
+        # in place, unless a hook may have kept it: the widest tensor is there once, so blocks may be larger
+        owned = type(self.activation) is GELUActivation and _is_plain_inference(self) and not self.fc1._forward_hooks
+        inner = torch.ops.aten.gelu_(inner) if owned else self.activation(inner)
         return self.dropout(self.fc2(self.activation_dropout(inner)))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -699,3 +699,18 @@ def test_recorded_states_are_not_overwritten(tiny, blocks):
             assert difference(one, other.detach()) <= TOLERANCE
     storages = {state.untyped_storage().data_ptr() for state in outputs.hidden_states}
     assert len(storages) == 5
+
+
+@pytest.mark.parametrize("hooked", ["fc1", "fc2"])
+def test_a_hook_keeps_what_a_projection_gave(tiny, blocks, hooked):
+    """Without gradients GELU works in place, but not on what a hook has kept."""
+    model = tiny_model(MsaModel, tiny)
+    kept = []
+    getattr(model.layers[0].feed_forward, hooked).register_forward_hook(lambda *call: kept.append(call[2]))
+    model(MSAS[0])
+    expected = kept.pop().detach().flatten(0, 2)  # in one piece: nothing is in place with gradients
+    blocks()
+    with torch.no_grad():
+        model(MSAS[0])
+    assert len(kept) > 1
+    assert difference(torch.cat([block.flatten(0, 2) for block in kept]), expected) <= TOLERANCE
