@@ -387,7 +387,7 @@ def test_bad_options_stop_before_the_model_runs(pipes):
     fill, contacts = pipes["fill-mask"], pipes["msa-contact-prediction"]
     with pytest.raises(PipelineException, match=r"No mask_token \(<mask>\) found on the input \(MSA 1\)"):
         fill([["M<mask>"], ["MK"]])
-    with pytest.raises(ValueError, match=r"tokens of the alphabet \(<cls> .* L A G .*\), not 'AK'"):
+    with pytest.raises(ValueError, match=r"targets must be tokens of the alphabet \(<cls> .* L A G .*\), not 'AK'"):
         fill("M<mask>", targets=["A", "AK"])
     with pytest.raises(ValueError, match="targets is empty"):
         fill("M<mask>", targets=[])
