@@ -96,6 +96,16 @@ def test_sampling_gives_the_distribution_of_the_model():
     assert np.abs(seen - expected).sum() < 0.1 < np.abs(expected - np.outer(expected.sum(1), expected.sum(0))).sum()
 
 
+def test_noise_is_alike_for_amino_acids_that_are_alike():
+    """Pairs that BLOSUM62 scores 0 to 3, against pairs that it scores -3 or -4."""
+    similarity = simulate.SIMILAR @ simulate.SIMILAR.T
+    where = simulate.AMINO_ACIDS.index
+    like = [similarity[where(a), where(b)] for a, b in ["IV", "IL", "DE", "KR", "FY", "ST", "NQ"]]
+    unlike = [similarity[where(a), where(b)] for a, b in ["DL", "KF", "CE", "DF", "EI", "PW"]]
+    assert min(like) > max(unlike) + 0.3
+    assert np.diagonal(similarity) == pytest.approx(1)
+
+
 def test_couplings_lie_on_the_contacts():
     rng = np.random.default_rng(1)
     topology = simulate.random_topology(rng, 80)

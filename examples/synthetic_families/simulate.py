@@ -56,6 +56,19 @@ def _standard(values: np.ndarray) -> np.ndarray:
 HYDROPHOBIC, SIZE = _standard(HYDROPATHY), _standard(VOLUME)
 
 
+def _similarity_root() -> np.ndarray:
+    """(20, 20), R with R R^T the amino acids' similarity: 1 on the diagonal, near 0 for those that are unlike."""
+    minor = [0.5 * _standard(values) for values in (CHARGE, AROMATIC, HELIX, STRAND)]
+    properties = np.stack([HYDROPHOBIC, SIZE, *minor], 1)
+    distance = ((properties[:, None] - properties[None]) ** 2).sum(-1)
+    return np.linalg.cholesky(np.exp(-distance / 2))
+
+
+# Noise drawn as SIMILAR @ normal is alike for amino acids that are alike, as they take each other's place in nature:
+# independent noise makes columns whose substitutions look like none of BLOSUM62's.
+SIMILAR = _similarity_root()
+
+
 @dataclass(frozen=True)
 class Topology:
     """Which columns touch, and how strongly they are coupled.
@@ -226,7 +239,7 @@ def random_potts(rng: np.random.Generator, topology: Topology, strength: float, 
         + np.where((topology.kinds == "E")[:, None], STRAND, 0)
     )
     spread = conservation * rng.gamma(1.5, 1 / 1.5, length)
-    fields = fields + rng.normal(size=(length, 20)) * spread[:, None]
+    fields = fields + rng.normal(size=(length, 20)) @ SIMILAR.T * spread[:, None]
     return Potts(fields.astype(np.float32), neighbours, couplings, _colour(topology.weights > 0))
 
 
@@ -235,7 +248,7 @@ def _pair_energy(rng: np.random.Generator, mix: np.ndarray, noise: float) -> np.
     own = mix * np.exp(rng.normal(0, 0.5, 4))
     energy = own[0] * np.outer(HYDROPHOBIC, HYDROPHOBIC) - own[1] * 3 * np.outer(CHARGE, CHARGE)
     energy = energy - own[2] * np.outer(SIZE, SIZE) + own[3] * 2 * np.outer(AROMATIC, AROMATIC)
-    energy = energy / energy.std() + noise * rng.normal(size=(20, 20))
+    energy = energy / energy.std() + noise * SIMILAR @ rng.normal(size=(20, 20)) @ SIMILAR.T
     if rng.random() < 0.04:  # a disulfide
         energy[1, 1] += 6
     energy = energy - energy.mean(0, keepdims=True) - energy.mean(1, keepdims=True) + energy.mean()
@@ -336,8 +349,8 @@ class Ranges:
 
 
 KINDS = {
-    "varied": Ranges((40, 130), (128, 1024), (0.7, 2.5), (6, 60), (0.05, 0.6), (0.05, 0.6), (0, 0.8)),
-    # deep, with weak couplings, stronger conservation and closer relatives, as families in nature
+    "varied": Ranges((40, 130), (256, 2048), (0.4, 1.2), (20, 60), (0.2, 0.8), (0.05, 0.6), (0, 0.8)),
+    # longer, deeper and of closer relatives, with more fragments
     "natural": Ranges((50, 150), (400, 1024), (0.45, 1.1), (3, 20), (0.2, 0.8), (0.2, 0.9), (0.2, 0.9)),
 }
 
