@@ -42,8 +42,8 @@ DATA = """From scratch, by masked language modelling, on 3,000 synthetic familie
 from Potts models whose couplings sit on known contacts (`examples/synthetic_families` of the package's repository); on
 800 that are of closer relatives and have more fragments; and, in about every eleventh place, on three real alignments
 (1a3a, 5ahw and 1xcr, of fair-esm's examples). The recipe is `configuration/training/synthetic.yaml`: 51 minutes on two
-cores of a CPU. The weights are the mean of its last 24 checkpoints. The contact regression was fitted on 20 of the
-synthetic training families."""
+cores of a CPU. The weights are the mean of its last 24 checkpoints. The contact regression was fitted on 20 of those
+800."""
 LIMITS = (
     "It is a small model for demonstrations, tests and a first look. What it knows of proteins it has from simulation "
     "and three families: for results, use ESM-MSA-1b.",
