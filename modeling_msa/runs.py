@@ -352,9 +352,12 @@ def leave_processes() -> None:
     """Leave the group of processes, if there is one.
 
     gloo's threads drop tensors, for which they need the interpreter's lock; a process that ends while one waits for it
-    is aborted. The threads end with the last reference to the group, which cycles (a trainer, DDP) may hold.
+    is aborted. The threads end with the last reference to the group, which cycles (a trainer, DDP) may hold. DDP goes
+    before the group: its reducer would take the group along without giving up the interpreter's lock, and wait forever
+    for a thread that needs it.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
         torch.distributed.destroy_process_group()
         gc.collect()
 
