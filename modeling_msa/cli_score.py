@@ -300,7 +300,7 @@ def _check_table(table: Table, source: Path, variant_column: str, measured_colum
 
 
 def _agreement(scores: np.ndarray, cells: Sequence[str]) -> str:
-    """Spearman's correlation of the rows that have both numbers."""
+    """Spearman's correlation of the rows that have both numbers, of the scores as the table has them."""
 
     def number(text: str) -> float:
         try:
@@ -309,5 +309,6 @@ def _agreement(scores: np.ndarray, cells: Sequence[str]) -> str:
             return math.nan
 
     measured = np.array([number(text) for text in cells])
+    scores = np.round(scores, 6)  # else equal ones there have ranks here
     both = np.isfinite(measured) & np.isfinite(scores)
     return f", Spearman {spearman(scores[both], measured[both]):.4f} ({both.sum()} variants)"
