@@ -39,6 +39,7 @@ from .options import (
 from .plotting import plot_substitutions
 from .runs import Run
 from .scoring import (
+    DECIMALS,
     PROTOCOLS,
     check_scores,
     check_strategy,
@@ -309,6 +310,6 @@ def _agreement(scores: np.ndarray, cells: Sequence[str]) -> str:
             return math.nan
 
     measured = np.array([number(text) for text in cells])
-    scores = np.round(scores, 6)  # else equal ones there have ranks here
+    scores = np.round(scores, DECIMALS)  # else equal ones there have ranks here
     both = np.isfinite(measured) & np.isfinite(scores)
     return f", Spearman {spearman(scores[both], measured[both]):.4f} ({both.sum()} variants)"

@@ -53,6 +53,7 @@ _TOKENS_PER_PASS = 2**14  # of several masked copies in one pass, where no batch
 # rows are run anew for each batch, which then adds no more than about a quarter to its cost.
 _FAST_TOKENS, _VERSIONS_PER_ROW = 2**16, 4
 _FAST_STEPS = 8  # by this part of their width windows move in fast mode
+DECIMALS = 6  # of a score in a table
 _SHOWN = 5
 _Changes = tuple[tuple[int, int], ...]  # columns, from 0, and their new tokens
 
@@ -720,4 +721,4 @@ def write_scores(
 
 
 def _text(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.6f}"
+    return "" if np.isnan(value) else f"{value:.{DECIMALS}f}"

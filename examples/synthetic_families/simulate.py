@@ -350,7 +350,7 @@ class Ranges:
 
 KINDS = {
     "varied": Ranges((40, 130), (256, 2048), (0.4, 1.2), (20, 60), (0.2, 0.8), (0.05, 0.6), (0, 0.8)),
-    # longer, deeper and of closer relatives, with more fragments
+    # longer, of closer relatives, with more fragments
     "natural": Ranges((50, 150), (400, 1024), (0.45, 1.1), (3, 20), (0.2, 0.8), (0.2, 0.9), (0.2, 0.9)),
 }
 
