@@ -3,7 +3,7 @@
 
 import typer
 
-from modeling_msa.cli import convert
+from modeling_msa.cli.convert import convert_command
 
 if __name__ == "__main__":
-    typer.run(convert)
+    typer.run(convert_command)

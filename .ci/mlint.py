@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HUB = ("configuration", "tokenization", "modeling", "pipeline", "sharing")
-FILES = [f"modeling_msa/{name}_msa.py" for name in HUB]
+FILES = [f"modeling_msa/{name}_msa_transformer.py" for name in HUB]
 
 excused = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["modeling-msa"]["mlinter"]
 with tempfile.TemporaryDirectory() as folder:

@@ -40,7 +40,7 @@ from side_by_side import (
 from training_memory import training_model, training_step
 
 from modeling_msa import Alignment, MsaConfig, MsaTokenizer, read_alignment
-from modeling_msa.scoring import score_all_singles, score_variants
+from modeling_msa.tasks.scoring import score_all_singles, score_variants
 
 RESULTS = Path(__file__).parent / "results"
 GIB = 2**30

@@ -19,9 +19,9 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from modeling_msa import Alignment, MsaForMaskedLM, MsaTokenizer, read_alignment
-from modeling_msa.collators import MsaDataCollatorForMaskedLM
-from modeling_msa.data import MsaDataset
-from modeling_msa.sampling import diverse_rows
+from modeling_msa.alignments.sampling import diverse_rows
+from modeling_msa.training.collators import MsaDataCollatorForMaskedLM
+from modeling_msa.training.datasets import MsaDataset
 
 MODEL = Path(__file__).parents[1] / "modeling_msa" / "checkpoints" / "msa-tiny"
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from modeling_msa import Alignment, MsaForMaskedLM, load_model, read_alignment, score_variants, select_rows, spearman
-from modeling_msa.variants import AMINO_ACIDS
+from modeling_msa.alignments.variants import AMINO_ACIDS
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples" / "synthetic_families"))

@@ -16,10 +16,10 @@ import numpy as np
 from coevolution import mutual_information, pseudo_likelihood
 
 from modeling_msa import Alignment, neff, read_alignment
-from modeling_msa.contacts import ContactMap, precision, predict_contacts
-from modeling_msa.hub import load_model, quiet_loading
-from modeling_msa.inputs import prepare_alignment
-from modeling_msa.structure import structure_contacts
+from modeling_msa.alignments.structure import structure_contacts
+from modeling_msa.hub.loading import load_model, quiet_loading
+from modeling_msa.tasks.contacts import ContactMap, precision, predict_contacts
+from modeling_msa.tasks.inputs import prepare_alignment
 
 FIGURES = {  # a few letters per column, under the method's name
     "L/2": {"top": "L/2"},

@@ -42,8 +42,9 @@ import torch
 import torch.distributed as dist
 from side_by_side import peak_allocated
 
-from modeling_msa import MsaConfig, MsaForMaskedLM, sharding, split_rows
-from modeling_msa.runs import leave_processes
+from modeling_msa import MsaConfig, MsaForMaskedLM, split_rows
+from modeling_msa._processes import leave_processes
+from modeling_msa.tasks import sharding
 
 LARGE = (16384, 1024)  # rows and columns of the alignment whose needs are printed
 LENGTHS = (128, 256, 512, 1024)

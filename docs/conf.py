@@ -46,7 +46,9 @@ def find_exported(app: Any, env: Any, node: Any, shown: Any) -> Any:
         return None
     python = env.domains.python_domain
     words = node["reftarget"].split(".")
-    tail = "." + ".".join(words[2:] if words[0] == "modeling_msa" and len(words) > 2 else words)
+    while len(words) > 1 and words[0].islower():  # package and modules
+        words = words[1:]
+    tail = "." + ".".join(words)
     found = [name for name in python.objects if name.startswith("modeling_msa.") and name.endswith(tail)]
     if len(found) != 1:
         return None

@@ -24,8 +24,8 @@ from typer.testing import CliRunner
 import modeling_msa
 from modeling_msa import bundled_family, read_alignment, revert_checkpoint, write_alignment
 from modeling_msa.cli import app
-from modeling_msa.hub import resolve_model
-from modeling_msa.recipes import help_text
+from modeling_msa.hub.loading import resolve_model
+from modeling_msa.training.recipes import help_text
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "tests"))
@@ -34,26 +34,33 @@ from documented import Block, code_blocks, promised, run_python  # noqa: E402
 MADE = DOCS / "made"
 _LEFT_OUT = ("pip ", "make ", "git ", "source ", "python ")  # what a reader has done when this runs
 _MODULES = {
-    "Alignments": ("alignment", "sampling", "inputs"),
+    "Alignments": ("alignments.alignment", "alignments.listing", "alignments.sampling", "tasks.inputs"),
     "Models": (
-        "hub",
-        "modeling_msa",
-        "configuration_msa",
-        "tokenization_msa",
-        "pipeline_msa",
-        "conversion",
-        "sharding",
+        "hub.loading",
+        "modeling_msa_transformer",
+        "configuration_msa_transformer",
+        "tokenization_msa_transformer",
+        "pipeline_msa_transformer",
+        "hub.conversion",
+        "tasks.sharding",
     ),
-    "Contacts": ("contacts", "structure", "evaluation"),
-    "Variants": ("scoring", "variants", "context"),
-    "Embeddings": ("embeddings",),
-    "Generation": ("generation",),
-    "Distances": ("phylogeny",),
-    "Search": ("search",),
-    "Pictures": ("plotting",),
-    "Training": ("data", "msa_datasets", "collators", "labels"),
-    "Sharing": ("sharing", "repository", "card"),
-    "Export": ("exporting",),
+    "Contacts": ("tasks.contacts", "alignments.structure", "tasks.contact_evaluation", "hub.contact_fitting"),
+    "Variants": ("tasks.scoring", "alignments.variants", "tasks.context"),
+    "Embeddings": ("tasks.embeddings",),
+    "Generation": ("tasks.generation",),
+    "Distances": ("tasks.distances",),
+    "Search": ("alignments.search",),
+    "Pictures": ("tasks.plotting",),
+    "Training": (
+        "training.datasets",
+        "training.sampler",
+        "training.streaming",
+        "training.shards",
+        "training.collators",
+        "alignments.labels",
+    ),
+    "Sharing": ("hub.pushing", "hub.repository", "hub.card"),
+    "Export": ("hub.exporting",),
 }
 
 
@@ -180,7 +187,7 @@ def write_reference(folder: Path) -> None:
             exported += [_directive(f"modeling_msa.{key}") for key in public if key in modeling_msa.__all__]
             rest = [_directive(f"{module.__name__}.{key}") for key in public if key not in modeling_msa.__all__]
             # the Hub files' layers are for nobody but their own classes
-            rest = [] if name.endswith("_msa") else rest
+            rest = [] if name.endswith("_msa_transformer") else rest
             others += [f"## In `{module.__name__}`\n\n{inspect.getdoc(module)}\n", *rest] if rest else []
         text = "\n".join([f"# {title}\n", *exported, *others])
         (folder / f"{number:02}-{title.lower()}.md").write_text(text, encoding="utf-8")

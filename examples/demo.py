@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from modeling_msa import bundled_family, convert_checkpoint, read_alignment, revert_checkpoint
-from modeling_msa.contacts import ContactMap, write_contacts
-from modeling_msa.conversion import find_checkpoint
-from modeling_msa.hub import quiet_loading, resolve_model
-from modeling_msa.inputs import prepare_alignment
-from modeling_msa.plotting import plot_contacts
+from modeling_msa.hub.conversion import find_checkpoint
+from modeling_msa.hub.loading import quiet_loading, resolve_model
+from modeling_msa.tasks.contacts import ContactMap, write_contacts
+from modeling_msa.tasks.inputs import prepare_alignment
+from modeling_msa.tasks.plotting import plot_contacts
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = Path("demo")

@@ -30,12 +30,13 @@ import numpy as np
 import torch
 from huggingface_hub.utils import get_session
 
-from modeling_msa import Alignment, MsaForMaskedLM, conversion, load_model, read_alignment
-from modeling_msa.contacts import precision, predict_contacts
-from modeling_msa.files import whole_file
-from modeling_msa.hub import quiet_loading
-from modeling_msa.inputs import model_inputs
-from modeling_msa.structure import structure_contacts
+from modeling_msa import Alignment, MsaForMaskedLM, load_model, read_alignment
+from modeling_msa._files import whole_file
+from modeling_msa.alignments.structure import structure_contacts
+from modeling_msa.hub import conversion
+from modeling_msa.hub.loading import quiet_loading
+from modeling_msa.tasks.contacts import precision, predict_contacts
+from modeling_msa.tasks.inputs import model_inputs
 
 ALIGNMENTS_URL = "https://raw.githubusercontent.com/facebookresearch/esm/main/examples/data"
 STRUCTURES_URL = "https://files.rcsb.org/download"

@@ -46,10 +46,12 @@ def real_tokens():
 @pytest.fixture
 def blocks(monkeypatch):
     """Call it to have plain inference work in small blocks."""
-    from modeling_msa import modeling_msa
+    from modeling_msa import modeling_msa_transformer
 
     def set_blocks(tokens: int = 40) -> None:
-        monkeypatch.setattr(modeling_msa, "TOKENS_PER_BLOCK", {"cpu": (tokens, tokens), "other": (tokens, tokens)})
+        monkeypatch.setattr(
+            modeling_msa_transformer, "TOKENS_PER_BLOCK", {"cpu": (tokens, tokens), "other": (tokens, tokens)}
+        )
 
     return set_blocks
 

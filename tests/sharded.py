@@ -25,10 +25,10 @@ from modeling_msa import (
     load_model,
     predict_contacts,
     read_alignment,
-    sharding,
     split_rows,
 )
-from modeling_msa.runs import leave_processes
+from modeling_msa._processes import leave_processes
+from modeling_msa.tasks import sharding
 
 INPUTS = {
     "5 rows": random_tokens(5, 10, 1),

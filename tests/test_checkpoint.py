@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from modeling_msa import MsaForMaskedLM, MsaTokenizer, load_model, precision, predict_contacts
-from modeling_msa.hub import resolve_model
+from modeling_msa.hub.loading import resolve_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "modeling_msa" / "checkpoints" / "msa-tiny"
@@ -48,7 +48,7 @@ def test_loads_by_name_and_by_the_auto_classes(tmp_path, monkeypatch):
     assert all(torch.equal(tensor, by_name.state_dict()[name]) for name, tensor in model.msa.state_dict().items())
     model.save_pretrained(tmp_path / "msa-tiny")
     assert "AutoModel" in json.loads((tmp_path / "msa-tiny" / "config.json").read_text())["auto_map"]
-    assert (tmp_path / "msa-tiny" / "modeling_msa.py").is_file()
+    assert (tmp_path / "msa-tiny" / "modeling_msa_transformer.py").is_file()
     monkeypatch.chdir(tmp_path)  # a folder that lies here goes first, as everywhere in transformers
     assert resolve_model("msa-tiny") == "msa-tiny"
 

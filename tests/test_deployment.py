@@ -45,7 +45,7 @@ from modeling_msa import (
     MsaForSequenceClassification,
     MsaForTokenClassification,
     MsaModel,
-    modeling_msa,
+    modeling_msa_transformer,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -384,7 +384,7 @@ def test_sharded_over_two_processes(tiny, tmp_path):
     (tmp_path / "sharded.py").write_text(SHARDED)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(tmp_path / "sharded.py"), str(tiny), str(tmp_path / "expected.pt")]
-    root = str(Path(modeling_msa.__file__).resolve().parents[1])
+    root = str(Path(modeling_msa_transformer.__file__).resolve().parents[1])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

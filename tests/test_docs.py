@@ -14,7 +14,7 @@ import pytest
 from documented import code_blocks, promised, run_python
 
 from modeling_msa import bundled_family, read_alignment, revert_checkpoint, write_alignment
-from modeling_msa.hub import resolve_model
+from modeling_msa.hub.loading import resolve_model
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ def test_shell_blocks(folder):
     assert (folder / "msa1b" / "model.safetensors").is_file()
     assert (folder / "fair-esm-files" / "msa1b-converted.pt").is_file()
     trained = {path.name for path in (folder / "fn3").iterdir()}
-    assert {"model.safetensors", "modeling_msa.py", "recipe.yaml"} <= trained
+    assert {"model.safetensors", "modeling_msa_transformer.py", "recipe.yaml"} <= trained
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))

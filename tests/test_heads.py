@@ -18,7 +18,7 @@ from modeling_msa import (
     MsaForTokenClassification,
     MsaTokenizer,
 )
-from modeling_msa.modeling_msa import TOKENS_PER_BLOCK
+from modeling_msa.modeling_msa_transformer import TOKENS_PER_BLOCK
 
 CLASSES = (MsaForMaskedLM, MsaForContactPrediction, MsaForTokenClassification, MsaForSequenceClassification)
 

@@ -40,12 +40,12 @@ from modeling_msa import (
 PACKAGE = Path(modeling_msa.__file__).parent
 CODE_FILES = tuple(f"{name}_msa.py" for name in ("configuration", "modeling", "pipeline", "sharing", "tokenization"))
 AUTO_MAP = {
-    "AutoConfig": "configuration_msa.MsaConfig",
-    "AutoModel": "modeling_msa.MsaModel",
-    "AutoModelForContactPrediction": "modeling_msa.MsaForContactPrediction",
-    "AutoModelForMaskedLM": "modeling_msa.MsaForMaskedLM",
-    "AutoModelForSequenceClassification": "modeling_msa.MsaForSequenceClassification",
-    "AutoModelForTokenClassification": "modeling_msa.MsaForTokenClassification",
+    "AutoConfig": "configuration_msa_transformer.MsaConfig",
+    "AutoModel": "modeling_msa_transformer.MsaModel",
+    "AutoModelForContactPrediction": "modeling_msa_transformer.MsaForContactPrediction",
+    "AutoModelForMaskedLM": "modeling_msa_transformer.MsaForMaskedLM",
+    "AutoModelForSequenceClassification": "modeling_msa_transformer.MsaForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_msa_transformer.MsaForTokenClassification",
 }
 CLASSES = {
     "model": MsaModel,
@@ -99,7 +99,7 @@ for label in sys.argv[3:]:
         if label in RESAVED and type(model).__name__ == config.architectures[0]:
             model.save_pretrained(root / f"{label}-again")
     if label == "contacts":
-        cls = get_class_from_dynamic_module("modeling_msa.MsaForContactPrediction", folder)
+        cls = get_class_from_dynamic_module("modeling_msa_transformer.MsaForContactPrediction", folder)
         contacts = load(label, "class", lambda: cls.from_pretrained(folder))
         contacts.save_pretrained(root / f"{label}-again")
         tokens = torch.arange(4, 10).repeat(1, 3, 1)

@@ -92,7 +92,12 @@ def wheel_of(folder):
 def shipped(clone):
     """What a wheel holds, by its name there: the file in the repository."""
     package = clone / "modeling_msa"
-    files = [*package.glob("*.py"), *(package / "checkpoints").rglob("*.*"), *(package / "families").iterdir()]
+    files = [
+        *package.rglob("*.py"),
+        *package.glob("*.pyi"),
+        *(package / "checkpoints").rglob("*.*"),
+        *(package / "families").iterdir(),
+    ]
     names = {path.relative_to(clone).as_posix(): path for path in files}
     config = [path for path in (clone / "configuration").rglob("*") if path.suffix in (".json", ".yaml")]
     names |= {f"modeling_msa/{path.relative_to(clone).as_posix()}": path for path in config}
@@ -109,7 +114,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     tiny = {name.rpartition("/")[2] for name in wheel if name.startswith("modeling_msa/checkpoints/msa-tiny/")}
     assert tiny >= {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert not [name for name in tiny if name.endswith(".py")]  # the package is the code
-    assert {f"modeling_msa/{kind}_msa.py" for kind in ("configuration", "tokenization", "modeling")} <= set(wheel)
+    assert {
+        f"modeling_msa/{kind}_msa_transformer.py" for kind in ("configuration", "tokenization", "modeling")
+    } <= set(wheel)
     assert {"modeling_msa/families/fn3.sto", "modeling_msa/configuration/training/fitness.yaml"} <= set(wheel)
 
 
@@ -155,8 +162,8 @@ try:
     runpy.run_path(str(folder / "bin" / "msa"), run_name="__main__")
 except SystemExit as end:
     assert not end.code, end.code
-from modeling_msa.card import card_template
-from modeling_msa.recipes import find_config, find_recipe
+from modeling_msa.hub.card import card_template
+from modeling_msa.training.recipes import find_config, find_recipe
 
 for found in (sys.modules["modeling_msa"].__file__, find_recipe("fitness"), find_config("msa-1b")):
     print(Path(found).relative_to(folder).as_posix())
@@ -248,7 +255,7 @@ def test_the_wheel_is_tried_in_an_empty_environment():
 
 def test_what_the_package_imports_is_declared():
     needed, optional = set(), set()
-    for path in [*(ROOT / "modeling_msa").glob("*.py"), ROOT / "convert_checkpoint.py"]:
+    for path in [*(ROOT / "modeling_msa").rglob("*.py"), ROOT / "convert_checkpoint.py"]:
         always, on_demand = imported(path)
         assert always <= CORE, f"{path.name} imports what no dependency brings: {always - CORE}"
         extra = on_demand - CORE.union(*EXTRAS.values())

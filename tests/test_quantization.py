@@ -19,7 +19,7 @@ import pytest
 from fresh import run_fresh
 
 from modeling_msa import MsaForMaskedLM, MsaTokenizer
-from modeling_msa.hub import resolve_model
+from modeling_msa.hub.loading import resolve_model
 
 BESIDE = Path(sys.prefix, "torchao")
 FOUND = importlib.util.find_spec("torchao")
@@ -91,7 +91,7 @@ print(json.dumps(figures))
 
 WITH_PACKAGE = """
 from modeling_msa import *
-from modeling_msa.hub import load_model
+from modeling_msa.hub.loading import load_model
 family = read_alignment(bundled_family()).drop_query_gaps()
 family = family.take(range(12))
 full, model = load_model(cls=MsaForMaskedLM), load_model(output, cls=MsaForMaskedLM)

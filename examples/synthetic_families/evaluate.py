@@ -25,11 +25,11 @@ import numpy as np
 from tqdm import tqdm
 
 from modeling_msa import Alignment, MsaConfig, MsaForMaskedLM, MsaTokenizer, read_alignment, select_rows
-from modeling_msa.card import Result, TrainingReport, write_model_card
-from modeling_msa.contacts import fit_contact_regression, precision, predict_contacts
-from modeling_msa.hub import quiet_loading
-from modeling_msa.inputs import prepare_alignment
-from modeling_msa.structure import structure_contacts
+from modeling_msa.alignments.structure import structure_contacts
+from modeling_msa.hub.card import Result, TrainingReport, write_model_card
+from modeling_msa.hub.loading import quiet_loading
+from modeling_msa.tasks.contacts import fit_contact_regression, precision, predict_contacts
+from modeling_msa.tasks.inputs import prepare_alignment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from coevolution import mutual_information

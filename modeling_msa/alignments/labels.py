@@ -1,0 +1,251 @@
+"""Labels for training, by the name of their alignment: classes and values, classes of residues, contacts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .alignment import Alignment
+
+UNKNOWN = "?"  # in a string of residue classes: no label
+_IGNORE = -100
+_ARRAYS = (".npy", ".npz")
+_STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
+
+
+class Labels(NamedTuple):
+    """Labels of a file."""
+
+    by_name: dict[str, Any]  # int, float, or int64 (N,), by the name of the alignment
+    classes: tuple[str, ...] | None  # names of the classes, where labels are names
+
+
+def read_labels(
+    path: str | os.PathLike[str], classes: Sequence[str] | None = None, num_labels: int | None = None
+) -> Labels:
+    r"""Read a table of labels.
+
+    One label for an alignment, under `label`: a class (its name, or its number from 0), or a value. One label for each
+    residue of the query, insertions included, under `labels`: a string of letters (``?`` where there is none), or in
+    JSON a list of names or numbers (null or -100 where there is none).
+
+    Parameters
+    ----------
+    path : str or path-like
+        ``.csv`` or ``.tsv`` with a header that has ``name`` and ``label`` or ``labels``; JSON Lines (``.jsonl``) of
+        objects with these keys; or FASTA (``.fasta``, ``.fa``) with residue classes in the place of sequences.
+    classes : sequence of str, optional
+        Names of the classes, in the order of their numbers; default: those of the file, sorted.
+    num_labels : int, optional
+        Number of classes, if labels are numbers, which are then checked.
+
+    Returns
+    -------
+    labels : Labels
+        ``by_name`` is what `MsaDataset` takes.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is not there or no such table, has a name twice, or a label that is no class; the message names the
+        line.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "structure.jsonl")
+    >>> _ = path.write_text('{"name": "1abc", "labels": "HH?C"}\n')
+    >>> labels = read_labels(path)
+    >>> labels.by_name["1abc"].tolist(), labels.classes
+    ([1, 1, -100, 0], ('C', 'H'))
+    """
+    path = Path(path)
+    by_name: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for line, name, label in _records(path):
+        if name in by_name:
+            raise ValueError(f"{path}, line {line}: {name!r} stands in line {lines[name]} already; keep one.")
+        by_name[name], lines[name] = label, line
+    if not by_name:
+        raise ValueError(f"{path}: there is no label in it.")
+    symbols = {name: label if isinstance(label, list) else [label] for name, label in by_name.items()}
+    found = {symbol for each in symbols.values() for symbol in each if symbol not in (None, UNKNOWN, _IGNORE)}
+    if classes is None and any(isinstance(symbol, str) for symbol in found):
+        classes = sorted(map(str, found))
+    codes: dict[Any, Any] = {name: number for number, name in enumerate(classes or ())}
+    codes |= dict.fromkeys((None, UNKNOWN, _IGNORE), _IGNORE)
+    for name, each in symbols.items():
+        where = f"{path}, line {lines[name]} ({name})"
+        numbers = [codes.get(symbol, symbol) for symbol in each]
+        _check(numbers, where, classes, len(classes) if classes else num_labels)
+        by_name[name] = np.array(numbers, dtype=np.int64) if isinstance(by_name[name], list) else numbers[0]
+    return Labels(by_name, tuple(classes) if classes else None)
+
+
+def _check(numbers: list[Any], where: str, classes: Sequence[str] | None, count: int | None) -> None:
+    for number in numbers:
+        if isinstance(number, str) or (classes and isinstance(number, float)):
+            raise ValueError(f"{where}: {number!r} is no class; the classes are {', '.join(classes or ())}.")
+        if isinstance(number, float) and not np.isfinite(number):
+            raise ValueError(f"{where}: the label is {number}; leave the line out.")
+        if count and isinstance(number, int) and number != _IGNORE and not 0 <= number < count:
+            raise ValueError(f"{where}: {number} is no class; the classes are 0 to {count - 1}.")
+
+
+def _records(path: Path) -> Iterator[tuple[int, str, Any]]:
+    """Line, name and label; a label of residues is a list."""
+    text = path.read_text(encoding="utf-8-sig")
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        yield from _json_records(path, text)
+    elif suffix in (".fasta", ".fa"):
+        line = 1
+        for record in ("\n" + text).split("\n>")[1:]:
+            header, _, body = record.partition("\n")
+            yield line, (header.split() or [""])[0], list("".join(body.split()))
+            line += record.count("\n") + 1
+    elif suffix in (".csv", ".tsv", ".tab"):
+        yield from _table_records(path, text, "," if suffix == ".csv" else "\t")
+    else:
+        raise ValueError(f"{path}: labels come as .csv, .tsv, .jsonl or .fasta.")
+
+
+def _json_records(path: Path, text: str) -> Iterator[tuple[int, str, Any]]:
+    for line, row in enumerate(text.splitlines(), start=1):
+        if not row.strip():
+            continue
+        try:
+            entry = json.loads(row)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {line}: no JSON ({error}); each line is one object.") from None
+        if not isinstance(entry, dict) or "name" not in entry or not {"label", "labels"} & entry.keys():
+            raise ValueError(f'{path}, line {line}: each line is an object with "name" and "label" or "labels".')
+        label = list(entry["labels"]) if "labels" in entry else entry["label"]
+        yield line, str(entry["name"]), label
+
+
+def _table_records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, str, Any]]:
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    columns = reader.fieldnames or []
+    key = next((column for column in ("label", "labels") if column in columns), None)
+    if key is None or "name" not in columns:
+        raise ValueError(f"{path}: the columns are {', '.join(columns) or 'none'}; they have to be name and label.")
+    rows = [(reader.line_num, row["name"], row[key]) for row in reader]
+    for line, name, label in rows:
+        if not name or not label:
+            raise ValueError(f"{path}, line {line}: the name or the label is missing; complete or remove the line.")
+    convert: Any = list
+    if key == "label":
+        convert = next(kind for kind in (int, float, str) if all(_is(kind, label) for *_, label in rows))
+    yield from ((line, name, convert(label)) for line, name, label in rows)
+
+
+def _is(kind: type, text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
+
+
+def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """List contact maps and structures, by the name of their alignment, for `MsaDataset(labels=...)`.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Holds ``NAME.npy``, ``NAME.npz`` or structures ``NAME.pdb .ent .cif .mmcif``, with or without ``.gz``.
+
+    Returns
+    -------
+    dict of str to Path
+
+    Raises
+    ------
+    ValueError
+        If there is none, or two are of one name.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(Path(folder).iterdir()):
+        bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+        if bare.suffix.lower() in (*_ARRAYS, *_STRUCTURES) and not path.name.startswith("."):
+            if bare.stem in files:
+                raise ValueError(f"{files[bare.stem]} and {path} are both of {bare.stem!r}; keep one.")
+            files[bare.stem] = path
+    if not files:
+        raise ValueError(f"{folder}: has neither contact maps (.npy, .npz) nor structures (.pdb, .cif).")
+    return files
+
+
+def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str | None = None) -> np.ndarray:
+    """Read the contacts of a query: a contact map, or a structure.
+
+    Parameters
+    ----------
+    path : str or path-like
+        ``.npy`` or ``.npz`` (its only array, or that called ``contacts``) of 1 (contact), 0 and -100 (unknown), over
+        the query's N residues; or a structure, see `modeling_msa.alignments.structure.structure_contacts`.
+    alignment : Alignment
+        Query first.
+    chain : str, optional
+        Of a structure; default: the one that fits the query best.
+
+    Returns
+    -------
+    ndarray, shape=(N, N), dtype=int8
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be read, is of another size, or has other values.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _ARRAYS:
+        from .structure import structure_contacts
+
+        return structure_contacts(path, alignment, chain)
+    values = _load_array(path)
+    check_shape(values.shape, len(alignment.query), path, alignment.source or alignment.names[0])
+    if not np.isin(values, (0, 1, _IGNORE)).all():
+        raise ValueError(f"{path}: holds {values[~np.isin(values, (0, 1, _IGNORE))].flat[0]}, not only 1, 0 and -100.")
+    return values.astype(np.int8)
+
+
+def _load_array(path: Path) -> np.ndarray:
+    try:
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: is no array of NumPy ({error}).") from None
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        key = "contacts" if "contacts" in loaded.files else loaded.files[0]
+        if key != "contacts" and len(loaded.files) > 1:
+            raise ValueError(f"{path}: none of its arrays ({', '.join(loaded.files)}) is called contacts.")
+        return loaded[key]
+
+
+def label_shape(label: Any) -> tuple[int, ...]:
+    """Shape of a label that has to fit the query's residues; () of any other, and where it would take long."""
+    if isinstance(label, os.PathLike):
+        path = Path(label)
+        return _load_array(path).shape if path.suffix.lower() == ".npy" else ()
+    values = np.asarray(label)
+    return values.shape if values.dtype.kind in "iu" else ()
+
+
+def check_shape(shape: tuple[int, ...], residues: int, label: Any, where: str) -> None:
+    """Raise if labels of this shape, of residues or of pairs, are not those of a query of so many residues."""
+    if any(count != residues for count in shape):
+        source = f" ({label})" if isinstance(label, os.PathLike) else ""
+        raise ValueError(
+            f"{where}: labels{source} have {' x '.join(map(str, shape))} entries, but the query has {residues} "
+            "residues, insertions included."
+        )

@@ -1,0 +1,150 @@
+"""Files of alignments: which ones a folder or a list holds, what they are called, how large they are."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import sys
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from .alignment import Alignment, AlignmentError, _build, _format_of, _guess_format, _parse_fasta, read_alignment
+
+_LIST_SUFFIXES = (".txt", ".list", ".lst")
+
+
+_PEEK_BYTES = 32_768
+
+
+def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
+    """List the alignment files of a folder, of a list file, or the one file itself; none is opened.
+
+    Parameters
+    ----------
+    source : str or path-like
+        A folder (searched with its subfolders for ``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
+        without ``.gz`` or ``.xz``), a list (``.txt .list .lst``: one path a line, from the list's folder; ``#`` begins
+        a comment), or one alignment file.
+
+    Returns
+    -------
+    paths : list of Path
+        Sorted, or in the order of the list.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `source`, or a file that a list names, is not there.
+    ValueError
+        If there is no alignment.
+    """
+    source = Path(source)
+    if source.is_dir():
+        paths = sorted(
+            Path(folder, name)
+            for folder, _, names in os.walk(source, followlinks=True)
+            for name in names
+            if _format_of(name) and not name.startswith(".")
+        )
+        if not paths:
+            raise ValueError(f"{source}: the folder has no alignment (.a3m, .a2m, .fasta, .sto ..., .gz, .xz).")
+        return paths
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: there is no such file or folder of alignments.")
+    if source.suffix.lower() not in _LIST_SUFFIXES:
+        return [source]
+    lines = [line.strip() for line in source.read_text().splitlines()]
+    paths = [source.parent / line for line in lines if line and not line.startswith("#")]
+    if not paths:
+        raise ValueError(f"{source}: the list names no alignment; give one path a line.")
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{source}: {len(missing)} of {len(paths)} files are not there, the first is {missing[0]}; paths count "
+            "from the list's folder."
+        )
+    return paths
+
+
+def name_of(path: str | os.PathLike[str]) -> str:
+    """Name of an alignment file, without the endings of format and compression.
+
+    Examples
+    --------
+    >>> name_of("families/1abc_A.a3m.gz")
+    '1abc_A'
+    """
+    path = Path(path)
+    path = path.with_suffix("") if path.suffix.lower() in (".gz", ".xz") else path
+    return path.stem if _format_of(path.name) else path.name
+
+
+class Peek(NamedTuple):
+    """Size of an alignment, as far as the beginning of its file tells."""
+
+    depth: int  # rows; estimated from the size of the file if that is large
+    length: int  # match columns
+    residues: int  # of the query, insertions included
+
+
+def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) -> Peek:
+    """Find the size of an alignment from the first 32 kB of its file; Stockholm files are read whole.
+
+    Parameters
+    ----------
+    item : str, path-like or Alignment
+        File, plain or compressed, or an alignment, whose size is then exact.
+    format : {"a3m", "a2m", "fasta", "stockholm"}, optional
+        Default: by the ending, else by the content.
+
+    Returns
+    -------
+    Peek
+
+    Raises
+    ------
+    OSError, AlignmentError
+        If the file is not there, or its first row cannot be read.
+
+    Examples
+    --------
+    >>> from modeling_msa.alignments.alignment import bundled_family
+    >>> peek(bundled_family())
+    Peek(depth=98, length=117, residues=86)
+    """
+    if isinstance(item, Alignment):
+        return Peek(item.depth, item.length, len(item.query))
+    where = os.fspath(item)
+    format = format or _format_of(where)
+    if format == "stockholm":
+        return peek(read_alignment(item, format))
+    for most in (_PEEK_BYTES, sys.maxsize):
+        size, read, data = _beginning(where, most)
+        if data.lstrip().startswith(b"# STOCKHOLM"):
+            return peek(read_alignment(item))
+        if read < size:
+            data = data[: data.rfind(b"\n>") + 1]
+        names, rows = _parse_fasta(data.replace(b"\r\n", b"\n"), where) if data.strip() else ([], [])
+        if rows or read == size:
+            break
+    if not rows:
+        raise AlignmentError(f"{where}: there is no sequence; give at least one")
+    query = _build(names[:1], rows[:1], format or _guess_format(rows), where, where)
+    return Peek(max(1, round(len(rows) * size / read)) if read < size else len(rows), query.length, len(query.query))
+
+
+def _beginning(path: str, count: int) -> tuple[int, int, bytes]:
+    """Size of a file, how many of its bytes were read, and what they say."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(count, size))
+    read = len(data)
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            data = zlib.decompressobj(31).decompress(data)
+        elif data.startswith(b"\xfd7zXZ\x00"):
+            data = lzma.LZMADecompressor().decompress(data)
+    except (zlib.error, lzma.LZMAError, EOFError) as error:
+        raise AlignmentError(f"{path}: the compressed file is damaged ({error}); fetch it again") from None
+    return size, read, data

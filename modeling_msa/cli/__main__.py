@@ -1,0 +1,5 @@
+"""``python -m modeling_msa.cli``: the ``msa`` command."""
+
+from . import app
+
+app()

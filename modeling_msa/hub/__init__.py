@@ -1,0 +1,1 @@
+"""Checkpoints as files and repositories: loading, conversion, cards, pushing, export."""

@@ -1,0 +1,44 @@
+"""What `import modeling_msa` makes known: our classes to transformers' auto classes and pipelines, our card to `push_to_hub`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+from ..configuration_msa_transformer import MsaConfig
+from ..modeling_msa_transformer import (
+    MsaForMaskedLM,
+    MsaForSequenceClassification,
+    MsaForTokenClassification,
+    MsaModel,
+    MsaPreTrainedModel,
+)
+from ..pipeline_msa_transformer import register_pipelines
+from ..tokenization_msa_transformer import MsaTokenizer
+
+
+def register() -> None:
+    """Register them; other models and their pipelines stay as they are."""
+    AutoConfig.register(MsaConfig.model_type, MsaConfig)
+    AutoTokenizer.register(MsaConfig, MsaTokenizer)
+    AutoModel.register(MsaConfig, MsaModel)
+    AutoModelForMaskedLM.register(MsaConfig, MsaForMaskedLM)
+    AutoModelForSequenceClassification.register(MsaConfig, MsaForSequenceClassification)
+    AutoModelForTokenClassification.register(MsaConfig, MsaForTokenClassification)
+    register_pipelines()
+    MsaPreTrainedModel.write_card = _write_card
+
+
+def _write_card(model: Any, folder: Path, repo_id: str) -> None:
+    from .repository import write_pushed_card  # not needed before something is pushed
+
+    write_pushed_card(model, folder, repo_id)

@@ -1,0 +1,59 @@
+"""What makes a saved folder a complete repository: the tokenizer and the card."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..configuration_msa_transformer import MsaConfig
+from ..tokenization_msa_transformer import MsaTokenizer
+from .card import TrainingReport, plain, write_model_card
+
+
+def complete_folder(
+    folder: str | os.PathLike,
+    config: MsaConfig,
+    name: str,
+    model_id: str | None = None,
+    *,
+    tokenizer: MsaTokenizer | None = None,
+    **card: Any,
+) -> None:
+    """Add to a folder, which a model was saved to, what saving a model leaves out.
+
+    Weights, config, code and the code's licence are there; the tokenizer and the card are added.
+
+    Parameters
+    ----------
+    folder : path
+        The folder.
+    config : MsaConfig
+        The model's.
+    name : str
+        The checkpoint's name, for the card.
+    model_id : str, optional
+        What a reader gives to ``from_pretrained``; default: `name`.
+    tokenizer : MsaTokenizer, optional
+        Default: the one that fits `config`.
+    **card
+        What else is known of the weights; see `modeling_msa.hub.card.write_model_card`.
+    """
+    (tokenizer or MsaTokenizer.for_config(config)).save_pretrained(folder)
+    write_model_card(folder, name, model_id or name, config, **card)
+
+
+def write_pushed_card(model: Any, folder: Path, repo_id: str) -> None:
+    """Write the card of a model that ``push_to_hub`` uploads: what its config and its source tell.
+
+    The weights are others than the source's, whose card would have been taken over.
+    """
+    limits: tuple[str, ...] = ()
+    if source := model.name_or_path:
+        source = plain(Path(source).name if Path(source).exists() else source)
+        limits = (
+            f"It was made from {source}, with other weights or another head, and nothing more is known of it. Before "
+            "you rely on contacts, fit the contact regression anew (`msa fit-contacts`).",
+        )
+    report = TrainingReport(limits=limits)
+    write_model_card(folder, repo_id.rpartition("/")[2], repo_id, model.config, training=report)

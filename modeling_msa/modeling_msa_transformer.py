@@ -1,0 +1,900 @@
+# Copyright 2026 The modeling-msa authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The MSA Transformer (Rao et al., "MSA Transformer", ICML 2021).
+
+Axes in shape comments: B batch, R rows (sequences; row 0 is the query), C columns of tokens including ``<cls>``,
+L = C - 1 residue columns, D hidden, H heads, K head dimension, V vocabulary. Hidden states are ``(B, R, C, D)``.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN, GELUActivation
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.generic import is_flash_attention_requested, maybe_autocast, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_msa_transformer import MsaConfig
+from .sharing_msa_transformer import SharedModelMixin
+from .tokenization_msa_transformer import MsaTokenizer, check_padding
+
+# Inference goes by blocks of at least and at most so many tokens. On CPUs inner tensors stay under 32 MB, where malloc
+# reuses its pages, and products of fewer tokens are as fast; a GPU is busy with large ones only.
+TOKENS_PER_BLOCK = {"cpu": (384, 2048), "other": (2**14, 2**16)}
+# At least so many blocks, if they are large enough: what one needs inside, up to 8 times its states, is half of all.
+BLOCKS = 16
+
+
+@dataclass
+class MsaModelOutput(BaseModelOutput):
+    """What `MsaModel` returns.
+
+    Attributes
+    ----------
+    last_hidden_state : torch.Tensor
+        ``(B, R, C, D)``, after the final layer norm.
+    hidden_states : tuple of torch.Tensor, optional
+        With ``output_hidden_states=True``: the embeddings' and each layer's output, ``(B, R, C, D)``; the last one
+        after the final layer norm, as fair-esm's ``representations``.
+    attentions : tuple of torch.Tensor, optional
+        With ``output_attentions=True``: each layer's tied row map, ``(B, H, C, C)``, float32.
+    column_attentions : tuple of torch.Tensor, optional
+        With ``output_column_attentions=True``: each layer's column maps, ``(B, H, C, R, R)``. Huge.
+    """
+
+    column_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class MsaTaskOutput(ModelOutput):
+    """What the task classes return: as `MsaModelOutput`, with ``logits`` and, if there were labels, ``loss``."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    column_attentions: tuple[torch.Tensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+
+
+def _is_plain_inference(module: nn.Module) -> bool:
+    """Whether tensors may be cut into blocks and updated in place: no training, no gradients, no traced graph.
+
+    Reentrant checkpointing trains without gradients at first, and must draw the same dropout again. A traced graph
+    has its compiler to plan its memory, and must not depend on sizes.
+    """
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not (module.training or torch.is_grad_enabled() or tracing)
+
+
+def _blocks(module: nn.Module, states: torch.Tensor, axis: int) -> list[slice]:
+    """Slices along an axis of `states` ``(B, R, C, D)``; a single one but in plain inference."""
+    if not _is_plain_inference(module):
+        return [slice(None)]
+    length = states.shape[axis]
+    tokens = states[..., 0].numel()
+    least, most = TOKENS_PER_BLOCK["cpu" if states.device.type == "cpu" else "other"]
+    step = max(1, min(max(tokens // BLOCKS, least), most) * length // tokens)
+    return [slice(start, start + step) for start in range(0, length, step)]
+
+
+def _widen(tensor: torch.Tensor) -> torch.Tensor:
+    """Bring half precision to float32; float64 stays."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class MsaEmbeddings(nn.Module):
+    """Token, column and row embeddings, layer norm, dropout."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.max_columns = config.max_position_embeddings
+        # fair-esm numbers columns from padding_idx + 1; the table keeps its unused first entries, so that a
+        # checkpoint goes there and back bit for bit.
+        padding_idx = config.pad_token_id
+        self.position_offset = padding_idx + 1
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx)
+        self.position_embeddings = nn.Embedding(self.max_columns + padding_idx + 1, config.hidden_size, padding_idx)
+        self.row_position_embeddings = None
+        # CODEPATH: MSA-1b has a row embedding of the hidden size, MSA-1 one of width 1; own models may have none
+        if (width := config.row_position_embedding_size) is not None:
+            self.row_position_embeddings = nn.Embedding(config.max_row_position_embeddings, width)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        first_row: int = 0,
+    ) -> torch.Tensor:
+        # first_row: number of the first row here, of an MSA of which this is a part
+        # one name for what is made: without gradients each step frees the one before
+        hidden_states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, R, C, D)
+        rows, columns = hidden_states.shape[1:3]
+        if columns > self.max_columns:
+            raise ValueError(
+                f"The MSA has {columns} columns with <cls>, the model's table of column positions ends at "
+                f"{self.max_columns}: crop the alignment, or tokenize with truncation=True."
+            )
+        device = hidden_states.device
+        if position_ids is None:
+            position_ids = torch.arange(columns, device=device).unsqueeze(0)
+        positions = self.position_embeddings(position_ids + self.position_offset)  # (B or 1, C, D)
+        hidden_states = hidden_states + positions.unsqueeze(1).to(device)
+        if self.row_position_embeddings is not None:
+            rows += first_row
+            max_rows = self.row_position_embeddings.num_embeddings
+            if rows > max_rows:
+                raise ValueError(
+                    f"The MSA has {rows} rows, the model's table of row positions ends at {max_rows}: choose fewer "
+                    "rows (modeling_msa.select_rows), or tokenize with truncation=True."
+                )
+            row_positions = self.row_position_embeddings(torch.arange(first_row, rows, device=device))
+            hidden_states = hidden_states + row_positions[:, None].to(device)  # (R, 1, D or 1)
+        return self.dropout(self.layer_norm(hidden_states))
+
+
+class MsaAttention(nn.Module):
+    """What both attentions are made of."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def norm(self, states: torch.Tensor) -> torch.Tensor:
+        """Layer norm, under autocast in half precision at once: the projections would each make their own copy."""
+        states, kind = self.layer_norm(states), states.device.type
+        is_half = kind != "meta" and torch.is_autocast_enabled(kind)  # autocast knows nothing of meta
+        return states.to(torch.get_autocast_dtype(kind)) if is_half else states
+
+
+class MsaRowAttention(MsaAttention):
+    """Tied row attention (paper, section 3 and appendix A.2) as a pre-norm residual block.
+
+    All rows share one map per head: its logits are the sum over rows of query-key products, divided by
+    sqrt(K * depth). With rows and head dimensions side by side that is one matrix product, and so is the update.
+    """
+
+    def fold(self, states: torch.Tensor) -> torch.Tensor:
+        """Bring ``(B, R, C, H*K)`` into the form of the matrix products, ``(B*H, C, R*K)``."""
+        batch, rows, columns, _ = states.shape
+        states = states.view(batch, rows, columns, -1, self.head_dim).permute(0, 3, 2, 1, 4)  # (B, H, C, R, K)
+        return states.reshape(-1, columns, rows * self.head_dim)
+
+    def unfold(self, states: torch.Tensor, batch: int, rows: int) -> torch.Tensor:
+        """Undo `fold`."""
+        columns = states.shape[1]
+        states = states.view(batch, -1, columns, rows, self.head_dim).permute(0, 3, 2, 1, 4)  # (B, R, C, H, K)
+        return states.reshape(batch, rows, columns, -1)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        row_weights: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        row_maps_only: bool = False,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        # hidden_states (B, R, C, D); row_weights (B, R, 1, 1); attention_mask (B, 1, 1, C)
+        # normed here and again in `update` where the rows go through in blocks: cheaper than keeping all of it
+        blocks = _blocks(self, hidden_states, 1)
+        normed = self.norm(hidden_states) if len(blocks) == 1 else None
+        logits = self.tied_logits(hidden_states, row_weights, normed)
+        if attention_mask is not None:
+            logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
+        row_maps = logits.softmax(-1)  # (B, H, C, C)
+        del logits
+        return None if row_maps_only else self.update(hidden_states, row_maps, normed), row_maps
+
+    def tied_logits(
+        self, hidden_states: torch.Tensor, row_weights: torch.Tensor, normed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits of the map, ``(B, H, C, C)`` at least float32: a sum over the rows, weighted with `row_weights`."""
+        batch, _, columns, _ = hidden_states.shape
+        logits: torch.Tensor | None = None
+        for block in _blocks(self, hidden_states, 1):
+            states = self.norm(hidden_states[:, block]) if normed is None else normed
+            # a padded row's weight is zero: it adds nothing to the map
+            query = self.fold(self.q_proj(states) * row_weights[:, block].to(states.dtype))
+            key = self.fold(self.k_proj(states))
+            product = _widen(torch.bmm(query, key.transpose(1, 2)))  # (B*H, C, C); blocks add up in float32
+            logits = product if logits is None else logits.add_(product)
+        return logits.view(batch, -1, columns, columns)
+
+    def update(
+        self, hidden_states: torch.Tensor, row_maps: torch.Tensor, normed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Every row updated through the same maps ``(B, H, C, C)``: hidden states of the same shape."""
+        batch = hidden_states.shape[0]
+        maps = F.dropout(row_maps, p=self.config.attention_dropout, training=self.training).flatten(0, 1)
+        blocks = _blocks(self, hidden_states, 1)
+        updated = hidden_states if len(blocks) == 1 else torch.empty_like(hidden_states)
+        for block in blocks:
+            states = self.norm(hidden_states[:, block]) if normed is None else normed
+            value = self.fold(self.v_proj(states))
+            context = self.unfold(torch.bmm(maps.to(value.dtype), value), batch, states.shape[1])
+            update = self.dropout(self.out_proj(context))
+            if len(blocks) == 1:
+                return hidden_states + update
+            torch.add(hidden_states[:, block], update, out=updated[:, block])
+        return updated
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of one sequence axis: ``(N, H, S, K)`` each -> ``(N, S, H, K)`` and maps ``(N, H, S, S)``."""
+    logits = torch.matmul(query * scaling, key.transpose(2, 3))
+    if attention_mask is not None:
+        # added in place: the fewest passes over what is the largest tensor, forth and back
+        lowest = torch.finfo(logits.dtype).min
+        logits += torch.zeros_like(attention_mask, dtype=logits.dtype).masked_fill_(~attention_mask, lowest)
+    with maybe_autocast(logits.device.type, enabled=False):  # softmax sums in float32, whatever it reads and writes
+        maps = logits.softmax(-1)
+    return torch.matmul(F.dropout(maps, p=dropout, training=module.training), value).transpose(1, 2), maps
+
+
+class MsaColumnAttention(MsaAttention):
+    """Attention along each column (paper, section 3) as a pre-norm residual block, through transformers' interface.
+
+    Without gradients it works on `hidden_states` in place: the layer has just made that tensor.
+    """
+
+    is_causal = False
+
+    def fold(self, states: torch.Tensor) -> torch.Tensor:
+        """Make every column a sequence of its own: ``(B, R, C, H*K)`` -> ``(B*C, H, R, K)``."""
+        batch, rows, columns, _ = states.shape
+        states = states.view(batch, rows, columns, -1, self.head_dim).permute(0, 2, 3, 1, 4)  # (B, C, H, R, K)
+        return states.reshape(batch * columns, -1, rows, self.head_dim)
+
+    def attend(
+        self, states: torch.Tensor, attention_mask: torch.Tensor | None, need_maps: bool, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attention of the columns in `states` ``(B, R, C, D)``: the update, and maps ``(B, H, C, R, R)``."""
+        batch, rows, columns, _ = states.shape
+        implementation = "eager" if need_maps else self.config._attn_implementation  # no kernel returns maps
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        if attention_mask is not None:
+            # (B*C, 1, 1, R), or (B*C, R) for flash; torch.onnx mistranslates repeat_interleave of a batch
+            attention_mask = attention_mask.unsqueeze(1).expand(-1, columns, *attention_mask.shape[1:]).flatten(0, 1)
+        context, maps = attention(
+            self,
+            self.fold(self.q_proj(states)),
+            self.fold(self.k_proj(states)),
+            self.fold(self.v_proj(states)),
+            attention_mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.head_dim**-0.5,
+            **kwargs,
+        )
+        update = self.out_proj(context.reshape(batch, columns, rows, -1)).transpose(1, 2)  # (B, R, C, D)
+        if maps is not None:
+            maps = maps.view(batch, columns, -1, rows, rows).transpose(1, 2)
+        return update, maps
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_column_attentions: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        # hidden_states (B, R, C, D); attention_mask (B, 1, 1, R), or (B, R) for flash
+        blocks = _blocks(self, hidden_states, 2)
+        all_maps = []
+        for block in blocks:
+            states = self.norm(hidden_states[:, :, block])
+            update, maps = self.attend(states, attention_mask, output_column_attentions, **kwargs)
+            if _is_plain_inference(self):
+                hidden_states[:, :, block] += self.dropout(update)
+            else:
+                hidden_states = hidden_states + self.dropout(update)
+            if maps is not None and output_column_attentions:
+                all_maps.append(maps)
+        return hidden_states, torch.cat(all_maps, dim=2) if all_maps else None
+
+
+class MsaFeedForward(nn.Module):
+    """Feed-forward as a pre-norm residual block; without gradients in place, as `MsaColumnAttention`."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def transition(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return the update alone."""
+        inner = self.fc1(self.layer_norm(hidden_states))
+        # in place, unless a hook may have kept it: the widest tensor is there once, so blocks may be larger
+        owned = type(self.activation) is GELUActivation and _is_plain_inference(self) and not self.fc1._forward_hooks
+        inner = torch.ops.aten.gelu_(inner) if owned else self.activation(inner)
+        return self.dropout(self.fc2(self.activation_dropout(inner)))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if not _is_plain_inference(self):
+            return hidden_states + self.transition(hidden_states)
+        tokens = hidden_states.view(1, 1, -1, hidden_states.shape[-1])
+        for block in _blocks(self, tokens, 2):
+            tokens[:, :, block] += self.transition(tokens[:, :, block])
+        return hidden_states
+
+
+class MsaLayer(GradientCheckpointingLayer):
+    """Row attention, column attention, feed-forward (paper, figure 1)."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.row_attention = MsaRowAttention(config)
+        self.column_attention = MsaColumnAttention(config)
+        self.feed_forward = MsaFeedForward(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        row_weights: torch.Tensor,
+        row_attention_mask: torch.Tensor | None = None,
+        column_attention_mask: torch.Tensor | None = None,
+        row_maps_only: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+        hidden_states, row_maps = self.row_attention(hidden_states, row_weights, row_attention_mask, row_maps_only)
+        if row_maps_only:
+            return None, row_maps, None
+        hidden_states, column_maps = self.column_attention(hidden_states, column_attention_mask, **kwargs)
+        return self.feed_forward(hidden_states), row_maps, column_maps
+
+
+class MsaContactRegression(nn.Module):
+    """Logistic regression on the symmetrised, APC-corrected row maps (paper, section 4.1; Rao et al., ICLR 2021).
+
+    Weights stand layer by layer, head by head, as in fair-esm. It takes one layer's maps at a time and returns that
+    layer's share of the logits, so that never more than one layer's maps are held. Not an nn.Linear: the weights are
+    read here and not by a call of it, and whoever offloads, shards or quantizes them goes by the module called.
+    """
+
+    def __init__(self, num_maps: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, num_maps))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, row_maps: torch.Tensor, layer_idx: int, pair_mask: torch.Tensor | None = None) -> torch.Tensor:
+        # row_maps (B, H, C, C); pair_mask (B, L, L)
+        with maybe_autocast(row_maps.device.type, enabled=False):  # the correction takes a difference of near equals
+            maps = _widen(row_maps[..., 1:, 1:])  # without <cls>
+            if pair_mask is not None:
+                maps = maps * pair_mask.unsqueeze(1)
+            heads = maps.shape[1]
+            weights = self.weight[0, layer_idx * heads : (layer_idx + 1) * heads].to(maps.dtype)
+            # APC of a symmetrised map S is S - s s^T / sum(s), with s its row sums; the regression is linear, so the
+            # weighted sum over heads comes first and no corrected map is ever made.
+            sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
+            total = sums.sum(-1)
+            scale = weights / total.clamp(min=1e-12)  # (B, H); total may be zero, where <cls> gets all
+            weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
+            correction = torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
+            logits = weighted + weighted.transpose(1, 2) - correction
+            return logits + self.bias.to(logits.dtype) if layer_idx == 0 else logits
+
+
+class MsaContactHead(nn.Module):
+    """The regression, under the name that fair-esm's checkpoints give it."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.regression = MsaContactRegression(config.num_hidden_layers * config.num_attention_heads)
+
+    def forward(self, *inputs: Any) -> torch.Tensor:
+        return self.regression(*inputs)
+
+
+class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):
+    """Weight initialisation, loading and saving common to all MSA Transformer classes."""
+
+    config: MsaConfig
+    base_model_prefix = "msa"
+    tokenizer_class = MsaTokenizer  # what push_to_hub adds to the model
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MsaLayer"]
+    _input_embed_layer = "word_embeddings"  # of MsaModel.embeddings
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    # From the layers, not from the attention modules: a layer's outputs keep their gradient under checkpointing.
+    _can_record_outputs = {
+        "hidden_states": MsaLayer,
+        "attentions": OutputRecorder(MsaLayer, index=1),
+        "column_attentions": OutputRecorder(MsaLayer, index=2),
+    }
+    # One checkpoint serves every class: what the others keep beside the backbone is no news.
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^classifier\."]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MsaContactRegression):  # zero means "never fitted"; see predict_contacts
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+
+    def _freeze_unused(self) -> None:
+        """Take the parameters that this class's loss does not reach out of training.
+
+        A parameter without a gradient breaks DDP together with gradient checkpointing. Here it is the contact
+        regression, which only `MsaForContactPrediction` trains.
+        """
+        self.base_model.contact_head.requires_grad_(False)
+
+    @torch.no_grad()
+    def predict_contacts(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Probability that two residue columns are in contact (C-beta within 8 Angstrom; paper, section 4.1).
+
+        It makes no column maps, runs no more of the last layer than its map, and holds one layer's row maps at a time.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, position_ids, inputs_embeds : torch.Tensor, optional
+            As in `MsaModel.forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(B, L, L)`` float32, symmetric, L = C - 1 (without ``<cls>``); zero where a column is padding.
+
+        Raises
+        ------
+        ValueError
+            If the contact regression was never fitted, and for input that `MsaModel.forward` refuses.
+        """
+        model = self.base_model
+        weight = model.contact_head.regression.weight
+        if hasattr(weight, "full_tensor"):  # sharded, this rank may hold nothing of it
+            weight = weight.full_tensor()
+        # offloaded weights are on the meta device, and show in the result
+        fitted = torch.compiler.is_compiling() or weight.device.type == "meta" or weight.any()
+        dropping = [module for module in self.modules() if module.training]  # Trainer leaves them so
+        try:
+            for module in dropping:
+                module.training = False
+            if fitted:
+                logits = model.contact_logits(input_ids, attention_mask, position_ids, inputs_embeds)[0]
+                fitted = weight.device.type != "meta" or len(logits.unique()) > 2 or logits.shape[1] < 3
+        finally:
+            for module in dropping:
+                module.training = True
+        if not fitted:
+            raise ValueError(
+                "This model's contact regression was never fitted (its weights are zero). Convert the checkpoint "
+                "with its contact-regression file, fit it (fit_contact_regression), or train MsaForContactPrediction."
+            )
+        return logits.sigmoid()
+
+
+class MsaModel(MsaPreTrainedModel):
+    """The MSA Transformer without a task head, and with its contact regression.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeling_msa import MsaConfig, MsaModel, MsaTokenizer
+    >>> config = MsaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    >>> model = MsaModel(config).eval()
+    >>> inputs = MsaTokenizer()(["MKVLA", "MRV-A", "-KILA"], return_tensors="pt")
+    >>> with torch.no_grad():
+    ...     output = model(**inputs, output_attentions=True)
+    >>> output.last_hidden_state.shape  # (B, R, C, D)
+    torch.Size([1, 3, 6, 32])
+    >>> output.attentions[0].shape  # (B, H, C, C): one map for all rows
+    torch.Size([1, 4, 6, 6])
+    """
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.embeddings = MsaEmbeddings(config)
+        self.layers = nn.ModuleList([MsaLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.contact_head = MsaContactHead(config)
+        self.gradient_checkpointing = False
+        self._freeze_unused()
+        self.post_init()
+
+    def _token_mask(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, inputs_embeds: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """Check the input's form and return which tokens count, ``(B, R, C)`` bool; None if all do."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+        tensor = input_ids if inputs_embeds is None else inputs_embeds
+        name, axes = ("input_ids", "(B, R, C)") if inputs_embeds is None else ("inputs_embeds", "(B, R, C, D)")
+        shape = tuple(tensor.shape)
+        if len(shape) != axes.count(",") + 1 or 0 in shape:
+            raise ValueError(
+                f"{name} must have the axes {axes}, none of them empty: a batch of MSAs. Its shape is {shape}. One "
+                "MSA is a batch of one: use MsaTokenizer, or add the axis with unsqueeze(0)."
+            )
+        if attention_mask is None:
+            if input_ids is None:
+                return None
+            attention_mask = input_ids.ne(self.config.pad_token_id)
+        if (found := tuple(attention_mask.shape)) != shape[:3]:
+            raise ValueError(f"attention_mask must have the shape of the tokens, {shape[:3]}, got {found}.")
+        mask = attention_mask.bool()
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or mask.device.type == "meta":
+            return mask  # a graph must not depend on values
+        if mask.all():
+            return None
+        check_padding(mask)
+        return mask
+
+    def _prepare(
+        self, input_ids: Any = None, attention_mask: Any = None, position_ids: Any = None, inputs_embeds: Any = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None]:
+        """Embeddings, the layers' masks, and the mask of column pairs ``(B, L, L)``."""
+        mask = self._token_mask(input_ids, attention_mask, inputs_embeds)
+        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)
+        rows = hidden_states.shape[1]
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
+        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+        if mask is None:
+            weights = hidden_states.new_full((1, rows, 1, 1), 1 / math.sqrt(head_dim * rows), dtype=dtype)
+            return hidden_states, {"row_weights": weights}, None
+        mask = mask.to(hidden_states.device)
+        # Padding is right and below, so the first column tells the rows, and the first row the columns. In both
+        # attentions a padded row or column is a key that nobody sees; it still sees the real ones, so that no
+        # softmax is left without a key.
+        row_mask, column_mask = mask[:, :, 0], mask[:, 0]
+        # The depth is the MSA's own. fair-esm divides by the padded depth, so that its output depends on the batch.
+        weights = row_mask / (head_dim * row_mask.sum(-1, keepdim=True, dtype=dtype)).sqrt()  # (B, R)
+        # Not transformers' create_bidirectional_mask: it would expand to (B*C, 1, R, R).
+        flash = is_flash_attention_requested(self.config)
+        masks = {
+            "row_weights": weights[:, :, None, None],
+            "row_attention_mask": column_mask[:, None, None],  # (B, 1, 1, C)
+            "column_attention_mask": row_mask if flash else row_mask[:, None, None],  # (B, R) or (B, 1, 1, R)
+        }
+        return hidden_states, masks, column_mask[:, 1:, None] & column_mask[:, None, 1:]  # of residue columns
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaModelOutput:
+        """Run the model.
+
+        Parameters
+        ----------
+        input_ids : torch.Tensor
+            ``(B, R, C)`` int64 token ids: a batch of MSAs, row 0 the query, column 0 ``<cls>``.
+        attention_mask : torch.Tensor, optional
+            ``(B, R, C)``, 1 or True where a token counts; padding is right and below. Default: everything that is
+            not ``<pad>`` (everything, for `inputs_embeds`).
+        position_ids : torch.Tensor, optional
+            ``(B, C)`` or ``(1, C)`` int64 column numbers from 0 (``<cls>``). Default: 0 .. C - 1.
+        inputs_embeds : torch.Tensor, optional
+            ``(B, R, C, D)`` token embeddings, instead of `input_ids`; for instance a mixture of tokens,
+            ``probabilities @ model.get_input_embeddings().weight``.
+        **kwargs
+            ``output_hidden_states``, ``output_attentions``, ``output_column_attentions``, ``return_dict``.
+
+        Returns
+        -------
+        MsaModelOutput
+            ``last_hidden_state`` ``(B, R, C, D)`` and what was asked for. An MSA's result never depends on what it
+            is batched with; at padding it has no meaning.
+
+        Raises
+        ------
+        ValueError
+            For input without the three axes, a mask of another shape, padding that is not right and below, an MSA
+            of padding only, more rows or columns than the position tables have.
+        """
+        hidden_states, masks, _ = self._prepare(input_ids, attention_mask, position_ids, inputs_embeds)
+        kwargs = self._layer_kwargs(kwargs)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **masks, **kwargs)[0]
+        return MsaModelOutput(last_hidden_state=self.layer_norm(hidden_states))
+
+    def _layer_kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Keep what the layers act on: the attention interface warns of output flags that it cannot serve."""
+        wanted = kwargs.get("output_column_attentions", self.config.output_column_attentions)
+        kwargs = {key: value for key, value in kwargs.items() if not key.startswith("output_")}
+        return kwargs | {"output_column_attentions": bool(wanted)}
+
+    def contact_logits(
+        self, *inputs: torch.Tensor | None, whole_last_layer: bool = False, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits of `predict_contacts`, ``(B, L, L)`` float32, with gradients if they are enabled.
+
+        `inputs` are `forward`'s four. `whole_last_layer` runs what the logits do not need too, and returns the last
+        hidden state beside them (otherwise None). Padded columns get the lowest finite logit.
+        """
+        hidden_states, masks, pair_mask = self._prepare(*inputs)
+        kwargs = self._layer_kwargs(kwargs)
+        shares = []  # small, (B, L, L) each
+        for index, layer in enumerate(self.layers):
+            maps_only = index == len(self.layers) - 1 and not whole_last_layer
+            hidden_states, row_maps, _ = layer(hidden_states, **masks, row_maps_only=maps_only, **kwargs)
+            shares.append(self.contact_head(row_maps, index, pair_mask))
+        logits = torch.stack(shares).sum(0)
+        if pair_mask is not None:
+            logits = logits.masked_fill(~pair_mask.to(logits.device), torch.finfo(logits.dtype).min)
+        return logits, self.layer_norm(hidden_states) if whole_last_layer else None
+
+
+class MsaLMHead(nn.Module):
+    """Dense layer, GELU, layer norm and the tied projection onto the vocabulary."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        rows = _blocks(self, hidden_states, 1)
+        logits = [self.decoder(self.layer_norm(self.activation(self.dense(hidden_states[:, row])))) for row in rows]
+        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)  # (B, R, C, V)
+
+
+class MsaForMaskedLM(MsaPreTrainedModel):
+    """The MSA Transformer with the masked language model head it was trained with (paper, section 3.1)."""
+
+    _tied_weights_keys = {"lm_head.decoder.weight": "msa.embeddings.word_embeddings.weight"}
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.msa = MsaModel(config)
+        self.lm_head = MsaLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.lm_head.decoder = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaTaskOutput:
+        """Predict tokens; the other parameters are `MsaModel.forward`'s.
+
+        Parameters
+        ----------
+        labels : torch.Tensor, optional
+            ``(B, R, C)`` int64: the token to predict, -100 where there is none. The loss is the mean cross-entropy
+            over targets, in nats; zero (not NaN) if there are none.
+        """
+        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
+        logits = self.lm_head(outputs.last_hidden_state)
+        loss = None
+        if labels is not None:
+            targets = _targets(labels != -100, kwargs)
+            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=targets)
+        return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
+
+
+def _recorded(outputs: MsaModelOutput) -> dict[str, Any]:
+    return {name: getattr(outputs, name) for name in ("hidden_states", "attentions", "column_attentions")}
+
+
+def _targets(known: torch.Tensor, kwargs: dict[str, Any]) -> Any:
+    """Count the targets a loss is divided by: Trainer's count if it gave one, else this batch's, at least one."""
+    count = kwargs.get("num_items_in_batch")
+    return known.sum().clamp(min=1) if count is None else count
+
+
+class MsaForContactPrediction(MsaPreTrainedModel):
+    r"""The MSA Transformer with its contact regression as the task to train.
+
+    What the logits do not depend on (the last layer's update, the final layer norm) is frozen; adapters should leave
+    it out too. PEFT, 12 layers: ``exclude_modules=r".*\.11\.(row_attention\.[vo]|column_attention|feed_forward).*"``.
+    """
+
+    # transformers has no auto class for contact maps; with this name save_pretrained copies the code all the same
+    _auto_class = "AutoModelForContactPrediction"
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.msa = MsaModel(config)
+        self._freeze_unused()
+        self.post_init()
+
+    def _freeze_unused(self) -> None:
+        self.msa.contact_head.requires_grad_(True)
+        last = self.msa.layers[-1]
+        unused = (last.row_attention.v_proj, last.row_attention.out_proj, last.column_attention, last.feed_forward)
+        for module in (*unused, self.msa.layer_norm):
+            module.requires_grad_(False)
+
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaTaskOutput:
+        """Predict contacts, with gradients; the other parameters are `MsaModel.forward`'s.
+
+        Parameters
+        ----------
+        labels : torch.Tensor, optional
+            ``(B, L, L)``: 1 where two residue columns touch, 0 where not, -100 where unknown or not to be learnt
+            (padding, pairs close in sequence). The loss is the mean binary cross-entropy over the others.
+        """
+        flags = ("output_hidden_states", "output_column_attentions")
+        whole = any(kwargs.get(name, getattr(self.config, name, False)) for name in flags)
+        logits, last_hidden_state = self.msa.contact_logits(
+            input_ids, attention_mask, position_ids, inputs_embeds, whole_last_layer=whole, **kwargs
+        )
+        loss = None
+        if labels is not None:
+            labels = labels.to(logits.device)
+            known = (labels != -100) & (logits != torch.finfo(logits.dtype).min)  # not padding; NaN shows in the loss
+            if not torch.compiler.is_compiling() and (known & (labels != 0) & (labels != 1)).any():
+                raise ValueError(
+                    "Contact labels must be 0, 1 or -100: make contacts of distances first (< 8 Angstrom)."
+                )
+            losses = F.binary_cross_entropy_with_logits(
+                logits.masked_fill(~known, 0), labels.to(logits.dtype).masked_fill(~known, 0), reduction="none"
+            )
+            loss = (losses * known).sum() / _targets(known, kwargs)
+        return MsaTaskOutput(loss=loss, logits=logits, last_hidden_state=last_hidden_state)
+
+
+class MsaForTokenClassification(MsaPreTrainedModel):
+    """The MSA Transformer with a linear classifier on each token of the query row."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.msa = MsaModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaTaskOutput:
+        """Classify the query's tokens; the other parameters are `MsaModel.forward`'s.
+
+        Parameters
+        ----------
+        labels : torch.Tensor, optional
+            ``(B, C)`` int64 in [0, num_labels), -100 where there is none: at ``<cls>``, padding and gaps.
+        """
+        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
+        logits = self.classifier(self.dropout(outputs.last_hidden_state[:, 0]))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, self.config, num_items_in_batch=_targets(labels != -100, kwargs))
+        return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
+
+
+class MsaForSequenceClassification(MsaPreTrainedModel):
+    """The MSA Transformer with a classifier (or regressor) on the mean over the query's residues."""
+
+    accepts_loss_kwargs = False  # the loss is this batch's mean: Trainer has to divide it by its accumulation steps
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.msa = MsaModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> MsaTaskOutput:
+        """Classify the query; the other parameters are `MsaModel.forward`'s.
+
+        Parameters
+        ----------
+        labels : torch.Tensor, optional
+            ``(B,)`` int64 classes, ``(B,)`` or ``(B, num_labels)`` float targets; ``config.problem_type`` as
+            everywhere in transformers.
+        """
+        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
+        query = outputs.last_hidden_state[:, 0]  # (B, C, D)
+        residues = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device)
+        if attention_mask is not None:
+            residues = attention_mask[:, 0].bool().to(query.device)
+        if input_ids is not None:
+            tokens = input_ids[:, 0].to(query.device)
+            residues = residues & (tokens != self.config.pad_token_id) & (tokens != self.config.gap_token_id)
+        residues = residues.to(query.dtype)[:, 1:, None]  # (B, L, 1), without <cls>
+        pooled = (query[:, 1:] * residues).sum(1) / residues.sum(1).clamp(min=1)  # (B, D)
+        logits = self.classifier(self.dropout(pooled))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
+
+
+MsaModel.register_for_auto_class("AutoModel")
+MsaForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")
+MsaForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+MsaForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+
+__all__ = [
+    "MsaForContactPrediction",
+    "MsaForMaskedLM",
+    "MsaForSequenceClassification",
+    "MsaForTokenClassification",
+    "MsaModel",
+    "MsaPreTrainedModel",
+]

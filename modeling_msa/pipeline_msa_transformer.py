@@ -1,0 +1,460 @@
+# Copyright 2026 The modeling-msa authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Pipelines of transformers for MSAs: ``fill-mask``, ``feature-extraction`` and ``msa-contact-prediction``.
+
+What counts as one MSA and what as a batch is the tokenizer's rule: a string is an MSA of one row, a list of strings
+is one MSA, a list of MSAs is a batch. (transformers' own pipelines take a list of strings as a batch of texts.)
+
+Axes: B batch, R rows (row 0 is the query), C columns of tokens including ``<cls>``, L residues, M masks, V vocabulary.
+"""
+
+# transformers' pipelines, too, give the steps of their base class other parameters
+# mypy: disable-error-code="override, misc"
+
+import copy
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import GeneratorType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import AutoModel
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.base import Pipeline, PipelineException
+from transformers.pipelines.feature_extraction import FeatureExtractionPipeline
+from transformers.pipelines.fill_mask import FillMaskPipeline
+
+from .tokenization_msa_transformer import _is_row
+
+MODEL_TYPE = "msa_transformer"
+
+
+@dataclass
+class _Msa:
+    """A tokenized MSA. transformers' pipelines pad tensors by one axis, and pass other objects on as they are."""
+
+    ids: np.ndarray  # (R, C) int64
+    residues: np.ndarray  # (C - 1,) int64: residue number of the query in each column, 0 at its gaps
+
+
+def _is_batch(inputs: Any) -> bool:
+    """Whether the tokenizer takes it as several MSAs."""
+    if isinstance(inputs, np.ndarray):
+        return inputs.ndim > 2
+    if _is_row(inputs) or not isinstance(inputs, Sequence) or hasattr(inputs, "array"):
+        return False
+    return len(inputs) > 0 and not _is_row(inputs[0])
+
+
+def _as_msa(inputs: Any) -> Any:
+    """A row by itself as the MSA that it is; of a dataset's row (`modeling_msa.load_alignments`) the sequences."""
+    if isinstance(inputs, Mapping) and "sequences" in inputs:
+        inputs = inputs["sequences"]
+    return [inputs] if _is_row(inputs) else inputs
+
+
+class MsaPipeline(Pipeline):
+    """What the three pipelines share: from MSAs to padded batches, and back to each MSA's own rows and columns."""
+
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = True
+    model: Any
+    tokenizer: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model.eval()  # of a model that was just trained, transformers' pipelines return dropout's noise
+
+    def __call__(
+        self, inputs: Any, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any
+    ) -> Any:
+        """Run on one MSA, a batch, or a dataset or generator of MSAs.
+
+        Parameters
+        ----------
+        inputs : str, sequence, ndarray or Alignment; Dataset or iterator
+            One MSA or a batch, as the tokenizer takes them: all are tokenized before the model runs. Of a dataset
+            (torch's or Hugging Face's) or an iterator, each item is one MSA, read when it is its turn. A mapping
+            stands for its ``"sequences"``.
+        num_workers : int, optional
+            Processes that read and tokenize a dataset.
+        batch_size : int, optional
+            MSAs that go through the model together; their results do not depend on it.
+        **kwargs
+            The class's own, as at construction; they hold for this call.
+
+        Returns
+        -------
+        object, list or iterator
+            One result for one MSA, a list for a batch, an iterator for a dataset or an iterator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For what the tokenizer refuses (rows of unequal length, say), and for an MSA with more rows or columns
+            than the model takes.
+        """
+        kwargs = {"num_workers": num_workers, "batch_size": batch_size, **kwargs}
+        if isinstance(inputs, Mapping):
+            inputs = _as_msa(inputs)  # a dataset's slice has several
+        # Not super(): FillMaskPipeline's takes the list off a batch of one.
+        if isinstance(inputs, (Dataset, GeneratorType)):
+            return Pipeline.__call__(self, inputs, **kwargs)
+        if isinstance(inputs, Iterator) or hasattr(inputs, "column_names"):  # the latter of the library datasets
+            return Pipeline.__call__(self, (msa for msa in inputs), **kwargs)
+        if _is_batch(inputs):
+            return Pipeline.__call__(self, self._read_all(inputs, kwargs), **kwargs)
+        return Pipeline.__call__(self, self._read_all([_as_msa(inputs)], kwargs), **kwargs)[0]
+
+    def _read_all(self, msas: Sequence, kwargs: dict[str, Any]) -> list[_Msa]:
+        """Tokenize all, so that what is wrong with one shows before the model runs."""
+        own = {key: value for key, value in kwargs.items() if key not in ("num_workers", "batch_size")}
+        settings = {**self._preprocess_params, **self._sanitize_parameters(**own)[0]}
+        if rows := [number for number, msa in enumerate(msas) if _is_row(msa)]:
+            raise TypeError(f"MSA {rows[0]} of the batch is a single row: put it into a list.")
+        return [self._read(msa, f"MSA {number}", **settings) for number, msa in enumerate(msas)]
+
+    def preprocess(self, msa: Any, **settings: Any) -> dict[str, _Msa]:
+        """Tokenize one MSA, unless that was done before."""
+        return {"msa": msa if isinstance(msa, _Msa) else self._read(msa, "The MSA", **settings)}
+
+    def _read(self, msa: Any, name: str, **settings: Any) -> _Msa:
+        try:
+            return self._tokenize(_as_msa(msa), **settings)
+        except (ValueError, TypeError, PipelineException) as error:
+            error.args = (str(error).replace("MSA 0", name, 1),)  # the tokenizer saw this one alone
+            raise
+
+    def _tokenize(self, msa: Any, tokenizer_kwargs: dict | None = None, **tokenize_kwargs: Any) -> _Msa:
+        settings = {**(tokenizer_kwargs or {}), **tokenize_kwargs}
+        if settings.get("truncation") and self.tokenizer.truncation_side == "left":
+            raise ValueError("Cut on the left, residues would get other numbers: set truncation_side to 'right'.")
+        settings |= {"padding": False, "return_tensors": "np", "return_attention_mask": False, "verbose": False}
+        ids = self.tokenizer([msa], **settings)["input_ids"][0]
+        if ids[0, 0] != self.tokenizer.cls_token_id:
+            raise ValueError("The pipelines take MSAs with <cls> before each row: leave add_special_tokens on.")
+        read = self._prepare(_Msa(ids, self._residues(ids, msa)))
+        self._check_size(read.ids)
+        return read
+
+    def _prepare(self, msa: _Msa) -> _Msa:
+        """Check, or change, what the task needs."""
+        return msa
+
+    def _residues(self, ids: np.ndarray, msa: Any) -> np.ndarray:
+        """Residue numbers of the query, from 1, by column; 0 at its gaps. A masked column counts as a residue."""
+        if (known := getattr(msa, "column_residues", None)) is not None:  # an Alignment counts insertions too
+            return known[: ids.shape[1] - 1]
+        residues = ~np.isin(ids[0, 1:], self.tokenizer.convert_tokens_to_ids(["-", "."]))
+        return np.where(residues, residues.cumsum(), 0)
+
+    def _check_size(self, ids: np.ndarray) -> None:
+        config = self.model.config
+        has_rows = config.row_position_embedding_size is not None
+        most_rows = config.max_row_position_embeddings if has_rows else len(ids)
+        limits = (("rows", most_rows), ("columns with <cls>", config.max_position_embeddings))
+        for size, (name, limit) in zip(ids.shape, limits, strict=True):
+            if size > limit:
+                raise ValueError(
+                    f"MSA 0 has {size} {name}, the model takes {limit}: choose fewer, or have the tokenizer cut it "
+                    "(tokenizer_kwargs={'truncation': True}; for feature-extraction truncation=True)."
+                )
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        msas = model_inputs["msa"]
+        together = msas if isinstance(msas, list) else [msas]
+        batch = self.tokenizer.pad({"input_ids": [msa.ids for msa in together]}, return_tensors="pt", verbose=False)
+        outputs = self._run(together, batch.to(self.device))
+        # transformers takes lists apart again, and gives each tensor its axis of one MSA
+        return {"msa": msas, "output": outputs if isinstance(msas, list) else outputs[0][None]}
+
+    def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
+        """Run the model; one tensor for each MSA, without padding."""
+        raise NotImplementedError
+
+
+class MsaFillMaskPipeline(MsaPipeline, FillMaskPipeline):
+    """Fill masks in MSAs: ``pipeline("fill-mask", ...)``.
+
+    As transformers' pipeline: the whole vocabulary is ranked, unless ``targets`` are given.
+
+    Parameters
+    ----------
+    model : MsaForMaskedLM
+    tokenizer : MsaTokenizer
+    top_k : int, default 5
+        Most predictions for each mask.
+    targets : str or list of str, optional
+        Tokens to choose from. Scores stay probabilities among all tokens. (A target that is no token is an error,
+        elsewhere in transformers its first piece is taken.)
+    tokenizer_kwargs : dict, optional
+        For the tokenizer, for instance ``{"truncation": True}``.
+
+    Returns
+    -------
+    list of dict, or a list of such lists if there are several masks
+        For each mask, in the order of rows, the predictions, most probable first: ``score``, the probability;
+        ``token``, its id; ``token_str``; ``sequence``, the row with this prediction (its other masks stay);
+        ``row`` and ``column`` of the mask, from 0, so that ``msa[row][column]`` is what was predicted; ``residue``,
+        the query's residue number in that column, from 1, or None where the query has a gap.
+
+    Raises
+    ------
+    PipelineException
+        If an MSA has no mask.
+    ValueError
+        For a target that is no token, and a model without this head or from a folder without its weights.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.model.get_output_embeddings() is None:
+            raise ValueError(f"fill-mask takes an MsaForMaskedLM; {type(self.model).__name__} has no such head.")
+        saved = self.model.config.architectures or []
+        if self.model.name_or_path and saved and "MsaForMaskedLM" not in saved and not _was_trained(self.model):
+            raise ValueError(
+                f"{self.model.name_or_path} holds weights of {saved[0]}, which has no head for fill-mask: it would be "
+                "random. Give a folder that was saved from an MsaForMaskedLM."
+            )
+
+    def _sanitize_parameters(self, top_k: int | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
+        _check_positive(top_k=top_k)
+        return super()._sanitize_parameters(top_k=top_k, **kwargs)
+
+    def get_target_ids(self, targets: str | list[str]) -> np.ndarray:
+        """Look up the ids of targets; unlike elsewhere in transformers, each must be a token."""
+        vocab = self.tokenizer.get_vocab()
+        targets = [targets] if isinstance(targets, str) else list(targets)
+        if unknown := [target for target in targets if target not in vocab]:
+            alphabet = " ".join(sorted(vocab, key=vocab.__getitem__))  # tokenizers gives it in another order each time
+            raise ValueError(f"targets must be tokens of the alphabet ({alphabet}), not {unknown[0]!r}.")
+        if not targets:
+            raise ValueError("targets is empty: give at least one token, or leave it out.")
+        return np.array([vocab[target] for target in dict.fromkeys(targets)])
+
+    def _prepare(self, msa: _Msa) -> _Msa:
+        if not (msa.ids == self.tokenizer.mask_token_id).any():
+            reason = f"No mask_token ({self.tokenizer.mask_token}) found on the input (MSA 0)"
+            raise PipelineException("fill-mask", self.model.base_model_prefix, reason)
+        return msa
+
+    def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
+        logits = self.model(**batch).logits
+        masks = [torch.from_numpy(msa.ids == self.tokenizer.mask_token_id) for msa in msas]
+        return [logits[index, : len(mask), : mask.shape[1]][mask] for index, mask in enumerate(masks)]  # (M, V)
+
+    def postprocess(self, model_outputs: Any, top_k: int = 5, target_ids: np.ndarray | None = None) -> list:
+        """Rank the tokens of each mask."""
+        msa, probabilities = model_outputs["msa"], model_outputs["output"][0].float().softmax(-1)
+        tokens = torch.arange(probabilities.shape[-1]) if target_ids is None else torch.from_numpy(target_ids)
+        scores, order = probabilities[:, tokens].topk(min(top_k, len(tokens)))
+        places = np.argwhere(msa.ids == self.tokenizer.mask_token_id).tolist()
+        results = [
+            self._predictions(msa, row, column, *ranked)
+            for (row, column), *ranked in zip(places, scores.tolist(), tokens[order].tolist(), strict=True)
+        ]
+        return results[0] if len(results) == 1 else results
+
+    def _predictions(self, msa: _Msa, row: int, column: int, scores: list[float], tokens: list[int]) -> list[dict]:
+        filled = msa.ids[row].copy()
+        predictions = []
+        for score, token in zip(scores, tokens, strict=True):
+            filled[column] = token
+            prediction = {"score": score, "token": token, "token_str": self.tokenizer.decode([token])}
+            prediction["sequence"] = self.tokenizer.decode(filled, skip_special_tokens=True)
+            place = {"row": row, "column": column - 1, "residue": int(msa.residues[column - 1]) or None}
+            predictions.append(prediction | place)
+        return predictions
+
+
+def _was_trained(model: Any) -> bool:
+    """Whether the head of a masked language model is another than a new one, whose biases are zero."""
+    return any(bool(value.any()) for name, value in model.lm_head.named_parameters() if name.endswith("bias"))
+
+
+class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
+    """Last hidden states of MSAs: ``pipeline("feature-extraction", ...)``.
+
+    Parameters
+    ----------
+    model : MsaModel, or a class with a head
+        The head is not run.
+    tokenizer : MsaTokenizer
+    return_tensors : bool, default False
+        Whether to return tensors instead of nested lists.
+    truncation : bool, optional
+        Whether to cut MSAs to the size that the model takes.
+    tokenize_kwargs, tokenizer_kwargs : dict, optional
+        For the tokenizer. Both names mean the same: the first is transformers', the second that of other tasks.
+
+    Returns
+    -------
+    list or torch.Tensor
+        ``(1, R, C, D)``: all rows and columns of the MSA and nothing of what it was padded with; column 0 is
+        ``<cls>``.
+    """
+
+    def _sanitize_parameters(
+        self,
+        truncation: Any = None,
+        tokenize_kwargs: dict | None = None,
+        tokenizer_kwargs: dict | None = None,
+        return_tensors: bool | None = None,
+        **unknown: Any,
+    ) -> tuple[dict, dict, dict]:
+        if unknown:
+            known = "truncation, tokenize_kwargs, tokenizer_kwargs and return_tensors"
+            raise TypeError(f"feature-extraction has no option {next(iter(unknown))!r}, only {known}.")
+        if tokenize_kwargs and tokenizer_kwargs:
+            raise ValueError("tokenize_kwargs and tokenizer_kwargs mean the same: give one.")
+        settings = dict(tokenize_kwargs or tokenizer_kwargs or {})  # a copy: transformers writes into it
+        return super()._sanitize_parameters(truncation, settings, return_tensors)
+
+    def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
+        states = self.model.base_model(**batch).last_hidden_state
+        return [states[index, : msa.ids.shape[0], : msa.ids.shape[1]] for index, msa in enumerate(msas)]
+
+    def postprocess(self, model_outputs: Any, return_tensors: bool = False) -> Any:
+        """Nested lists, if no tensor is asked for."""
+        return model_outputs["output"] if return_tensors else model_outputs["output"].tolist()
+
+
+class MsaContactPredictionPipeline(MsaPipeline):
+    """Contacts of each MSA's query: ``pipeline("msa-contact-prediction", ...)``.
+
+    Columns in which the query has a gap are left out before the model runs, as `modeling_msa.predict_contacts` does.
+
+    Parameters
+    ----------
+    model : MsaModel, or a class with a head
+        Its contact regression must have been fitted.
+    tokenizer : MsaTokenizer
+    top_k : int, optional
+        Most pairs in ``contacts``; default: L, the number of residues.
+    min_separation : int, default 6
+        Least difference of the residue numbers of a pair in ``contacts``.
+    tokenizer_kwargs : dict, optional
+        For the tokenizer, for instance ``{"truncation": True}``.
+
+    Returns
+    -------
+    dict
+        ``probabilities``, ndarray ``(L, L)`` float32: that two residues of the query are in contact; ``residues``,
+        ndarray ``(L,)`` int64: their numbers, from 1 (an `Alignment` counts the query's insertions, which have no
+        column); ``contacts``: a list of ``{"i", "j", "score"}``, residue numbers i < j, most probable first.
+
+    Raises
+    ------
+    ValueError
+        When it is made, if the regression was never fitted; for a query without residues.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        cls, gap = self.tokenizer.cls_token_id, self.model.config.gap_token_id
+        self.model.predict_contacts(torch.tensor([[[cls, gap]]], device=self.device))  # raises if it was never fitted
+
+    def _sanitize_parameters(
+        self, top_k: int | None = None, min_separation: int | None = None, tokenizer_kwargs: dict | None = None
+    ) -> tuple[dict, dict, dict]:
+        _check_positive(top_k=top_k, min_separation=min_separation)
+        before = {} if tokenizer_kwargs is None else {"tokenizer_kwargs": tokenizer_kwargs}
+        after = {"top_k": top_k, "min_separation": min_separation}
+        return before, {}, {name: value for name, value in after.items() if value is not None}
+
+    def _prepare(self, msa: _Msa) -> _Msa:
+        kept = np.flatnonzero(msa.residues)
+        if len(kept) == 0:
+            raise ValueError("MSA 0: the query has no residues.")
+        return _Msa(msa.ids[:, [0, *(kept + 1)]], msa.residues[kept])
+
+    def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
+        maps = self.model.predict_contacts(**batch)
+        return [maps[index, : len(msa.residues), : len(msa.residues)] for index, msa in enumerate(msas)]
+
+    def postprocess(self, model_outputs: Any, top_k: int | None = None, min_separation: int = 6) -> dict[str, Any]:
+        """Rank the pairs of residues."""
+        residues, probabilities = model_outputs["msa"].residues, model_outputs["output"][0].numpy()
+        i, j = np.triu_indices(len(residues), 1)
+        far = residues[j] - residues[i] >= min_separation
+        i, j = i[far], j[far]
+        order = np.argsort(-probabilities[i, j], kind="stable")[: len(residues) if top_k is None else top_k]
+        pairs = zip(residues[i[order]], residues[j[order]], probabilities[i[order], j[order]], strict=True)
+        contacts = [{"i": int(a), "j": int(b), "score": float(score)} for a, b, score in pairs]
+        return {"probabilities": probabilities, "residues": residues, "contacts": contacts}
+
+
+def _check_positive(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, not {number!r}.")
+
+
+CONTACT_TASK = "msa-contact-prediction"
+# In every saved config.json: `pipeline(task, folder, trust_remote_code=True)` takes these before its own.
+CUSTOM_PIPELINES = {
+    "fill-mask": {"impl": "pipeline_msa_transformer.MsaFillMaskPipeline", "pt": ["AutoModelForMaskedLM"]},
+    "feature-extraction": {"impl": "pipeline_msa_transformer.MsaFeatureExtractionPipeline", "pt": ["AutoModel"]},
+    CONTACT_TASK: {"impl": "pipeline_msa_transformer.MsaContactPredictionPipeline", "pt": ["AutoModel"]},
+}
+
+
+def custom_pipelines() -> dict[str, dict[str, Any]]:
+    """What transformers finds in a loaded config: a copy (it writes into it), or nothing if they are registered.
+
+    It would refuse the folder's own without ``trust_remote_code``, though the registered ones do.
+    """
+    return {} if CONTACT_TASK in PIPELINE_REGISTRY.supported_tasks else copy.deepcopy(CUSTOM_PIPELINES)
+
+
+class _ByModel:
+    """The registry's entry of a task that transformers has too: other models get what was registered before."""
+
+    def __init__(self, pipeline_class: type[MsaPipeline], others: Any) -> None:
+        self.pipeline_class = pipeline_class
+        self.__name__ = pipeline_class.__name__
+        self._others = others
+
+    @property
+    def others(self) -> Any:
+        return pkgutil.resolve_name(self._others) if isinstance(self._others, str) else self._others
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        # which processors transformers has to load
+        return getattr(self.others, name)
+
+    def __call__(self, model: Any, **kwargs: Any) -> Pipeline:
+        is_ours = getattr(model.config, "model_type", None) == MODEL_TYPE
+        return (self.pipeline_class if is_ours else self.others)(model=model, **kwargs)
+
+
+def register_pipelines() -> None:
+    """Have ``transformers.pipeline`` take these classes for models of this type; other models keep theirs."""
+    registered = PIPELINE_REGISTRY.supported_tasks
+    if CONTACT_TASK in registered:
+        return
+    for task, cls in (("fill-mask", MsaFillMaskPipeline), ("feature-extraction", MsaFeatureExtractionPipeline)):
+        registered[task]["impl"] = _ByModel(cls, registered[task]["impl"])
+    PIPELINE_REGISTRY.register_pipeline(CONTACT_TASK, MsaContactPredictionPipeline, pt_model=AutoModel)
+
+
+__all__ = ["MsaContactPredictionPipeline", "MsaFeatureExtractionPipeline", "MsaFillMaskPipeline", "MsaPipeline"]

@@ -1,0 +1,1 @@
+"""Tasks: an alignment and a model in, arrays, tables and pictures out."""

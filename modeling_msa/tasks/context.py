@@ -1,0 +1,338 @@
+"""One row of an MSA read in many versions: exactly but for what nobody reads, or against rows that are run once.
+
+Scores and single-row generation change one row of an alignment again and again, and read that row alone.
+`query_states` runs the whole MSA each time, and leaves out of the last layer what is not read. `context_layers` and
+`row_states` are the fast mode: the other rows, the context, are run once, and then the row alone, many versions at
+once. The cost of a version falls from R rows to about one.
+
+What the fast mode approximates: in the model the other rows see the row that changes, here they see it fully masked,
+whatever its version. The masked copy is a row of the context's own maps and columns; the versions do not see it. All
+the rest is the model: a version's map is the softmax of the context's logits plus its own, scaled by the full depth
+(paper, equation 1), and in a column it sees itself and the context. Without other rows nothing is approximated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Literal, cast, get_args
+
+import torch
+from torch.nn import functional as F
+
+from ..modeling_msa_transformer import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention, _blocks, _widen
+
+Mode = Literal["exact", "fast"]
+
+# Numbers of an inner tensor. On CPUs 1 MB of them: they are written and read several times, best within a cache.
+_NUMBERS_PER_BLOCK = {"cpu": 2**18, "other": 2**25}
+
+
+def check_mode(mode: str) -> None:
+    """Raise ValueError for a mode that there is not.
+
+    Examples
+    --------
+    >>> check_mode("quick")
+    Traceback (most recent call last):
+    ...
+    ValueError: mode is 'exact' or 'fast', but is 'quick'.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode is 'exact' or 'fast', but is {mode!r}.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerContext:
+    """What one layer of the model keeps of the rows that do not change.
+
+    Attributes
+    ----------
+    layer : MsaLayer
+    row_weights : torch.Tensor, shape=(1, 1, 1, 1)
+        1 / sqrt(K * R), by which row logits are scaled; R counts all rows.
+    row_logits : torch.Tensor, shape=(1, H, C, C)
+        Their share of the row map's logits, scaled; float32 at least.
+    columns : iterable of (slice, torch.Tensor, torch.Tensor)
+        Blocks of columns, with keys and values ``(S, H, R, K)`` of the column attention in these S columns. Entry 0 of
+        the rows is zero: the place of the row that changes.
+    """
+
+    layer: MsaLayer
+    row_weights: torch.Tensor
+    row_logits: torch.Tensor
+    columns: Iterable[tuple[slice, torch.Tensor, torch.Tensor]]
+
+    def kept(self) -> LayerContext:
+        """Hold the columns, to be used again; 2 * R * C * D numbers."""
+        return dataclasses.replace(self, columns=list(self.columns))
+
+
+@torch.inference_mode()
+def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Iterator[LayerContext]:
+    """Run an MSA with one row masked, layer by layer.
+
+    Columns are made as they are read, and the context goes on to the next layer behind them: used at once, a layer
+    needs no more memory than a pass of the model. `kept_layers` keeps them all, to be used again.
+
+    Parameters
+    ----------
+    model : MsaModel
+        In eval mode.
+    tokens : torch.Tensor
+        ``(1, R, C)`` int64, unpadded. What stands in `row` does not matter.
+    row : int, default 0
+        The row that changes, from 0.
+
+    Yields
+    ------
+    LayerContext
+        Read its columns once, before the next one is asked for.
+
+    Raises
+    ------
+    ValueError
+        If there is padding, or layers are offloaded.
+
+    Examples
+    --------
+    >>> from modeling_msa import MsaTokenizer, load_model
+    >>> model = load_model().eval()
+    >>> tokens = MsaTokenizer()(["MKVLA", "MRV-A", "-KILA"], return_tensors="pt")["input_ids"]
+    >>> versions = MsaTokenizer()(["MKVLA", "MKWLA"], return_tensors="pt")["input_ids"][0]
+    >>> row_states(model, context_layers(model, tokens), versions).shape
+    torch.Size([2, 6, 64])
+    """
+    if any(hasattr(layer, "_hf_hook") for layer in model.layers):
+        raise ValueError("The fast mode takes a model that lies on one device as a whole; load it without device_map.")
+    if tokens.eq(cast(int, model.config.pad_token_id)).any():
+        raise ValueError("The MSA has padding: give it without.")
+    tokens = tokens.clone()
+    tokens[:, row, 1:] = cast(int, model.config.mask_token_id)
+    hidden_states, masks, _ = model._prepare(tokens)
+    weights = masks["row_weights"]
+    if row:  # the masked row comes first; the order of rows matters to embeddings alone
+        order = [row, *(k for k in range(tokens.shape[1]) if k != row)]
+        hidden_states = hidden_states[:, order]
+    for layer in cast(Iterable[MsaLayer], model.layers):
+        attention = layer.row_attention
+        masked = attention.tied_logits(hidden_states[:, :1], weights[:, :1])
+        others = torch.zeros_like(masked)
+        if tokens.shape[1] > 1:
+            others = attention.tied_logits(hidden_states[:, 1:], weights[:, 1:])
+        hidden_states = attention.update(hidden_states, masked.add_(others).softmax(-1))
+        is_last = layer is model.layers[-1]
+        columns = _columns(layer.column_attention, hidden_states, is_last)
+        yield LayerContext(layer, weights[:, :1], others, columns)
+        if not is_last:
+            for _ in columns:  # those that were not read
+                pass
+            hidden_states = layer.feed_forward(hidden_states)
+
+
+def kept_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> list[LayerContext]:
+    """Run an MSA with one row masked, and keep all of `context_layers`, to be used again.
+
+    Parameters
+    ----------
+    model, tokens, row
+        As in `context_layers`.
+
+    Returns
+    -------
+    list of LayerContext
+        They hold 2 * layers * R * C * D numbers of the model's dtype.
+
+    Raises
+    ------
+    ValueError
+        If that is more than the memory that is free, before the model runs; and as `context_layers`.
+    """
+    from accelerate.utils import get_max_memory  # slow to import
+
+    numbers = 2 * len(model.layers) * tokens.numel() * cast(int, model.config.hidden_size)
+    needed, free = numbers * model.dtype.itemsize, get_max_memory()
+    left = free.get(model.device.type, free.get(model.device.index or 0, 0))
+    if needed > left:
+        raise ValueError(
+            f"The fast mode keeps keys and values of {tokens.shape[1]} rows and {tokens.shape[2] - 1} columns, "
+            f"{needed / 2**30:.3g} GiB, and {left / 2**30:.3g} GiB are free on {model.device}: take fewer rows, "
+            "bfloat16, or the exact mode."
+        )
+    return [layer.kept() for layer in context_layers(model, tokens, row)]
+
+
+@torch.inference_mode()
+def _columns(
+    attention: MsaColumnAttention, hidden_states: torch.Tensor, is_last: bool
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Column attention of the context, in place, that gives away keys and values block by block."""
+    rows = hidden_states.shape[1]
+    for block in _blocks(attention, hidden_states, 2):
+        states = attention.layer_norm(hidden_states[:, :, block])
+        keys, values = attention.fold(attention.k_proj(states)), attention.fold(attention.v_proj(states))
+        if not is_last:
+            queries = attention.fold(attention.q_proj(states))
+            context = F.scaled_dot_product_attention(queries, keys, values)  # (S, H, R, K)
+            context = context.transpose(1, 2).reshape(1, -1, rows, hidden_states.shape[-1])
+            hidden_states[:, :, block] += attention.out_proj(context).transpose(1, 2)
+        keys[:, :, 0] = 0
+        values[:, :, 0] = 0
+        yield block, keys, values
+
+
+@torch.inference_mode()
+def row_states(
+    model: MsaModel,
+    layers: Iterable[LayerContext],
+    tokens: torch.Tensor,
+    places: torch.Tensor | None = None,
+    row: int = 0,
+) -> torch.Tensor:
+    """Run versions of one row against a context.
+
+    Parameters
+    ----------
+    model : MsaModel
+        In eval mode.
+    layers : iterable of LayerContext
+        Of `context_layers`, for the same row.
+    tokens : torch.Tensor
+        ``(N, C)`` int64: versions of the row.
+    places : torch.Tensor, optional
+        ``(N,)`` int64: the column that is read of each version. The last layer does no more than that needs.
+    row : int, default 0
+        Which row it is.
+
+    Returns
+    -------
+    torch.Tensor
+        Last hidden states as `MsaModel` gives them: ``(N, C, D)``, or ``(N, D)`` with `places`.
+    """
+    states = model.embeddings(tokens[:, None], first_row=row).transpose(0, 1)  # (1, N, C, D), as rows of one MSA
+    _, versions, columns, _ = states.shape
+    for context in layers:
+        layer, heads = context.layer, context.row_logits.shape[1]
+        if places is not None and layer is model.layers[-1]:
+            return model.layer_norm(layer.feed_forward(_last_layer(context, states, places)))[0, 0]
+        for block in _cut(states, versions, heads * columns**2):
+            rows = states[0, block, None]  # (n, 1, C, D), as MSAs of their own
+            states[0, block] = _row_attention(layer.row_attention, rows, context)[:, 0]
+        for block, keys, values in context.columns:
+            for some in _cut(states, versions, keys[..., 0].numel()):
+                states[:, some, block] += _column_update(layer.column_attention, states[:, some, block], keys, values)
+        states = layer.feed_forward(states)
+    return model.layer_norm(states)[0]
+
+
+def _cut(states: torch.Tensor, length: int, numbers_each: int) -> list[slice]:
+    numbers = _NUMBERS_PER_BLOCK["cpu" if states.device.type == "cpu" else "other"]
+    step = max(1, numbers // numbers_each)
+    return [slice(start, start + step) for start in range(0, length, step)]
+
+
+def _row_attention(attention: MsaRowAttention, states: torch.Tensor, context: LayerContext) -> torch.Tensor:
+    """Rows ``(N, 1, C, D)``, each after the row attention beside the context."""
+    normed = attention.layer_norm(states)
+    logits = attention.tied_logits(states, context.row_weights, normed).add_(context.row_logits)
+    return attention.update(states, logits.softmax(-1), normed)
+
+
+def _column_update(
+    attention: MsaColumnAttention, states: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """What the column attention adds to N rows in S columns, ``(1, N, S, D)``: each sees itself and the context."""
+    normed = attention.layer_norm(states)
+    query = attention.fold(attention.q_proj(normed)) * attention.head_dim**-0.5  # (S, H, N, K)
+    key, value = attention.fold(attention.k_proj(normed)), attention.fold(attention.v_proj(normed))
+    logits = _widen(torch.matmul(query, keys.transpose(2, 3)))  # (S, H, N, R)
+    logits[..., 0] = (_widen(query) * _widen(key)).sum(-1)
+    maps = logits.softmax(-1).to(value.dtype)
+    context = torch.matmul(maps, values).addcmul_(maps[..., :1], value)
+    return attention.out_proj(context.transpose(1, 2).reshape(1, *states.shape[2:0:-1], -1)).transpose(1, 2)
+
+
+def _last_layer(context: LayerContext, states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The last layer's attentions where they are read: versions ``(1, N, C, D)`` to ``(1, 1, N, D)``."""
+    _, versions, columns, size = states.shape
+    read = states.new_empty(1, 1, versions, size)
+    for block in _cut(states, versions, 3 * columns * size):  # normed states, keys and values
+        logits = context.row_logits[0][:, places[block]].transpose(0, 1)  # (n, H, C)
+        rows = _row_attention_at(
+            context.layer.row_attention, states[0, block, None], places[block], context.row_weights, logits
+        )
+        read[0, 0, block] = rows[:, 0, 0]
+    for block, keys, values in context.columns:
+        start, stop, _ = block.indices(columns)
+        inside = torch.nonzero((places >= start) & (places < stop))[:, 0]
+        for part in _cut(states, len(inside), keys[0].numel()):
+            # versions stand where columns stand elsewhere: each has its own
+            some = inside[part]
+            index = places[some] - start
+            read[:, :, some] += _column_update(
+                context.layer.column_attention, read[:, :, some], keys[index], values[index]
+            )
+    return read
+
+
+def _row_attention_at(
+    attention: MsaRowAttention,
+    hidden_states: torch.Tensor,
+    places: torch.Tensor,
+    row_weights: torch.Tensor,
+    logits: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Row attention of unpadded MSAs ``(B, R, C, D)`` at one column of each: ``(B, R, 1, D)``.
+
+    `logits` ``(B, H, C)`` are those of further rows.
+    """
+    batch, _, columns, _ = hidden_states.shape
+    here = hidden_states[torch.arange(batch, device=places.device), :, places][:, :, None]  # (B, R, 1, D)
+    query = attention.q_proj(attention.layer_norm(here))
+    query = query * row_weights.to(query.dtype)
+    blocks = _blocks(attention, hidden_states, 1)
+    total = None if logits is None else logits.reshape(-1, 1, columns)
+    for block in blocks:
+        key = attention.fold(attention.k_proj(attention.layer_norm(hidden_states[:, block])))
+        product = _widen(torch.bmm(attention.fold(query[:, block]), key.transpose(1, 2)))  # (B*H, 1, C)
+        total = product if total is None else total + product
+    assert total is not None
+    maps = total.softmax(-1)
+    contexts = []
+    for block in blocks:
+        value = attention.fold(attention.v_proj(attention.layer_norm(hidden_states[:, block])))
+        context = torch.bmm(maps.to(value.dtype), value)
+        contexts.append(attention.unfold(context, batch, hidden_states[:, block].shape[1]))
+    return here + attention.out_proj(torch.cat(contexts, dim=1))
+
+
+@torch.inference_mode()
+def query_states(model: MsaModel, tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Run MSAs and read one column of each query: the model's own numbers, but nothing in vain.
+
+    In the last layer all rows are run at that column alone, and the feed-forward only for the query.
+
+    Parameters
+    ----------
+    model : MsaModel
+        In eval mode.
+    tokens : torch.Tensor
+        ``(B, R, C)`` int64, unpadded.
+    places : torch.Tensor
+        ``(B,)`` int64 columns.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(B, D)``: ``last_hidden_state[b, 0, places[b]]`` of `MsaModel`.
+    """
+    last = cast(MsaLayer, model.layers[-1])
+    if hasattr(last, "_hf_hook"):  # accelerate brings an offloaded layer's weights when it is called as a whole
+        states = model(tokens, return_dict=True).last_hidden_state
+        return states[torch.arange(len(places)), 0, places.cpu()]  # of several devices, it may lie on another
+    hidden_states, masks, _ = model._prepare(tokens)
+    for layer in model.layers[:-1]:
+        hidden_states = layer(hidden_states, **masks)[0]
+    states = _row_attention_at(last.row_attention, hidden_states, places, masks["row_weights"])
+    states = last.column_attention(states)[0][:, :1].contiguous()  # (B, 1, 1, D)
+    return model.layer_norm(last.feed_forward(states))[:, 0, 0]

@@ -1,0 +1,130 @@
+"""From a family's alignment to the tokens that a model sees: what every task begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import BatchEncoding, PreTrainedModel
+
+from ..alignments.alignment import Alignment
+from ..alignments.sampling import select_rows
+from ..modeling_msa_transformer import MsaPreTrainedModel
+from ..tokenization_msa_transformer import MsaTokenizer
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Turn dropout off for a while, module by module: Trainer leaves it on, and some may be frozen on purpose."""
+    dropping = [module for module in model.modules() if module.training]
+    try:
+        for module in dropping:
+            module.training = False
+        yield
+    finally:
+        for module in dropping:
+            module.training = True
+
+
+def is_split(model: PreTrainedModel) -> bool:
+    """Whether the model is inside `modeling_msa.split_rows`, which replaces methods of the instance."""
+    return "_prepare" in vars(model.base_model)
+
+
+def check_whole(model: MsaPreTrainedModel) -> None:
+    """Raise ValueError for a model inside `modeling_msa.split_rows`, whose processes do not hold all rows."""
+    if is_split(model):
+        raise ValueError(
+            "This model's rows are split over processes, and the task needs them all: call it outside of split_rows, "
+            "where predict_contacts and the model itself are at home."
+        )
+
+
+def prepare_alignment(
+    alignment: Alignment,
+    rows: int = 128,
+    select: str = "diverse",
+    seed: int = 0,
+    coverage: float | None = None,
+    identity: float | None = None,
+) -> Alignment:
+    """Make the alignment that the model sees: columns with a query residue, and at most `rows` rows.
+
+    Parameters
+    ----------
+    alignment : Alignment
+        Query first.
+    rows, select, seed, coverage, identity
+        As `modeling_msa.select_rows`; fair-esm's examples use the 128 most diverse rows.
+
+    Returns
+    -------
+    Alignment
+        With its residue numbers still those of the whole query.
+
+    Examples
+    --------
+    >>> family = Alignment.from_sequences(["mKV-L", "RVAL", "RIAL"])
+    >>> seen = prepare_alignment(family, rows=2, select="first")
+    >>> seen.sequences, seen.column_residues.tolist()
+    (['KVL', 'RVL'], [2, 3, 4])
+    """
+    return select_rows(alignment.drop_query_gaps(), rows, select, seed, coverage=coverage, identity=identity)
+
+
+def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
+    """Turn a prepared alignment into tokens on the model's device.
+
+    Parameters
+    ----------
+    alignment : Alignment
+        As the model sees it: all of its rows and columns.
+    model : MsaModel, or a class with a head
+        Says how much it can read.
+
+    Returns
+    -------
+    BatchEncoding
+        ``input_ids`` and ``attention_mask``, ``(1, R, C)`` int64.
+
+    Raises
+    ------
+    ValueError
+        If it has more rows or columns than the model reads.
+    """
+    tokenizer = MsaTokenizer.for_config(model.config)
+    where = alignment.source or alignment.names[0]
+    if alignment.length >= tokenizer.model_max_length:
+        raise ValueError(
+            f"{where}: the query has {alignment.length} aligned residues, the model reads "
+            f"{tokenizer.model_max_length - 1}: cut the alignment into domains."
+        )
+    if alignment.depth > tokenizer.model_max_depth:
+        raise ValueError(
+            f"{where}: {alignment.depth} rows, the model reads {tokenizer.model_max_depth}: choose fewer rows."
+        )
+    return tokenizer(alignment, return_tensors="pt").to(model.device)
+
+
+def model_inputs(
+    alignment: Alignment,
+    model: MsaPreTrainedModel,
+    rows: int = 128,
+    select: str = "diverse",
+    seed: int = 0,
+    coverage: float | None = None,
+    identity: float | None = None,
+) -> tuple[Alignment, BatchEncoding]:
+    """Choose rows, no more than the model reads, and encode them: `prepare_alignment`, then `encode`.
+
+    Returns
+    -------
+    seen : Alignment
+        What the model sees.
+    inputs : BatchEncoding
+        Its tokens, ``(1, R, C)``.
+    """
+    rows = min(rows, MsaTokenizer.for_config(model.config).model_max_depth)
+    seen = prepare_alignment(alignment, rows, select, seed, coverage, identity)
+    return seen, encode(seen, model)

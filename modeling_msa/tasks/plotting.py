@@ -1,0 +1,229 @@
+"""Pictures of results; needs matplotlib (``pip install modeling-msa[plot]``)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._files import whole_file
+from .contacts import MIN_SEPARATION, ContactMap, precision
+from .distances import Distances
+from .scoring import SubstitutionScores
+
+# the eye tells these two apart whatever colours it sees (Okabe and Ito); their marks differ too
+_RIGHT, _WRONG = "#0072b2", "#d55e00"
+_KNOWN, _UNKNOWN = "#c4c4c4", "#f5eedc"
+
+
+def check_picture(path: str | os.PathLike) -> None:
+    """Raise, before work starts, if no picture can be drawn there: ImportError, ValueError."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise ImportError("Pictures need matplotlib: pip install 'modeling-msa[plot]'.") from None
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.removeprefix(".") not in endings:
+        raise ValueError(f"{path} names no kind of picture: end it with .png, .pdf or .svg.")
+
+
+def plot_contacts(
+    contacts: ContactMap, path: str | os.PathLike, title: str | None = None, known: np.ndarray | None = None
+) -> None:
+    """Draw a contact map: probabilities above the diagonal, the L most probable contacts below it.
+
+    With a structure, its contacts are grey below the diagonal, pairs that it does not resolve are shaded, and on them
+    lie the L most probable pairs: right ones as blue dots, wrong ones as orange crosses, unresolved ones as rings. All
+    are pairs at least 6 apart.
+
+    Parameters
+    ----------
+    contacts : ContactMap
+        What to draw.
+    path : path
+        The picture; its ending (.png, .pdf, .svg) decides the format. It appears whole or not at all.
+    title : str, optional
+        Default: the query's name and, with a structure, P@L (`modeling_msa.precision`, which passes over pairs that
+        are not resolved).
+    known : ndarray, shape=(N, N) or (L, L), optional
+        Contacts of the query's residues, or of the map's: 1, 0 and -100 (unknown); see `structure_contacts`.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    ValueError
+        If the ending is none of a picture, or `known` is of another size.
+    """
+    check_picture(path)
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+
+    residues, count = contacts.residues, len(contacts.residues)
+    first, last = residues[0], residues[-1]
+    figure = Figure(figsize=(6.4, 6.4), dpi=150, layout="compressed")
+    axes = figure.add_subplot()
+    pairs = contacts.top(count)
+    radius = max(4.0, min(40.0, 3000 / (last - first + 1)))
+
+    def draw(values: np.ndarray, lower: bool, **how: Any) -> Any:
+        whole = np.full((last - first + 1,) * 2, np.nan, dtype=np.float32)  # residues without a column stay blank
+        whole[np.ix_(residues - first, residues - first)] = values
+        whole[np.tril_indices_from(whole, MIN_SEPARATION - 1)] = np.nan
+        box = (first - 0.5, last + 0.5, last + 0.5, first - 0.5)
+        return axes.imshow(whole.T if lower else whole, extent=box, interpolation="nearest", **how)
+
+    def mark(chosen: np.ndarray, label: str, **how: Any) -> None:
+        marked = residues[pairs[chosen]]
+        axes.scatter(marked[:, 0], marked[:, 1], label=f"{len(marked)} {label}", **how)
+
+    image = draw(contacts.probabilities, False, cmap="Blues", vmin=0, vmax=1)
+    name = title or contacts.name
+    if known is None:
+        label = f"most probable pairs, |i - j| ≥ {MIN_SEPARATION}"
+        mark(np.ones(len(pairs), dtype=bool), label, s=radius, color="0.25", marker="s", linewidths=0)
+    else:
+        value = precision(contacts, known)
+        if len(known) != count:
+            known = known[np.ix_(residues - 1, residues - 1)]
+        state = np.asarray(known)[pairs[:, 0], pairs[:, 1]]
+        draw(np.where(known == 0, np.nan, known == 1), True, cmap=ListedColormap([_UNKNOWN, _KNOWN]), vmin=0, vmax=1)
+        axes.scatter([], [], s=40, color=_KNOWN, marker="s", label="contact in the structure")
+        mark(state == 1, "predicted, right", s=radius, color=_RIGHT, marker="o", linewidths=0)
+        mark(state == 0, "predicted, wrong", s=radius, color=_WRONG, marker="x", linewidths=1.2)
+        if (known < 0).any():
+            axes.scatter([], [], s=40, color=_UNKNOWN, marker="s", label="not resolved")
+            how = {"facecolors": "none", "edgecolors": "0.35", "marker": "o", "linewidths": 0.8}
+            mark(state < 0, "predicted, not resolved", s=radius, **how)
+        name = title or f"{contacts.name}, P@L {value:.2f}"
+    axes.plot([first, last], [first, last], color="0.7", linewidth=0.8)
+    axes.set(xlabel="residue", ylabel="residue", title=name)
+    figure.legend(loc="outside lower center", frameon=False, ncols=2)
+    figure.colorbar(image, ax=axes, label="contact probability", shrink=0.85)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight")
+
+
+# neighbours are alike: aliphatic, aromatic, small, polar, basic, acidic
+_BY_CHEMISTRY = "ILVMCAFYWGPSTNQHKRDE"
+
+
+def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, title: str | None = None) -> None:
+    """Draw the scores of all substitutions: residues across, in several panels for a long query, amino acids down.
+
+    Amino acids are ordered by chemistry. Blue substitutions are better than the wild type, red ones worse; a dot marks
+    the wild type. Residues without a score are grey.
+
+    Parameters
+    ----------
+    scores : SubstitutionScores
+        What to draw; see `modeling_msa.score_all_singles`.
+    path : path
+        The picture; its ending (.png, .pdf, .svg) decides the format. It appears whole or not at all.
+    title : str, optional
+        Default: the query's name.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    ValueError
+        If the ending is none of a picture.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    first, last = int(scores.residues[0]), int(scores.residues[-1])
+    whole = np.full((last - first + 1, 20), np.nan)
+    order = [scores.amino_acids.index(letter) for letter in _BY_CHEMISTRY]
+    whole[scores.residues - first] = scores.score[:, order]
+    wild = dict(zip(scores.residues.tolist(), scores.wild_type, strict=True))
+    # a few extreme scores must not leave the others pale
+    finite = np.abs(whole[np.isfinite(whole)])
+    most = float(np.quantile(finite, 0.99)) if finite.any() else 1.0
+    length = len(whole)
+    panels = -(-length // (60 if length <= 240 else 100))
+    width = -(-length // panels)  # all panels alike
+    size = 0.14 if width <= 60 else 0.11  # inches of a cell
+    figure = Figure(
+        figsize=(max(4.0, width * size + 1.6), panels * (20 * size + 0.62) + 1.0), dpi=150, layout="constrained"
+    )
+    grid = np.atleast_1d(figure.subplots(panels))
+    for panel, axes in enumerate(grid):
+        start = first + panel * width
+        part = whole[panel * width : (panel + 1) * width]
+        box = (start - 0.5, start + len(part) - 0.5, 19.5, -0.5)
+        image = axes.imshow(part.T, cmap="RdBu", vmin=-most, vmax=most, extent=box, interpolation="nearest")
+        axes.set(xlim=(start - 0.5, start + width - 0.5), facecolor="white")
+        axes.fill_between((box[0], box[1]), -0.5, 19.5, color="0.85", zorder=-1)
+        shown = {number: wild[number] for number in range(start, start + len(part)) if number in wild}
+        dots = [(number, _BY_CHEMISTRY.index(letter)) for number, letter in shown.items() if letter in _BY_CHEMISTRY]
+        axes.scatter(*np.array(dots).reshape(-1, 2).T, s=60 * size, color="0.1", linewidths=0)
+        axes.set_yticks(range(20), _BY_CHEMISTRY, fontsize=50 * size, family="monospace")
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, steps=[1, 5, 10]))
+        axes.spines[["right", "top"]].set_visible(False)
+        for number, letter in shown.items():
+            axes.text(number, -0.8, letter, ha="center", va="bottom", fontsize=50 * size, family="monospace")
+    grid[-1].set_xlabel("residue; above it the wild type")
+    figure.suptitle(title or scores.name)
+    ratio = "log p(mutant) / p(wild type)"
+    figure.colorbar(
+        image, ax=list(grid), label=ratio, shrink=min(1.0, 2.5 / panels), aspect=20, extend="both", pad=0.01
+    )
+    with whole_file(path) as temporary:
+        figure.savefig(temporary)
+
+
+def plot_distances(distances: Distances, path: str | os.PathLike, title: str | None = None) -> None:
+    """Draw predicted against Hamming distances, a point for each pair of rows.
+
+    Parameters
+    ----------
+    distances : Distances
+        What to draw; pairs that the weights were fitted on are grey.
+    path : path
+        The picture; its ending (.png, .pdf, .svg) decides the format. It appears whole or not at all.
+    title : str, optional
+        Default: the query's name, R2 and Pearson correlation.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    ValueError
+        If the ending is none of a picture.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure
+
+    i, j = np.triu_indices(len(distances.names), 1)
+    new = ~(distances.fitted[i] | distances.fitted[j])
+    shown = [(~new, "pairs with a row of the fit", "0.75"), (new, "pairs of other rows", "tab:blue")]
+    figure = Figure(figsize=(5.6, 5.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    low = max(-0.02, min(distances.predicted[i, j].min(), distances.hamming[i, j].min()) - 0.02)
+    high = min(1.02, max(distances.predicted[i, j].max(), distances.hamming[i, j].max()) + 0.02)
+    axes.plot([low, high], [low, high], color="0.4", linewidth=0.8, zorder=3)
+    size = min(12.0, max(1.5, 40000 / max(1, len(i))))
+    for chosen, label, color in shown:
+        if chosen.any():
+            x, y = distances.predicted[i[chosen], j[chosen]], distances.hamming[i[chosen], j[chosen]]
+            label = f"{chosen.sum()} {label}" if not new.all() else f"{chosen.sum()} pairs of rows"
+            # thousands of points: as pixels also in a .pdf or .svg
+            axes.scatter(x, y, s=size, color=color, linewidths=0, alpha=0.5, label=label, rasterized=True)
+    name = distances.names[0].split()[0] if distances.names[0].split() else "query"
+    axes.set(
+        xlim=(low, high),
+        ylim=(low, high),
+        aspect="equal",
+        xlabel="distance predicted from column attention",
+        ylabel="Hamming distance (fraction of columns)",
+        title=title or f"{name}, R² {distances.r2:.2f}, Pearson {distances.pearson:.2f}",
+    )
+    figure.legend(loc="outside lower center", frameon=False, ncols=2, markerscale=3)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary)

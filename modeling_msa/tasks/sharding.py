@@ -1,0 +1,513 @@
+"""One MSA over several processes, each of which holds some of its rows (sequence parallelism along the depth).
+
+What mixes rows is tied row attention, a sum over rows, and column attention. So row attention adds up its logits
+``(B, H, C, C)`` over the processes, and for column attention the hidden states change from rows to columns and back:
+each process then has all rows of some columns. All else works on single tokens. Rows and columns are shared out as
+evenly as they go; no padding is moved.
+
+Gradients go by one rule: what the processes minimise is the *sum* of their losses. The adjoint of a sum over processes
+is a sum, that of an exchange the exchange back, and each parameter's gradient is summed before it is accumulated. What
+every process has a copy of (row maps, contacts, the query) would count once for each: gradients are averaged where it
+leaves the split part, and so are those of the parameters behind.
+"""
+
+import atexit
+import contextlib
+import functools
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from .._processes import leave_processes
+from .inputs import is_split
+
+# Inference exchanges about so many bytes at a time, in at most so many pieces, so as not to hold all of it twice more.
+PIECE_BYTES = 16 * 2**20
+MOST_PIECES = 8
+
+
+def _even(length: int, parts: int) -> list[slice]:
+    """`length` entries in `parts` slices whose sizes differ by one at most, the longer first."""
+    size, longer = divmod(length, parts)
+    starts = [part * size + min(part, longer) for part in range(parts + 1)]
+    return [slice(*ends) for ends in itertools.pairwise(starts)]
+
+
+def _length(part: slice) -> int:
+    return part.stop - part.start
+
+
+def _one_row(tensor: torch.Tensor) -> torch.Tensor:
+    """Give a tensor ``(B, 0, C, D)`` a row of zeros."""
+    return F.pad(tensor, (0, 0, 0, 0, 0, 1))
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view_as(tensor)
+
+
+class _LinearMap(torch.autograd.Function):
+    """A linear map between the processes; the backward pass takes its adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, there: Callable, back: Callable) -> torch.Tensor:
+        ctx.back = back
+        return there(tensor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return ctx.back(gradient), None, None
+
+
+class RowSplit:
+    """How rows are shared out; what `split_rows` gives.
+
+    Parameters
+    ----------
+    group : torch.distributed.ProcessGroup, optional
+        The processes. None: this process alone.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this process among those that share an MSA, from 0, and their number.
+
+    Examples
+    --------
+    >>> RowSplit().rows(7)  # one process has them all
+    slice(0, 7, None)
+    >>> RowSplit().rows(7, rank=2, size=4)  # 2 + 2 + 2 + 1
+    slice(4, 6, None)
+    """
+
+    def __init__(self, group: Any = None) -> None:
+        self.group = group
+        self.rank = 0 if group is None else dist.get_rank(group)
+        self.size = 1 if group is None else dist.get_world_size(group)
+        self._active = True
+        self._depth = 0  # of the last input
+
+    def rows(self, depth: int, rank: int | None = None, size: int | None = None) -> slice:
+        """Rows that a process holds of an MSA of `depth` rows; none if there are fewer rows than processes.
+
+        Parameters
+        ----------
+        depth : int
+            Rows of the input, padding among them.
+        rank, size : int, optional
+            Another process, of another number of processes.
+
+        Returns
+        -------
+        slice
+            Consecutive rows; the query (row 0) is process 0's. Numbers of rows differ by one at most.
+        """
+        return _even(depth, size or self.size)[self.rank if rank is None else rank]
+
+    def gather(self, tensor: torch.Tensor, depth: int) -> torch.Tensor:
+        """Bring the processes' rows together, on every process.
+
+        Parameters
+        ----------
+        tensor : torch.Tensor
+            ``(B, rows of this process, ...)``, such as hidden states or logits.
+        depth : int
+            Rows of the input.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(B, depth, ...)``, the same on every process. Its gradient is averaged over the processes: every one
+            goes backward from the same loss.
+
+        Raises
+        ------
+        ValueError
+            If the tensor has another number of rows than this process holds of `depth`.
+        """
+        mine = self.rows(depth)
+        if tensor.shape[1] != _length(mine):
+            raise ValueError(
+                f"Of {depth} rows process {self.rank} of {self.size} holds {_length(mine)}, but the tensor has "
+                f"{tensor.shape[1]}: give what the model returned, and the depth of its input."
+            )
+        if self.size == 1:
+            return tensor
+        return self._map(tensor, functools.partial(self._gather, depth=depth), lambda grad: self._mean(grad)[:, mine])
+
+    # ------------------------------------------------------------------------------------------------- linear maps
+
+    def _map(self, tensor: torch.Tensor, there: Callable, back: Callable) -> torch.Tensor:
+        def checked(gradient: torch.Tensor) -> torch.Tensor:
+            if not self._active:
+                raise RuntimeError(
+                    "The backward pass of a split model has to be called inside `with split_rows(...)`."
+                )
+            return back(gradient)
+
+        return _LinearMap.apply(tensor, there, checked)
+
+    def _sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over the processes, the same bits on each."""
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+    def _mean(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._sum(tensor) / self.size
+
+    def _count_once(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Leave the split part with a tensor that every process has: their gradients will be summed."""
+        return self._map(tensor, _same, lambda gradient: gradient / self.size)
+
+    def _gather(self, tensor: torch.Tensor, depth: int) -> torch.Tensor:
+        parts = _even(depth, self.size)
+        padded = tensor.new_zeros(tensor.shape[0], _length(parts[0]), *tensor.shape[2:])  # all send the same size
+        padded[:, : tensor.shape[1]] = tensor
+        gathered = [torch.empty_like(padded) for _ in parts]
+        dist.all_gather(gathered, padded, group=self.group)
+        return torch.cat([each[:, : _length(part)] for each, part in zip(gathered, parts, strict=True)], dim=1)
+
+    def _to_columns(self, states: torch.Tensor, depth: int) -> torch.Tensor:
+        """All columns of this process's rows ``(B, rows, C, D)`` -> all rows of its columns ``(B, R, columns, D)``."""
+        batch, rows, columns, hidden = states.shape
+        parts = _even(columns, self.size)
+        sizes = [batch * rows * _length(part) * hidden for part in parts]
+        sent = states.new_empty(sum(sizes))
+        for chunk, part in zip(sent.split(sizes), parts, strict=True):  # rows first: they are in order when received
+            chunk.view(rows, batch, _length(part), hidden).copy_(states[:, :, part].transpose(0, 1))
+        mine = _length(parts[self.rank])
+        received = states.new_empty(depth, batch, mine, hidden)
+        per_row = batch * mine * hidden
+        self._exchange(received, sent, [_length(part) * per_row for part in _even(depth, self.size)], sizes)
+        return received.transpose(0, 1)
+
+    def _to_rows(self, states: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+        """Undo `_to_columns`."""
+        batch, depth, mine, hidden = states.shape
+        sent = states.transpose(0, 1).contiguous()
+        parts = _even(columns, self.size)
+        sizes = [batch * rows * _length(part) * hidden for part in parts]
+        received = states.new_empty(sum(sizes))
+        per_row = batch * mine * hidden
+        self._exchange(received, sent, sizes, [_length(part) * per_row for part in _even(depth, self.size)])
+        result = states.new_empty(batch, rows, columns, hidden)
+        for chunk, part in zip(received.split(sizes), parts, strict=True):
+            result[:, :, part] = chunk.view(rows, batch, _length(part), hidden).transpose(0, 1)
+        return result
+
+    def _exchange(self, received: torch.Tensor, sent: torch.Tensor, into: list[int], out_of: list[int]) -> None:
+        """Send each process its part of `sent`; `into` and `out_of` are numbers of entries, by process."""
+        dist.all_to_all_single(received.view(-1), sent.view(-1), into, out_of, group=self.group)
+
+    # ------------------------------------------------------------------- what stands in for the model's own methods
+    # `original` is the method that is replaced, bound to its module.
+
+    def _agree(self, numbers: torch.Tensor) -> bool:
+        """Whether all processes have the same integers."""
+        largest = torch.stack([numbers, -numbers])
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.group)
+        return torch.equal(largest[0], -largest[1])
+
+    @torch.no_grad()
+    def _check_weights(self, model: PreTrainedModel) -> None:
+        """Raise ValueError, in every process, if they have different weights."""
+        kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+        bits = [each.reshape(-1).view(kinds[each.element_size()]).sum() for each in model.parameters()]
+        if not self._agree(torch.stack([each.to(model.device) for each in bits])):
+            raise ValueError(
+                "The processes that share an MSA have different weights: load the same checkpoint in each, and call "
+                "transformers.set_seed before, for a head that is new."
+            )
+
+    def _check_inputs(self, model: PreTrainedModel, *inputs: torch.Tensor | None) -> None:
+        """Raise ValueError, in every process, if they have different inputs or differ in what they run."""
+        facts = [torch.tensor([model.training, torch.is_grad_enabled()])]
+        for tensor in inputs:
+            facts.append(torch.tensor(([] if tensor is None else list(tensor.shape) + 4 * [0])[:4] or 4 * [-1]))
+            if tensor is not None and not tensor.is_floating_point():  # embeddings are compared by shape alone
+                places = torch.arange(1, tensor.numel() + 1, device=tensor.device)
+                facts.append((tensor.flatten() * places).sum().view(1))
+            else:
+                facts.append(torch.zeros(1))
+        if not self._agree(torch.cat([each.to(model.device, torch.int64) for each in facts])):
+            raise ValueError(
+                "The processes that share an MSA have different inputs, or some train and others do not: give every "
+                "one the whole input, the same (and the same seed, if it is masked or sampled at random)."
+            )
+
+    def _prepare(
+        self,
+        original: Callable,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+    ) -> tuple[torch.Tensor, dict[str, Any], torch.Tensor | None]:
+        """`MsaModel._prepare`: hidden states and row weights of this process's rows, masks of all."""
+        base = original.__self__  # type: ignore[attr-defined]
+        self._check_inputs(base, input_ids, attention_mask, position_ids, inputs_embeds)
+        mask = base._token_mask(input_ids, attention_mask, inputs_embeds)
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        self._depth = depth = tokens.shape[1]
+        mine = self.rows(depth)
+        embed = base.embeddings.forward
+
+        def embed_rows(input_ids: Any, inputs_embeds: Any, position_ids: Any) -> torch.Tensor:
+            ids, embeds = (None if each is None else each[:, mine] for each in (input_ids, inputs_embeds))
+            return embed(ids, embeds, position_ids, first_row=mine.start)
+
+        with torch.no_grad():  # one token of the last row: where the row table ends, all processes refuse together
+            ids, embeds = (None if each is None else each[:1, -1:, :1] for each in (input_ids, inputs_embeds))
+            embed(ids, embeds, first_row=depth - 1)
+        # weights come from a mask, that they be of the whole depth
+        counted = torch.ones(tokens.shape[:3], dtype=torch.bool, device=tokens.device) if mask is None else mask
+        with (
+            _replaced(base, "_token_mask", lambda *_: counted),
+            _replaced(base.embeddings, "forward", embed_rows),
+        ):
+            hidden_states, masks, pair_mask = original(input_ids, attention_mask, position_ids, inputs_embeds)
+        weights = masks["row_weights"][:, mine]
+        if mask is None:
+            return hidden_states, {"row_weights": weights, "depth": depth}, None
+        return hidden_states, masks | {"row_weights": weights, "depth": depth}, pair_mask
+
+    def _layer_kwargs(self, original: Callable, kwargs: dict[str, Any]) -> dict[str, Any]:
+        kwargs = original(kwargs)
+        if kwargs["output_column_attentions"]:
+            raise ValueError(
+                "Column attention maps are not given while an MSA is split by rows: no process has all columns. Ask "
+                "for them outside of split_rows, of fewer rows."
+            )
+        return kwargs
+
+    def _layer(self, original: Callable, *args: Any, **kwargs: Any) -> tuple[Any, torch.Tensor, None]:
+        hidden_states, row_maps, _ = original(*args, **kwargs)
+        return hidden_states, self._count_once(row_maps), None
+
+    def _row_attention(
+        self, original: Callable, hidden_states: torch.Tensor, row_weights: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        if hidden_states.shape[1]:
+            return original(hidden_states, row_weights, *args, **kwargs)
+        # More processes than rows: a row that weighs nothing keeps the shapes, and in training the graph.
+        updated, row_maps = original(_one_row(hidden_states), _one_row(row_weights), *args, **kwargs)
+        return None if updated is None else updated[:, :0], row_maps
+
+    def _by_token(self, original: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
+        return original(hidden_states) if hidden_states.shape[1] else original(_one_row(hidden_states))[:, :0]
+
+    def _tied_logits(self, original: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self._map(original(*args, **kwargs), self._sum, self._sum)
+
+    def _column_attention(
+        self,
+        original: Callable,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        depth: int,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, None]:
+        batch, rows, columns, hidden = hidden_states.shape
+        in_place = not (torch.is_grad_enabled() or original.__self__.training)  # type: ignore[attr-defined]
+        most = batch * -(-depth // self.size) * columns * hidden * hidden_states.element_size()  # of any process
+        pieces = min(MOST_PIECES, math.ceil(most / PIECE_BYTES), max(1, columns // self.size)) if in_place else 1
+        to_columns = functools.partial(self._to_columns, depth=depth)
+        for piece in _even(columns, pieces):
+            to_rows = functools.partial(self._to_rows, rows=rows, columns=_length(piece))
+            states = self._map(hidden_states[:, :, piece], to_columns, to_rows)  # (B, R, columns of this process, D)
+            if states.shape[2]:
+                states = original(states, attention_mask, **kwargs)[0]
+            else:  # fewer columns than processes
+                states = original(F.pad(states, (0, 0, 0, 1)), attention_mask, **kwargs)[0][:, :, :0]
+            states = self._map(states, to_rows, to_columns)
+            if not in_place:
+                return states, None
+            hidden_states[:, :, piece] = states
+        return hidden_states, None
+
+    def _row_loss(
+        self, original: Callable, logits: torch.Tensor, labels: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Loss of a head on all tokens: backward this process's share, in value the whole one.
+
+        The head has counted the targets of all rows, since it got all labels.
+        """
+        if labels.shape[1] != self._depth:
+            raise ValueError(f"labels must be of all {self._depth} rows, got {labels.shape[1]}.")
+        share = original(logits, labels[:, self.rows(self._depth)].contiguous(), *args, **kwargs)
+        return self._map(share, self._sum, _same)
+
+    def _query_head(self, original: Callable, base: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        """Forward of a head that reads row 0 alone: every process gets it."""
+        with _replaced(base, "forward", functools.partial(self._with_query, base.forward)):
+            return original(*args, **kwargs)
+
+    def _with_query(self, original: Callable, *args: Any, **kwargs: Any) -> Any:
+        output = original(*args, **kwargs)
+        states = output.last_hidden_state[:, : int(self.rank == 0)]  # (B, 1, C, D), elsewhere (B, 0, C, D)
+
+        def broadcast(states: torch.Tensor) -> torch.Tensor:
+            query = states.new_empty(states.shape[0], 1, *states.shape[2:])
+            query[:, : states.shape[1]] = states
+            dist.broadcast(query, group=self.group, group_src=0)
+            return query
+
+        output.last_hidden_state = self._map(states, broadcast, lambda grad: self._mean(grad)[:, : states.shape[1]])
+        return output
+
+    def _sum_gradient(self, copies: int, gradient: torch.Tensor) -> torch.Tensor:
+        """Sum a parameter's gradient over the processes, before it is accumulated."""
+        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        return (self._sum(wide) / copies).to(gradient.dtype)
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute of an instance, and take it back."""
+    before = {name: vars(owner)[name]} if name in vars(owner) else {}
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+        vars(owner).update(before)
+
+
+def _check_model(model: Any) -> None:
+    base = getattr(model, "base_model", None)
+    if not isinstance(model, PreTrainedModel) or not hasattr(base, "_prepare"):
+        raise ValueError(
+            f"split_rows takes a model of this package as it was loaded, not a {type(model).__name__}: do not wrap "
+            "it in DistributedDataParallel, FSDP or torch.compile, nor prepare it with Accelerate. split_rows itself "
+            "sums the gradients."
+        )
+    if any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
+        raise ValueError("The model's parameters are sharded (FSDP): split_rows needs all of them in every process.")
+    if is_split(model):
+        raise ValueError("This model's rows are split already: leave the other split_rows first.")
+
+
+def _find_group(model: PreTrainedModel, group: Any) -> Any:
+    """Find the processes that share the MSA; None if this one is alone."""
+    if group is None:
+        if not (dist.is_available() and dist.is_initialized()):
+            if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+                return None
+            from accelerate import PartialState
+
+            atexit.register(leave_processes)
+            PartialState(cpu=model.device.type == "cpu")
+        group = dist.group.WORLD
+    if dist.get_rank(group) < 0:
+        raise ValueError(
+            "This process is not in the group that shares the MSA: call split_rows in its processes only."
+        )
+    return group if dist.get_world_size(group) > 1 else None
+
+
+@contextlib.contextmanager
+def split_rows(model: Any, group: Any = None) -> Iterator[RowSplit]:
+    """Run a model with the rows of its input shared out over several processes, forward and backward.
+
+    Every process has the whole model and gives it the whole input (``input_ids``, ``attention_mask``, ``labels``);
+    inside the context it holds and returns hidden states of its own rows only. The results are one process's, but for
+    rounding. ``accelerate launch`` or ``torchrun`` starts the processes.
+
+    Parameters
+    ----------
+    model : MsaPreTrainedModel
+        A model of any class of this package, not wrapped: no DDP, FSDP or torch.compile. Its methods are replaced
+        inside the context, and given back at its end.
+    group : torch.distributed.ProcessGroup, optional
+        Processes that share one MSA. Default: all. With several groups each takes its own MSA; add up their gradients
+        yourself.
+
+    Yields
+    ------
+    RowSplit
+        ``rows(depth)`` says which rows this process has, ``gather(tensor, depth)`` brings all together.
+
+    Raises
+    ------
+    ValueError
+        For a wrapped or sharded model, one that is split already, weights that differ between processes, or a process
+        out of the group; in the context, in every process, for inputs that differ, and for column maps.
+    RuntimeError
+        If the backward pass comes after the end of the context.
+
+    Notes
+    -----
+    - ``last_hidden_state``, ``hidden_states`` and the logits of `MsaForMaskedLM` are of this process's rows. Row maps,
+      contacts, the logits of the other classes and every loss are whole, the same on every process.
+    - Call ``loss.backward()`` in every process, inside the context, also where it has no rows. Each parameter's
+      gradient is then the whole one on every process: a plain optimizer keeps them in step.
+    - A loss of your own from a process's rows counts as that process's share: divide by the targets of all rows. One
+      from what is whole (row maps, gathered rows) must be the same on every process, and counts once.
+    - The gradient of ``inputs_embeds`` is that of this process's rows, and zero for others.
+    - Each process draws its own dropout, for the row maps too: its rows see them with other entries dropped than
+      another's. Seed processes differently.
+    - Trainer gives each process another batch: write the loop yourself.
+
+    With one process the model runs as it is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from modeling_msa import MsaConfig, MsaModel, MsaTokenizer, split_rows
+    >>> config = MsaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    >>> model = MsaModel(config).eval()
+    >>> inputs = MsaTokenizer()(["MKVLA", "MRV-A", "-KILA"], return_tensors="pt")
+    >>> with torch.no_grad(), split_rows(model) as split:
+    ...     states = model(**inputs).last_hidden_state
+    ...     print(split.rows(3), split.gather(states, 3).shape)
+    slice(0, 3, None) torch.Size([1, 3, 6, 32])
+    """
+    _check_model(model)
+    split = RowSplit(_find_group(model, group))
+    if split.size == 1:
+        yield split
+        return
+    split._check_weights(model)
+    base = model.base_model
+    with contextlib.ExitStack() as stack:
+
+        def replace(owner: nn.Module, name: str, stand_in: Callable, *bound: Any) -> None:
+            original = getattr(owner, name.removeprefix("_") if name == "_loss_function" else name)
+            value = functools.wraps(original)(functools.partial(stand_in, original, *bound))
+            stack.enter_context(_replaced(owner, name, value))
+
+        replace(base, "_prepare", split._prepare)
+        replace(base, "_layer_kwargs", split._layer_kwargs)
+        for layer in base.layers:
+            replace(layer, "forward", split._layer)
+            replace(layer.row_attention, "forward", split._row_attention)
+            replace(layer.row_attention, "tied_logits", split._tied_logits)
+            replace(layer.column_attention, "forward", split._column_attention)
+            replace(layer.feed_forward, "forward", split._by_token)
+        if hasattr(model, "lm_head"):
+            replace(model.lm_head, "forward", split._by_token)
+            replace(model, "_loss_function", split._row_loss)  # behind transformers' property
+        if hasattr(model, "classifier"):
+            replace(model, "forward", split._query_head, base)
+        copied = {id(each) for part in (base.contact_head, getattr(model, "classifier", None)) if part is not None
+                  for each in part.parameters()}  # fmt: skip
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                copies = split.size if id(parameter) in copied else 1
+                stack.callback(parameter.register_hook(functools.partial(split._sum_gradient, copies)).remove)
+        try:
+            yield split
+        finally:
+            split._active = False

@@ -1,0 +1,1 @@
+"""Training: datasets, collators, recipes, the Trainer, the checkpoints of a run."""

@@ -1,0 +1,169 @@
+"""What evaluation during training measures, from a few numbers per alignment.
+
+Logits of a masked language model, ``(B, R, C, V)``, are too large to be kept or sent between processes, and ragged
+batches cannot be put together. Each class here reduces a batch to ``(B, k)`` numbers at once
+(`Statistics.per_example`) and makes the figures from all of them at the end (`Statistics.summarise`): over all
+targets, however they were cut into batches.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..tasks.contacts import precision
+
+
+class Statistics:
+    """The form of the classes below."""
+
+    def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Reduce a batch to numbers, float32 ``(B, k)``."""
+        raise NotImplementedError
+
+    def summarise(self, numbers: np.ndarray) -> dict[str, float]:
+        """Make figures of the numbers of all examples, ``(N, k)``; ``loss`` is the mean over targets."""
+        raise NotImplementedError
+
+    def count_right(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor | int, torch.Tensor | int]:
+        """Count targets predicted right, and targets; none where that means nothing."""
+        return 0, 0
+
+    def of_loss(self, loss: float) -> dict[str, float]:
+        """Figures that follow from a mean loss."""
+        return {}
+
+
+class Classes(Statistics):
+    """Cross-entropy, accuracy and macro F1 of classes; logits ``(B, ..., K)``, labels ``(B, ...)``, -100 for none.
+
+    Macro F1 is the mean F1 of the classes that occur, in the labels or the predictions. (Only where there are two axes
+    at most: a vocabulary's F1 tells nothing.)
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = Classes()
+    >>> logits = torch.tensor([[[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]]])
+    >>> numbers = metric.per_example(logits, torch.tensor([[0, 1, 1]]))
+    >>> figures = metric.summarise(numbers.numpy())
+    >>> {name: round(value, 3) for name, value in figures.items()}
+    {'loss': 0.794, 'accuracy': 0.667, 'macro_f1': 0.667}
+    """
+
+    def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Reduce to: sum of losses, targets, right ones; and per class: right, predicted and actual ones."""
+        labels = labels.to(logits.device)
+        known = labels != -100
+        example = known.nonzero()[:, 0]
+        predictions, targets = logits[known].float(), labels[known]
+        losses = F.cross_entropy(predictions, targets, reduction="none")
+        guesses = predictions.argmax(-1)
+        right = guesses == targets
+        columns = torch.stack([losses, torch.ones_like(losses), right.float()], 1)
+        columns = torch.cat([columns, self._per_class(guesses, targets, logits.shape[-1])], 1)
+        return columns.new_zeros(len(labels), columns.shape[1]).index_add(0, example, columns)
+
+    def _per_class(self, guesses: torch.Tensor, targets: torch.Tensor, classes: int) -> torch.Tensor:
+        guessed, actual = (F.one_hot(ids, classes).float() for ids in (guesses, targets))
+        return torch.cat([guessed * actual, guessed, actual], 1)
+
+    def summarise(self, numbers: np.ndarray) -> dict[str, float]:
+        """Make loss, accuracy, macro F1."""
+        loss, count, right, *per_class = numbers.sum(0, dtype=np.float64)
+        both, guessed, actual = np.reshape(per_class, (3, -1))
+        seen = guessed + actual > 0
+        f1 = 2 * both[seen] / (guessed + actual)[seen]
+        return {
+            "loss": float(loss / max(count, 1)),
+            "accuracy": float(right / max(count, 1)),
+            "macro_f1": float(f1.mean()) if seen.any() else 0.0,
+        }
+
+    def count_right(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Count targets predicted right, and targets."""
+        known = labels != -100
+        return (logits.detach()[known].argmax(-1) == labels[known]).sum(), known.sum()
+
+
+class Tokens(Classes):
+    """Loss, perplexity and accuracy of masked tokens; logits ``(B, R, C, V)``, labels ``(B, R, C)``."""
+
+    def _per_class(self, guesses: torch.Tensor, targets: torch.Tensor, classes: int) -> torch.Tensor:
+        return guesses.new_zeros(len(guesses), 0).float()
+
+    def summarise(self, numbers: np.ndarray) -> dict[str, float]:
+        """Make loss, perplexity, accuracy."""
+        loss, count, right = numbers.sum(0, dtype=np.float64)
+        mean = float(loss / max(count, 1))
+        return {"loss": mean, "accuracy": float(right / max(count, 1)), **self.of_loss(mean)}
+
+    def of_loss(self, loss: float) -> dict[str, float]:
+        """Perplexity: the exponential of the loss."""
+        return {"perplexity": math.exp(min(loss, 700.0))}
+
+
+class Values(Statistics):
+    """Mean squared error and Spearman's rank correlation of values; logits and labels ``(B,)`` or ``(B, n)``."""
+
+    def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Put predictions and targets side by side."""
+        logits = logits.reshape(len(logits), -1)
+        return torch.cat([logits, labels.to(logits.device).reshape(len(labels), -1)], 1).float()
+
+    def summarise(self, numbers: np.ndarray) -> dict[str, float]:
+        """Make loss (mean squared error) and Spearman; of several values the mean of each one's."""
+        from scipy.stats import spearmanr
+
+        predictions, targets = np.split(numbers.astype(np.float64), 2, axis=1)
+        figures = {"loss": float(((predictions - targets) ** 2).mean())}
+        constant = (np.ptp(predictions, axis=0) == 0) | (np.ptp(targets, axis=0) == 0)
+        if not constant.any():  # of a constant there is no rank correlation
+            pairs = zip(predictions.T, targets.T, strict=True)
+            figures["spearman"] = float(np.mean([spearmanr(*pair).statistic for pair in pairs]))
+        return figures
+
+
+class Contacts(Statistics):
+    """Cross-entropy of pairs, and the precision of the L pairs with the highest scores; logits ``(B, L, L)``.
+
+    ``p_at_l`` is over pairs at least 6 apart, ``long_p_at_l`` at least 24 apart; each the mean over queries that have
+    such pairs (`modeling_msa.tasks.contacts.precision`).
+    """
+
+    def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Reduce to: sum of losses, targets, P@L, long-range P@L (NaN without such pairs)."""
+        labels = labels.to(logits.device)
+        real = logits.diagonal(dim1=1, dim2=2) > torch.finfo(logits.dtype).min  # (B, L): no padding
+        numbers = []
+        for scores, contacts, columns in zip(logits.float(), labels, real, strict=True):
+            scores, contacts = scores[columns][:, columns], contacts[columns][:, columns].long()
+            known = contacts != -100
+            loss = F.binary_cross_entropy_with_logits(scores[known], contacts[known].float(), reduction="sum")
+            residues = int(known.any(0).sum())
+            arrays = scores.cpu().numpy(), contacts.cpu().numpy()
+            found = [precision(*arrays, top=max(1, residues), min_separation=least) for least in (6, 24)]
+            numbers.append([loss.item(), int(known.sum()), *found])
+        return torch.tensor(numbers, dtype=torch.float32, device=logits.device)
+
+    def summarise(self, numbers: np.ndarray) -> dict[str, float]:
+        """Make loss, P@L, long-range P@L."""
+        loss, count = numbers[:, :2].sum(0, dtype=np.float64)
+        figures = {"loss": float(loss / max(count, 1))}
+        for name, values in (("p_at_l", numbers[:, 2]), ("long_p_at_l", numbers[:, 3])):
+            if not np.isnan(values).all():
+                figures[name] = float(np.nanmean(values))
+        return figures
+
+
+def metric_for(objective: str, problem_type: Any = None) -> Statistics:
+    """Choose what an objective is measured by."""
+    if objective == "mlm":
+        return Tokens()
+    if objective == "contacts":
+        return Contacts()
+    return Values() if problem_type == "regression" else Classes()

@@ -1,0 +1,325 @@
+"""Contract of `modeling_msa.alignments.alignment`.
+
+- Each format is read into the same three things: match columns, query, map of residues to columns.
+- What was written is read back unchanged, and a failed write leaves nothing behind.
+- Whatever is not an alignment is refused before use, with file, row, column and mend in the message.
+"""
+
+import gzip
+import lzma
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modeling_msa.alignments import alignment as module
+from modeling_msa.alignments.alignment import (
+    Alignment,
+    AlignmentError,
+    bundled_family,
+    read_alignment,
+    write_alignment,
+)
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "msa"
+FILES = sorted(DATA.glob("*.a?m")) if DATA.is_dir() else []
+real_data = pytest.mark.skipif(not FILES, reason="no shared alignments here")
+
+# Query MKVLA: M and A are insertions, V is column 1; column 2 is a gap of the query.
+A3M = """#5\t1
+>query of mine
+mKV-
+La
+>same name
+RV
+gg-L
+
+>same name
+-.VGl-
+"""
+
+
+def same(a: Alignment, b: Alignment) -> bool:
+    return (
+        a.names == b.names
+        and np.array_equal(a.array, b.array)
+        and a.query == b.query
+        and np.array_equal(a.residue_columns, b.residue_columns)
+        and a.raw_rows == b.raw_rows
+    )
+
+
+def plain_rows(path: Path) -> tuple[list[str], list[str]]:
+    """Plain-Python reader of A3M, to check against."""
+    names, rows = [], []
+    for line in path.read_text().splitlines():
+        if line.startswith(">"):
+            names.append(line[1:].strip())
+            rows.append("")
+        else:
+            rows[-1] += line
+    return names, ["".join(c for c in row if c.isupper() or c == "-") for row in rows]
+
+
+def test_a3m_by_hand():
+    family = read_alignment(A3M)
+    assert family.names == ("query of mine", "same name", "same name")
+    assert family.sequences == ["KV-L", "RV-L", "-VG-"]
+    assert family.array.dtype == np.uint8
+    assert family.array.flags.c_contiguous
+    assert family.array[1].tolist() == [ord(c) for c in "RV-L"]
+    assert family.query == "MKVLA"
+    assert family.residue_columns.tolist() == [-1, 0, 1, 3, -1]
+    assert family.column_residues.tolist() == [2, 3, 0, 4]
+    assert (family.depth, family.length, len(family)) == (3, 4, 3)
+    assert family[2] == ("same name", "-VG-")
+    assert list(family)[1] == ("same name", "RV-L")
+    assert family.source is None
+
+
+def test_residues_and_columns():
+    family = read_alignment(A3M)
+    assert [family.column_of(n) for n in (2, 3, 4)] == [0, 1, 3]
+    assert [family.residue_of(c) for c in (0, 1, 3)] == [2, 3, 4]
+    for residue, message in [(0, "residues 1 to 5"), (6, "no residue 6"), (1, r"residue 1 \(M\).*from 2 to 4")]:
+        with pytest.raises(AlignmentError, match=message):
+            family.column_of(residue)
+    for column, message in [(-1, "0 to 3"), (4, "no column 4"), (2, "gap in column 2")]:
+        with pytest.raises(AlignmentError, match=message):
+            family.residue_of(column)
+
+
+def test_drop_query_gaps():
+    dropped = read_alignment(A3M).drop_query_gaps()
+    assert dropped.sequences == ["KVL", "RVL", "-V-"]
+    assert dropped.raw_rows == (b"mKVLa", b"RVggL", b"-Vgl-")
+    assert dropped.residue_columns.tolist() == [-1, 0, 1, 2, -1]
+    assert dropped.query == "MKVLA"
+    assert dropped.drop_query_gaps() is dropped
+
+
+def test_take():
+    family = read_alignment(A3M)
+    few = family.take([0, 2])
+    assert few.names == ("query of mine", "same name")
+    assert few.sequences == ["KV-L", "-VG-"]
+    assert few.raw_rows == (b"mKV-La", b"-VGl-")
+    assert same(family.take(np.array([True, False, True])), few)
+    with pytest.raises(AlignmentError, match="row 0 is the query"):
+        family.take([1, 2])
+    with pytest.raises(IndexError):
+        family.take([0, 3])
+
+
+def test_array_is_read_only_and_callers_array_is_not():
+    family = read_alignment(A3M)
+    with pytest.raises(ValueError, match="read-only"):
+        family.array[0, 0] = 0
+
+
+@pytest.mark.parametrize(
+    ("text", "format", "sequences"),
+    [
+        (">q\nmKV.L\n>r\n.RVaL\n", "a2m", ["KVL", "RVL"]),
+        (">q\nmKV.L\n>r\n.RVaL\n", "fasta", ["MKV-L", "-RVAL"]),
+        (">q\nMK~L\n>r\nMR.i\n", None, ["MK-L", "MR-I"]),
+        (">q\r\nMK-L\r\n\r\n>r\r\nMR\r\nVI\r\n\x00", None, ["MK-L", "MRVI"]),
+        (">q\nMKL\n>r\nMRaI\n", None, ["MKL", "MRI"]),
+        (">q\nmkl\n>r\nmri\n", None, ["MKL", "MRI"]),
+        (">q\naMKL\n>r\nMRaI\n", None, ["MKL", "MRI"]),
+        (">q\nMKV.L\n>r\n.RVaL\n", None, ["MKV-L", "-RVAL"]),
+        (">q\nMK VL\n>r\nM1J?\n", None, ["MKVL", "M1J?"]),
+        (">ss_pred\nCHHC\n>ss_conf\n9889\n>q\nMKVL\n", "a3m", ["MKVL"]),
+        (">q\nMKVL\n", None, ["MKVL"]),
+        # stops: at the end of whole proteins, with a column of their own, and inside (kept)
+        (">q\nMKL*\n>r\nMRI\n", "fasta", ["MKL", "MRI"]),
+        (">q\nMKL*--\n>r\nMRIGGG\n", "fasta", ["MKL---", "MRIGGG"]),
+        (">q\nMKL*\n>r\nMRIG\n", "fasta", ["MKL-", "MRIG"]),
+        (">q\nM*KL\n>r\nMRIG\n", "fasta", ["M*KL", "MRIG"]),
+    ],
+)
+def test_meaning_of_letters(text, format, sequences):
+    assert read_alignment(text, format).sequences == sequences
+
+
+def test_stockholm_blocks_and_double_names():
+    text = (
+        "# STOCKHOLM 1.0\n#=GF ID x\n#=GS b DE some\n\na/1-4  MK.\nb      mR~\n#=GR b SS HHH\nb      -GG\n"
+        "#=GC RF xxx\n\na/1-4  L\nb      i\nb      L\n//\n"
+    )
+    family = read_alignment(text)
+    assert family.names == ("a/1-4", "b", "b")
+    assert family.sequences == ["MK-L", "MR-I", "-GGL"]
+    assert family.query == "MKL"
+    assert family.residue_columns.tolist() == [0, 1, 3]
+
+
+def test_bundled_family():
+    path = bundled_family()
+    family = read_alignment(path)
+    rows = [line.split() for line in path.read_text().splitlines() if line[:1] not in ("", "#", "/")]
+    assert list(family.names) == [name for name, _ in rows]
+    assert family.sequences == [row.replace(".", "-") for _, row in rows]
+    assert family.query == rows[0][1].replace(".", "")
+    assert (family.depth, family.length) == (98, 117)
+    with pytest.raises(ValueError, match="there are: fn3"):
+        bundled_family("kinase")
+
+
+def test_from_sequences():
+    family = Alignment.from_sequences(["MK-L", "MRaVI"])
+    assert family.names == ("query", "row 2")
+    assert family.sequences == ["MK-L", "MRVI"]
+    assert Alignment.from_sequences("MKVL").sequences == ["MKVL"]
+    assert Alignment.from_sequences(["Mk.L"], format="fasta").query == "MKL"
+    with pytest.raises(AlignmentError, match=r"row 2 .* has 2 match columns"):
+        Alignment.from_sequences(["MKL", "MK", "M"])
+    with pytest.raises(AlignmentError, match="1 names for 2"):
+        Alignment.from_sequences(["M", "M"], ["one"])
+    with pytest.raises(AlignmentError, match="line break"):
+        Alignment.from_sequences(["M"], ["a\n>b"])
+    with pytest.raises(AlignmentError, match="no sequence"):
+        Alignment.from_sequences([])
+
+
+@pytest.mark.parametrize("ending", [".a3m", ".a2m", ".a3m.gz", ".a2m.xz"])
+def test_insertions_survive_writing(tmp_path, ending):
+    family = read_alignment(A3M)
+    write_alignment(family, tmp_path / f"family{ending}")
+    again = read_alignment(tmp_path / f"family{ending}")
+    assert same(again, family)
+    assert again.source == str(tmp_path / f"family{ending}")
+
+
+def test_written_text(tmp_path):
+    family = read_alignment(A3M)
+
+    def written(format, **kwargs):
+        write_alignment(family, tmp_path / "x", format, **kwargs)
+        return (tmp_path / "x").read_text().splitlines()
+
+    assert written("a3m")[1::2] == ["mKV-La", "RVgg-L", "-VGl-"]
+    assert written("a2m")[1::2] == ["mKV..-.La", ".RVgg-.L.", ".-V..Gl-."]
+    for format, kwargs in [("fasta", {}), ("a3m", {"insertions": False}), ("a2m", {"insertions": False})]:
+        assert written(format, **kwargs)[1::2] == ["KV-L", "RV-L", "-VG-"]
+    assert written("stockholm") == [
+        *("# STOCKHOLM 1.0", "#=GS query DE of mine", "#=GS same DE name", "#=GS same DE name"),
+        *("query KV-L", "same  RV-L", "same  -VG-", "//"),
+    ]
+    assert read_alignment(tmp_path / "x").sequences == family.sequences
+
+
+def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    target = tmp_path / "family.a3m"
+    target.write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_alignment(read_alignment(A3M), target)
+    assert [path.name for path in tmp_path.iterdir()] == ["family.a3m"]
+    assert target.read_text() == "old"
+    with pytest.raises(AlignmentError, match="ending tells no format"):
+        write_alignment(read_alignment(A3M), tmp_path / "family.txt")
+
+
+def test_compression_is_told_from_content(tmp_path):
+    (tmp_path / "a.a3m").write_bytes(gzip.compress(A3M.encode()))
+    (tmp_path / "b.a3m.gz").write_bytes(lzma.compress(A3M.encode()))
+    (tmp_path / "c.A3M.gz").write_text(A3M)
+    assert all(same(read_alignment(path), read_alignment(A3M)) for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "format", "message"),
+    [
+        (" \n", None, "is empty"),
+        ("#A3M#\n", None, "no sequence"),
+        (">ss_pred\nHHH\n", "a3m", "no sequence"),
+        ("MKVL\n>q\nMKVL\n", None, r"line 1 \('MKVL'\).*header line"),
+        ("HEADER    HYDROLASE\nATOM   1\n", None, "a PDB file"),
+        ("CLUSTAL W\n\nq MKVL\n", None, "a Clustal alignment"),
+        (">q\nMKVL\n>r\n", None, r"row 2 \(r\) has a header and no sequence"),
+        (">q\n>r\nMKVL\n", None, r"row 1 \(q\) has a header and no sequence"),
+        (">q\n----\n>r\nMKVL\n", "fasta", "the query, has no residue"),
+        (">q\nmkvl\n>r\nmkvl\n", "a3m", "the query, has no residue"),
+        (">q\nMKVL\n>r\nMKéL\n", None, r"row 2 \(r\), column 3, is 'é'"),
+        (">q\nMKVL\n>r\nMKaVL\n", "fasta", "row 2 .r. has 5 columns, but row 1 .q. has 4; .*format='a3m'"),
+        (">q\nMKVL\n>r\nMKaVL\n", "a2m", "looks like A3M"),
+        (">q\nMKVL\n>r\nMKvL\n", "a3m", r"row 2 \(r\) has 3 match columns .*format='fasta'"),
+        (">q\nMKVL\n>r\nMKvL\n", "a2m", "looks like FASTA"),
+        (">q\nMKVL\n>r\nMK\n>s\nM\n", None, r"row 2 \(r\) has 2 columns.*MAFFT"),
+        (">q\nMKVL\n>r\nMKVL\n>s\nMKV\n", "a3m", r"row 3 \(s\) has 3 .*cut off"),
+        (">q\nMKV\n>r\nMKVL\n>s\nMKVL\n", "a3m", "row 1 may be cut off"),
+        (">q\nMK\x00L\n>r\nMK\n", None, "is a binary file"),
+        (">q\nMK\n\x00>r\nMK\n", None, "several alignments"),
+        ("# STOCKHOLM 1.0\na MK\nb MK\n", None, "closing '//' line is missing"),
+        ("# STOCKHOLM 1.0\na MK\n//\n# STOCKHOLM 1.0\na MK\n//\n", None, "more than one alignment.*line 3"),
+        ("# STOCKHOLM 1.0\na\n//\n", None, "line 2 .a. has a name and no sequence"),
+        ("# STOCKHOLM 1.0\n//\n", None, "no sequence"),
+        (">q\nMK\n", "stockholm", "does not begin with '# STOCKHOLM"),
+        (">q\nMK\n", "clustal", "unknown alignment format 'clustal'.*a3m, a2m, fasta, stockholm"),
+    ],
+)
+def test_refused(text, format, message):
+    with pytest.raises(AlignmentError, match=message):
+        read_alignment(text, format)
+
+
+def test_refused_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.a3m: there is no such alignment file"):
+        read_alignment(tmp_path / "nowhere.a3m")
+    for name, whole in [("cut.a3m.gz", gzip.compress(A3M.encode())), ("cut.a3m.xz", lzma.compress(A3M.encode()))]:
+        (tmp_path / name).write_bytes(whole[:-12])
+        with pytest.raises(AlignmentError, match=f"{name}: the compressed file is cut off"):
+            read_alignment(tmp_path / name)
+    (tmp_path / "bad.fasta").write_text(">q\nMKVL\n>r\nMKaVL\n")
+    with pytest.raises(AlignmentError, match=r"bad\.fasta: row 2 \(r\)"):
+        read_alignment(tmp_path / "bad.fasta")
+
+
+@real_data
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_real_files(path, tmp_path):
+    family = read_alignment(path)
+    names, rows = plain_rows(path)
+    assert list(family.names) == names
+    assert family.sequences == rows
+    assert same(read_alignment(path.read_text()), family)  # the format is told from the content too
+    for ending in ("a3m", "a2m.gz"):
+        write_alignment(family, tmp_path / f"again.{ending}")
+        assert same(read_alignment(tmp_path / f"again.{ending}"), family)
+    covered = np.flatnonzero(family.residue_columns >= 0)
+    assert "".join(family.query[k] for k in covered) == rows[0].replace("-", "")
+
+
+@real_data
+def test_gb1_begins_with_two_insertions():
+    family = read_alignment(DATA / "gb1.a2m")
+    assert family.query.startswith("MQYKLIL")
+    assert family.residue_columns[:4].tolist() == [-1, -1, 0, 1]
+    assert family.column_of(3) == 0
+    with pytest.raises(AlignmentError, match=r"gb1\.a2m: residue 2 \(Q\)"):
+        family.column_of(2)
+
+
+def test_reading_is_fast(tmp_path):
+    rng = np.random.default_rng(0)
+    letters = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY-", dtype=np.uint8)
+    rows = [row.tobytes() for row in letters[rng.integers(0, 21, (20_000, 300))]]
+    text = b"".join(b">row %d\n%b%b%b\n" % (k, row[:90], b"acd"[: k % 4], row[90:]) for k, row in enumerate(rows))
+    (tmp_path / "big.a3m").write_bytes(text)
+    start = time.perf_counter()
+    family = read_alignment(tmp_path / "big.a3m")
+    assert time.perf_counter() - start < 1.0  # 0.1 s on two cores
+    assert family.array.tobytes() == b"".join(rows)
+
+
+def test_a_guess_that_drops_query_residues_is_said():
+    soft_masked = ">q\nMKvlAWW\n>b\nMRvlAWW\n"
+    with pytest.warns(UserWarning, match=r"2 lower-case residues of the query.*format='fasta'"):
+        assert read_alignment(soft_masked).length == 5
+    assert read_alignment(soft_masked, format="fasta").sequences == ["MKVLAWW", "MRVLAWW"]

@@ -1,0 +1,115 @@
+"""Contract of `modeling_msa.alignments.labels`, and of labels in `MsaDataset`.
+
+- Labels go by the name of the alignment; one that is missing, of another length or no class is an error that names it,
+  before training starts.
+"""
+
+import numpy as np
+import pytest
+from made_up import SHARED, TOKENIZER, a3m, real_data, write_folder
+
+from modeling_msa import Alignment
+from modeling_msa.alignments.labels import contact_files, load_contacts, read_labels
+from modeling_msa.training.collators import MsaDataCollatorForContactPrediction
+from modeling_msa.training.datasets import MsaDataset
+
+FAMILY = Alignment.from_sequences(["mKV--Lc", "RVAGL", "R-AGI"], source="family.a3m")
+
+
+def test_dataset_labels_go_by_name(tmp_path):
+    write_folder(tmp_path, 3)
+    labels = {"f0": 1, "f1": 0, "f2": 1, "of-another-folder": 5}
+    assert [MsaDataset(tmp_path, labels=labels)[k]["labels"] for k in range(3)] == [1, 0, 1]
+    del labels["f1"]
+    with pytest.raises(ValueError, match="1 of 3 alignments have no label, the first is 'f1'"):
+        MsaDataset(tmp_path, labels=labels)
+    assert MsaDataset(tmp_path, labels=labels, on_error="skip").names == ["f0", "f2"]
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "f0.a3m").write_text(a3m(["MKV"]))
+    with pytest.raises(ValueError, match="have one name, 'f0'"):
+        MsaDataset(tmp_path, labels=labels)
+
+
+def test_labels_of_another_length_are_found_at_the_start(tmp_path):
+    (tmp_path / "a.a3m").write_text(a3m(["mKV--Lc", "RVAGL"]))  # five residues
+    assert MsaDataset(tmp_path, labels={"a": np.arange(5)})[0]["labels"].tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match=r"a.a3m: labels have 7 entries, but the query has 5 residues"):
+        MsaDataset(tmp_path, labels={"a": np.arange(7)})
+    np.save(tmp_path / "a.npy", np.zeros((4, 4), dtype=np.int8))
+    with pytest.raises(ValueError, match=r"a.a3m: labels \(.*a.npy\) have 4 x 4 entries, but the query has 5"):
+        MsaDataset(tmp_path, labels=contact_files(tmp_path))
+
+
+def test_tables_of_labels(tmp_path):
+    def read(name, text, *args, **kwargs):
+        (tmp_path / name).write_text(text)
+        return read_labels(tmp_path / name, *args, **kwargs)
+
+    assert read("a.csv", "name,label\nf0,1\nf1,0\n") == ({"f0": 1, "f1": 0}, None)
+    assert read("a.tsv", "label\tname\n0.5\tf0\n1\tf1\n") == ({"f0": 0.5, "f1": 1.0}, None)
+    assert read("a.csv", "name,label\nf0,kinase\nf1,lyase\nf2,kinase\n") == (
+        {"f0": 0, "f1": 1, "f2": 0},
+        ("kinase", "lyase"),
+    )
+    assert read("a.csv", "name,label\nf0,b\n", ["a", "b"]).by_name == {"f0": 1}
+    by_name, classes = read("a.jsonl", '{"name": "f0", "labels": "HHEC?"}\n')
+    assert (by_name["f0"].tolist(), classes) == ([2, 2, 1, 0, -100], ("C", "E", "H"))
+    assert read("a.jsonl", '{"name": "f1", "labels": [0, null, 2]}').by_name["f1"].tolist() == [0, -100, 2]
+    by_name, classes = read("a.fasta", ">f0 chain A\nHH\nE\n>f1\nEC\n", "HEC")
+    assert (by_name["f0"].tolist(), by_name["f1"].tolist(), classes) == ([0, 0, 1], [1, 2], ("H", "E", "C"))
+    for name, text, options, message in (
+        ("a.csv", "id,label\n1,2\n", {}, "the columns are id, label"),
+        ("a.csv", "name,label\n", {}, "there is no label in it"),
+        ("a.csv", "name,label\nf0,1\nf0,1\n", {}, "line 3: 'f0' stands in line 2 already"),
+        ("a.csv", "name,label\nf0,1\nf1,\n", {}, "line 3: the name or the label is missing"),
+        ("a.csv", "name,label\nf0,1\nf1,7\n", {"num_labels": 3}, r"line 3 \(f1\): 7 is no class; .* are 0 to 2"),
+        (
+            "a.csv",
+            "name,label\nf0,c\n",
+            {"classes": ["a", "b"]},
+            r"line 2 \(f0\): 'c' is no class; the classes are a, b",
+        ),
+        ("a.csv", "name,label\nf0,nan\n", {}, "the label is nan"),
+        ("a.jsonl", '{"name": "f0", "labels": "HX"}', {"classes": "HEC"}, r"line 1 \(f0\): 'X' is no class"),
+        ("a.jsonl", '{"name": "f0"', {}, "line 1: no JSON"),
+        ("a.jsonl", '{"id": "f0", "label": 1}', {}, 'line 1: each line is an object with "name"'),
+        ("a.xlsx", "", {}, "labels come as .csv"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(name, text, **options)
+
+
+def test_contact_maps(tmp_path):
+    contacts = np.array([[1, 0, -100, 0, 0]] * 5)
+    np.save(tmp_path / "a.npy", contacts)
+    np.savez(tmp_path / "b.npz", distances=np.zeros(3), contacts=contacts.astype(bool))
+    (tmp_path / "c.pdb.gz").write_bytes(b"")
+    assert contact_files(tmp_path) == {name[0]: tmp_path / name for name in ("a.npy", "b.npz", "c.pdb.gz")}
+    assert load_contacts(tmp_path / "a.npy", FAMILY).tolist() == contacts.tolist()
+    assert load_contacts(tmp_path / "b.npz", FAMILY).dtype == np.int8
+    np.save(tmp_path / "a.npy", contacts * 8.5)
+    with pytest.raises(ValueError, match=r"a.npy: holds .*, not only 1, 0 and -100"):
+        load_contacts(tmp_path / "a.npy", FAMILY)
+    (tmp_path / "a.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError, match=r"a.npy: is no array of NumPy"):
+        load_contacts(tmp_path / "a.npy", FAMILY)
+    (tmp_path / "a.pdb").write_text("")
+    with pytest.raises(ValueError, match="are both of 'a'"):
+        contact_files(tmp_path)
+
+
+@real_data
+def test_structures_are_labels():
+    pytest.importorskip("gemmi")
+    names = ["1prw", "5trv", "6e6r", "6exz"]
+    files = [SHARED / "msa" / f"{name}.a3m" for name in names]
+    dataset = MsaDataset(files, labels=contact_files(SHARED / "structure"))
+    for k in range(4):
+        feature = dataset[k]
+        labels = feature["labels"]
+        assert labels.shape == (len(feature["alignment"].query),) * 2
+        i, j = np.nonzero(labels == 1)
+        # a protein has two or three contacts of this separation for each residue
+        assert 0.5 < (j - i >= 6).sum() / len(labels) < 5
+    batch = MsaDataCollatorForContactPrediction(TOKENIZER, max_tokens=512)([dataset[2], dataset[3]])
+    assert batch["labels"].shape == (2, 69, 69)

@@ -1,0 +1,68 @@
+"""Contract of `modeling_msa.alignments.variants`, and of the dataset made of a table of variants.
+
+- Variants are numbered on the query's residues from 1, and checked all at once before any is used.
+- The query's row changes, nothing else.
+"""
+
+import pytest
+from made_up import SHARED, TOKENIZER, real_data
+
+from modeling_msa import Alignment
+from modeling_msa.alignments.variants import mutate, parse_variants, read_variants
+from modeling_msa.training.collators import MsaDataCollatorForSequenceClassification
+from modeling_msa.training.datasets import VariantDataset
+from modeling_msa.training.sampler import SizeGroupedSampler
+
+
+def test_variants_by_hand():
+    family = Alignment.from_sequences(["mKV-L", "RVAL"])
+    assert parse_variants(["K102R:L104I", "WT"], family, offset=100) == [(("K", 2, "R"), ("L", 4, "I")), ()]
+    mutant = mutate(family, parse_variants(["K2R:L4I"], family)[0])
+    assert (mutant.query, mutant.sequences, mutant.raw_rows) == ("MRVI", ["RV-I", "RVAL"], (b"mRV-I", b"RVAL"))
+    assert family.sequences == ["KV-L", "RVAL"]
+    for variants, message in (
+        (["K2"], "a substitution is written like A42V"),
+        (["K2*"], "a substitution is written like A42V"),
+        (["K2X"], "X is not one of the 20 amino acids"),
+        (["K2R:K2A"], "one residue is replaced twice"),
+        (["L5A"], "there is no residue 5; the query has 1 to 4"),
+        (["M1A"], "residue 1 .M. is in lower case in the query, so no column of the alignment covers it"),
+        (["K2R", "A2R", "A3R", "A4R"], r"3 substitutions do not fit the query: A2R: residue 2 of the query is K"),
+        (["K12R", "L14A"], r"2 substitutions .* All wild types fit with offset=10\."),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse_variants(variants, family)
+
+
+def test_tables_of_variants(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("mutant,score,other\nK2R,0.5,1\n")
+    assert read_variants(table, score_column="score") == [("K2R", 0.5)]
+    with pytest.raises(ValueError, match="score_column is None, but the columns are mutant, score, other"):
+        read_variants(table)
+    with pytest.raises(ValueError, match="variant_column is 'variant'"):
+        read_variants(table, "variant", "score")
+    table.write_text("mutant,score\nK2R,0.5\nK2A,\nK2C,n/a\n")
+    with pytest.raises(ValueError, match=r"2 scores in score are no number; .* line 3 \(K2A\): ''. line 4"):
+        read_variants(table)
+    table.write_text("mutant,score\n")
+    with pytest.raises(ValueError, match="the table has no row"):
+        read_variants(table)
+
+
+@real_data
+def test_variants_of_gb1():
+    dataset = VariantDataset(SHARED / "msa" / "gb1.a2m", SHARED / "variants" / "gb1_four_site.csv")
+    assert len(dataset) == 2076
+    example = dataset[dataset.names.index("V39N:D40E:G41W:V54M")]
+    wild = "MQYKLILNGKTLKGETTTEAVDAATAEKVFKQYANDNGVDGEWTYDDATKTFTVTE"
+    assert dataset.alignment.query == wild
+    assert example["alignment"].query == wild[:38] + "NEW" + wild[41:53] + "M" + wild[54:]
+    assert example["alignment"].sequences[0] == example["alignment"].query[2:]  # two residues have no column
+    assert example["labels"] == 0
+    sampler = SizeGroupedSampler(dataset, 4)
+    assert sorted(sampler) == list(range(2076))
+    sampler.set_epoch(2)
+    assert dataset[7]["visit"] == (2, 7)
+    batch = MsaDataCollatorForSequenceClassification(TOKENIZER, num_labels=1)([dataset[0], dataset[1]])
+    assert batch["labels"].tolist() == pytest.approx([0.061909656, 0.242237278])

@@ -1,0 +1,263 @@
+"""The contract of `msa score`: the table comes back as it was, with scores beside it.
+
+Rows that cannot be scored are kept and say why. What is wrong as a whole is said in words before the model is loaded,
+and nothing is left. Several alignments take a folder; a second run goes on where the first ended.
+"""
+
+import csv
+import os
+from pathlib import Path
+
+import families
+import numpy as np
+import pytest
+import typer
+from made_up import SHARED, real_data
+from scipy.stats import spearmanr
+from typer.testing import CliRunner
+
+from modeling_msa import MsaForMaskedLM, bundled_family, load_model, read_alignment, write_alignment
+from modeling_msa.cli.score import score_command
+from modeling_msa.tasks.plotting import plot_substitutions
+from modeling_msa.tasks.scoring import PROTOCOLS, SubstitutionScores, score_all_singles, score_variants
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+APP = typer.Typer()
+APP.command()(score_command)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return families.make_model(tmp_path_factory.mktemp("score") / "model")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with family.a3m, whose query is MKVLAWYC, residue 1 without a column."""
+    monkeypatch.chdir(tmp_path)
+    Path("family.a3m").write_text(">q\nmKVL-AWYC\n>r\nRVLGAWFC\n>s\nKILGAFYC\n>t\nKVIGSWYA\n>u\nK-LGA-YC\n")
+    return tmp_path
+
+
+def run(*arguments, ok=True):
+    result = CliRunner().invoke(APP, list(map(str, arguments)))
+    assert (result.exit_code == 0) == ok, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def table(path, delimiter=","):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file, delimiter=delimiter))
+
+
+def test_the_table_comes_back_with_scores(here, model):
+    text = 'id,mutant,"note, free"\r\n007,K2R,"a ""b"", c"\r\n\r\n1e3,K2R:A5C, x \r\n,M1V,\r\n4,V3*,é\r\n5,WT,n/a\r\n'
+    Path("t.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model)
+    assert "out.csv: q, 3 of 5 variants, 5 of 5 rows" in output
+    rows = table("out.csv")
+    assert rows[0] == ["id", "mutant", "note, free", "score", "reason"]
+    old = [
+        ["007", "K2R", 'a "b", c'],
+        ["1e3", "K2R:A5C", " x "],
+        ["", "M1V", ""],
+        ["4", "V3*", "é"],
+        ["5", "WT", "n/a"],
+    ]
+    assert [row[:3] for row in rows[1:]] == old
+    loaded = load_model(model, cls=MsaForMaskedLM)
+    expected = score_variants(read_alignment("family.a3m"), ["K2R", "K2R:A5C"], loaded).score
+    assert [float(row[3]) for row in rows[1:3]] == pytest.approx(expected, abs=1e-6)
+    assert [row[3] for row in rows[3:]] == ["", "", "0.000000"]
+    assert [row[4][:9] for row in rows[1:]] == ["", "", "residue 1", "a stop; a", ""]
+
+
+def test_tabs_ensembles_offset_and_measured_values(here, model):
+    measured = ["0.5", "0.5", "-1", "", "n/a", "2"]
+    variants = ["K102R", "V103I", "A105S", "W106F", "Y107F", "C108A"]
+    lines = [f"{variant}\t{value}" for variant, value in zip(variants, measured, strict=True)]
+    Path("t.tsv").write_text("v\tfitness\n" + "\n".join(lines) + "\n")
+    options = ("--variant-column", "v", "--measured-column", "fitness", "--offset", 100, "--score-column", "msa")
+    ensemble = ("--seeds", "1-2,5", "--select", "random", "--rows", 3)
+    output = run("family.a3m", "t.tsv", "-o", "out.tsv", "--model", model, *options, *ensemble)
+    rows = table("out.tsv", "\t")
+    assert rows[0] == ["v", "fitness", "msa", "msa_std", "reason"]
+    loaded = load_model(model, cls=MsaForMaskedLM)
+    expected = score_variants(
+        read_alignment("family.a3m"), variants, loaded, rows=3, select="random", seed=(1, 2, 5), offset=100
+    )
+    assert [float(row[2]) for row in rows[1:]] == pytest.approx(expected.score, abs=1e-6)
+    assert [float(row[3]) for row in rows[1:]] == pytest.approx(expected.score_std, abs=1e-6)
+    both = [0, 1, 2, 5]
+    value = spearmanr(expected.score[both], [float(measured[k]) for k in both]).statistic
+    assert f"Spearman {value:.4f} (4 variants)" in output
+
+
+def test_the_protocol_is_one_word_and_options_win(here, model):
+    """The recipe's five seeds, weighted rows and filter: copies of the query, and a fragment, are left out."""
+    with open("family.a3m", "a") as file:
+        file.write(">copy\nKVL-AWYC\n>short\nK-------\n")
+    Path("t.csv").write_text("mutant\nK2R\nL4A\n")
+    common = ("family.a3m", "t.csv", "--model", model)
+    assert "4 of 7 rows" in run(*common, "-o", "a.csv", "--protocol", "proteingym")
+    run(*common, "-o", "b.csv", "--protocol", "proteingym", "--rows", 3, "--filter-coverage", 60)
+    plain = ("--rows", 3, "--select", "weighted", "--filter-coverage", 60, "--filter-identity", 90, "--seeds", "1-5")
+    run(*common, "-o", "c.csv", *plain)
+    assert table("b.csv") == table("c.csv") != table("a.csv")
+    assert table("b.csv")[0] == ["mutant", "score", "score_std", "reason"]
+
+
+def test_fast_mode_goes_with_a_protocol_and_is_part_of_a_run(here, model):
+    Path("t.csv").write_text("mutant\nK2R\nL4A\n")
+    common = ("family.a3m", "t.csv", "--model", model, "--protocol", "proteingym", "--rows", 3)
+    run(*common, "-o", "fast.csv", "--mode", "fast")
+    run(*common, "-o", "exact.csv", "--mode", "exact")
+    assert run(*common, "-o", "default.csv")
+    recipe = PROTOCOLS["proteingym"] | {"rows": 3}
+    loaded = load_model(model, cls=MsaForMaskedLM)
+    expected = score_variants(read_alignment("family.a3m"), ["K2R", "L4A"], loaded, mode="fast", **recipe).score
+    assert [float(row[1]) for row in table("fast.csv")[1:]] == pytest.approx(expected, abs=1e-6)
+    assert table("exact.csv") == table("default.csv") != table("fast.csv")
+    # several alignments: a folder is one mode's
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        Path("in", f"{name}.a3m").write_bytes(Path("family.a3m").read_bytes())
+    several = ("in", "t.csv", "-o", "out", "--model", model)
+    run(*several, "--mode", "fast")
+    run(*several, "--mode", "exact", ok=False)
+
+
+def test_all_singles_with_a_picture(here, model):
+    output = run("family.a3m", "--all-singles", "-o", "s.csv", "--plot", "s.png", "--model", model)
+    assert "7 residues, 5 of 5 rows" in output
+    rows = table("s.csv")
+    assert rows[0] == ["mutant", "score"]
+    assert len(rows) == 1 + 7 * 19
+    result = score_all_singles(read_alignment("family.a3m"), load_model(model, cls=MsaForMaskedLM))
+    expected = {
+        f"{wild}{number}{letter}": result.score[i, j]
+        for i, (wild, number) in enumerate(zip(result.wild_type, result.residues, strict=True))
+        for j, letter in enumerate(result.amino_acids)
+        if letter != wild
+    }
+    assert [row[0] for row in rows[1:]] == list(expected)
+    assert [float(row[1]) for row in rows[1:]] == pytest.approx(list(expected.values()), abs=1e-6)
+    assert Path("s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_long_and_broken_queries(here):
+    """Over 240 residues, with some that have no score; and a single residue."""
+    random = np.random.default_rng(0)
+    letters = "ACDEFGHIKLMNPQRSTVWY"
+    for residues in (np.delete(np.arange(1, 300), slice(20, 50)), np.array([7])):
+        score = random.normal(size=(len(residues), 20))
+        score[len(residues) // 2 + 1 :][:3] = np.nan
+        wild = "".join(random.choice(list(letters + "X"), len(residues)))
+        plot_substitutions(SubstitutionScores("q", wild, residues, letters, score, None, (0,), 1), "p.svg")
+        assert Path("p.svg").stat().st_size > 1000
+    assert sorted(os.listdir()) == ["family.a3m", "p.svg"]
+
+
+def test_several_alignments(here, model):
+    """A table for each by its name; one without a table fails, the others are done, and the next run goes on."""
+    made = families.make_folder(here / "in", count=3)
+    Path("tables").mkdir()
+    for name in ("f0", "f2"):
+        Path("tables", f"{name}.csv").write_text(f"mutant\n{made[name].query[1]}2A\n")
+    common = ("in", "--variants", "tables", "-o", "out", "--model", model)
+    output = run(*common, ok=False)
+    assert "1 of 3 alignments failed" in output
+    assert "there is no table f1.csv or .tsv in tables" in output
+    assert sorted(path.name for path in Path("out").glob("*.csv")) == ["f0.csv", "f2.csv"]
+    first = Path("out/f0.csv").stat().st_mtime_ns
+    Path("tables", "f1.tsv").write_text(f"mutant\n{made['f1'].query[1]}2A\n")
+    run(*common)
+    assert sorted(path.name for path in Path("out").glob("*.csv")) == ["f0.csv", "f1.csv", "f2.csv"]
+    assert Path("out/f0.csv").stat().st_mtime_ns == first
+    assert table("out/f1.csv")[0] == ["mutant", "score", "reason"]
+
+
+def test_all_singles_of_several_go_on(here, model):
+    families.make_folder(here / "in", count=3)
+    common = ("in", "--all-singles", "-o", "out", "--plot", "pictures", "--model", model)
+    run(*common)
+    before = {path.name: path.stat().st_mtime_ns for path in Path("out").glob("*.csv")}
+    assert len(before) == 3
+    assert sorted(os.listdir("pictures")) == ["f0.score.png", "f1.score.png", "f2.score.png"]
+    Path("out/f1.csv").unlink()
+    assert "2 of them before" in run(*common)
+    after = {path.name: path.stat().st_mtime_ns for path in Path("out").glob("*.csv")}
+    assert {name for name in after if after[name] == before[name]} == {"f0.csv", "f2.csv"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["family.a3m"], "say --all-singles"),
+        (["t.csv"], "Give an alignment beside the table t.csv"),
+        (["family.a3m", "t.csv", "u.csv"], "Give one table"),
+        (["family.a3m", "t.csv", "--all-singles"], "goes without a table"),
+        (["family.a3m", "t.csv", "--plot", "p.png"], "say --all-singles"),
+        (["family.a3m", "--all-singles", "--measured-column", "x"], "belongs to a table"),
+        (["family.a3m", "--all-singles", "--plot", "p.docx"], "no kind of picture"),
+        (["family.a3m", "--all-singles", "--plot", "nowhere/p.png"], "no folder nowhere"),
+        (["family.a3m", "t.csv", "-o", "out.xlsx"], "scores are written as .csv or .tsv"),
+        (["family.a3m", "t.csv", "-o", "nowhere/out.csv"], "no folder nowhere"),
+        (["family.a3m", "nowhere.csv"], "nowhere.csv"),
+        (["nowhere.a3m", "t.csv"], "nowhere.a3m"),
+        (["family.a3m", "t.csv", "--variant-column", "v"], "--variant-column is 'v', but the columns are mutant, x"),
+        (["family.a3m", "t.csv", "--measured-column", "y"], "--measured-column is 'y'"),
+        (["family.a3m", "t.csv", "--score-column", "x"], "t.csv: the table has a column x already"),
+        (["family.a3m", "t.csv", "--seeds", "1;2"], "write 1,2,3 or 1-5"),
+        (["family.a3m", "t.csv", "--seeds", "1,2"], "select 'random' or 'weighted'"),
+        (["family.a3m", "t.csv", "--mode", "fast", "--strategy", "wt-marginals"], "there is no fast mode of them"),
+        (["family.a3m", "t.csv", "--offset", "1"], "t.csv: 2 of 2 variants do not fit the query"),
+        (["family.a3m", "u.csv"], "fit with the offset 10. Mismatches: K12 (none), V13 (none), L14 (none)"),
+        (["family.a3m", "ragged.csv"], "ragged.csv: line 3 has 3 cells, the header 2"),
+        (["family.a3m", "empty.csv"], "empty.csv: the table has no row"),
+        (["family.a3m", "binary.csv"], "binary.csv: is no table"),
+        (["family.a3m", "indels.csv"], "none of the 1 variants can be scored"),
+    ],
+)  # fmt: skip
+def test_errors_in_words(arguments, words, here, model, monkeypatch):
+    Path("t.csv").write_text("mutant,x\nK2R,1\nV3I,2\n")
+    Path("u.csv").write_text("mutant\nK12R\nV13I:L14A\n")
+    Path("ragged.csv").write_text("mutant,x\nK2R,1\nV3I,2,3\n")
+    Path("empty.csv").write_text("mutant\n")
+    Path("binary.csv").write_bytes(b"\xff\xfe\x00mutant")
+    Path("indels.csv").write_text("mutant\nA5del\n")
+    before = sorted(os.listdir())
+    output = [] if "-o" in arguments else ["-o", "out.csv"]
+    # but for what only the model can tell, it is not even loaded
+    name = model if "--seeds" in arguments else "no/such/model"
+    assert words in run(*arguments, *output, "--model", name, ok=False)
+    assert sorted(os.listdir()) == before
+
+
+def test_mismatches_can_be_kept(here, model):
+    Path("t.csv").write_text("mutant\nK2R\nA3I\n")
+    run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--skip-mismatches")
+    assert table("out.csv")[2] == ["A3I", "", "residue 3 of the query is V, not A."]
+
+
+def test_the_example_of_the_help_works(here):
+    write_alignment(read_alignment(bundled_family()), "family.a3m")
+    example = score_command.__doc__.strip().splitlines()[-1].strip().removeprefix("Example: msa score ")
+    run(*example.split(), "--rows", 4)
+    assert len(table("scores.csv")) == 1 + 86 * 19
+    assert Path("scores.png").is_file()
+
+
+@real_data
+def test_gb1(tmp_path):
+    """On the embedded model: every variant has a score, and Spearman is scipy's."""
+    source = SHARED / "variants" / "gb1_four_site.csv"
+    output = run(
+        SHARED / "msa" / "gb1.a2m", source, "-o", tmp_path / "out.csv", "--measured-column", "fitness", "--rows", 32
+    )
+    rows = table(tmp_path / "out.csv")
+    assert [row[:2] for row in rows] == table(source)
+    assert not any(row[3] for row in rows[1:])
+    value = spearmanr([float(row[1]) for row in rows[1:]], [float(row[2]) for row in rows[1:]]).statistic
+    assert f"Spearman {value:.4f} (2076 variants)" in output
