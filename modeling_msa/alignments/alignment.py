@@ -25,7 +25,7 @@ from .._files import whole_file
 
 FORMATS = ("a3m", "a2m", "fasta", "stockholm")
 
-_SUFFIXES = {
+SUFFIXES = {
     ".a3m": "a3m",
     ".a2m": "a2m",
     ".fasta": "fasta",
@@ -150,7 +150,7 @@ class Alignment:
             if "\n" in label or "\r" in label:
                 raise AlignmentError(f"{where}: the name of row {k + 1} ({label!r}) has a line break; remove it")
         _check_format(format)
-        return _build(labels, rows, format, source, where)
+        return build_alignment(labels, rows, format, source, where)
 
     @property
     def depth(self) -> int:
@@ -366,8 +366,8 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
         data, source, where = path_or_text.encode(), None, "alignment text"
     else:
         source = where = os.fspath(path_or_text)
-        data = _read_bytes(Path(source))
-        format = format or _format_of(source)
+        data = read_bytes(Path(source))
+        format = format or format_of(source)
     data = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\x00").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if not data.strip():
         raise AlignmentError(f"{where}: is empty; give a file with at least one sequence")
@@ -379,12 +379,12 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
         names, rows = _parse_stockholm(data, where)
         format = "stockholm"
     else:
-        names, rows = _parse_fasta(data, where)
+        names, rows = parse_fasta(data, where)
         if format is None:
-            format = _guess_format(rows)
+            format = guess_format(rows)
             if format != "fasta":
                 _warn_of_soft_masking(rows, where)
-    return _build(names, rows, format, source, where)
+    return build_alignment(names, rows, format, source, where)
 
 
 def write_alignment(
@@ -413,10 +413,10 @@ def write_alignment(
         If the format is unknown.
     """
     path = Path(path)
-    format = format or _format_of(path.name)
+    format = format or format_of(path.name)
     if format is None:
         raise AlignmentError(
-            f"{path}: the ending tells no format; end the name with one of {' '.join(_SUFFIXES)}, or say format="
+            f"{path}: the ending tells no format; end the name with one of {' '.join(SUFFIXES)}, or say format="
         )
     _check_format(format)
     if format == "stockholm":
@@ -464,14 +464,14 @@ def _check_format(format: str) -> None:
         raise AlignmentError(f"unknown alignment format {format!r}; the formats are {', '.join(FORMATS)}")
 
 
-def _format_of(name: str) -> str | None:
+def format_of(name: str) -> str | None:
     path = Path(name)
     if path.suffix.lower() in (".gz", ".xz"):
         path = path.with_suffix("")
-    return _SUFFIXES.get(path.suffix.lower())
+    return SUFFIXES.get(path.suffix.lower())
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -488,7 +488,7 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
+def parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
     preamble, *records = (b"\n" + data).split(b"\n>")
     for number, line in enumerate(preamble.split(b"\n")):
         if line.strip() and not line.startswith(b"#"):
@@ -550,7 +550,7 @@ def _parse_stockholm(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
     return names, [b"".join(chunks).translate(None, _WHITESPACE) for chunks in parts.values()]
 
 
-def _guess_format(rows: list[bytes]) -> str:
+def guess_format(rows: list[bytes]) -> str:
     """A3M, A2M or FASTA, told from the rows."""
     joined = b"".join(rows)
     if len({len(row) for row in rows}) > 1:
@@ -566,7 +566,7 @@ def _guess_format(rows: list[bytes]) -> str:
     return "a3m" if len(set(insertion.sum(axis=1).tolist())) == 1 else "fasta"
 
 
-def _build(names: list[str], rows: list[bytes], format: str, source: str | None, where: str) -> Alignment:
+def build_alignment(names: list[str], rows: list[bytes], format: str, source: str | None, where: str) -> Alignment:
     """Check the rows, which are as in a file of this format, and make the alignment of them."""
     if not rows:
         raise AlignmentError(f"{where}: there is no sequence; give at least one")

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from .alignment import Alignment, AlignmentError, _build, _format_of, _guess_format, _parse_fasta, read_alignment
+from .alignment import Alignment, AlignmentError, build_alignment, format_of, guess_format, parse_fasta, read_alignment
 
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
 
@@ -45,7 +45,7 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
             Path(folder, name)
             for folder, _, names in os.walk(source, followlinks=True)
             for name in names
-            if _format_of(name) and not name.startswith(".")
+            if format_of(name) and not name.startswith(".")
         )
         if not paths:
             raise ValueError(f"{source}: the folder has no alignment (.a3m, .a2m, .fasta, .sto ..., .gz, .xz).")
@@ -77,7 +77,7 @@ def name_of(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     path = path.with_suffix("") if path.suffix.lower() in (".gz", ".xz") else path
-    return path.stem if _format_of(path.name) else path.name
+    return path.stem if format_of(path.name) else path.name
 
 
 class Peek(NamedTuple):
@@ -116,7 +116,7 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
     if isinstance(item, Alignment):
         return Peek(item.depth, item.length, len(item.query))
     where = os.fspath(item)
-    format = format or _format_of(where)
+    format = format or format_of(where)
     if format == "stockholm":
         return peek(read_alignment(item, format))
     for most in (_PEEK_BYTES, sys.maxsize):
@@ -125,12 +125,12 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
             return peek(read_alignment(item))
         if read < size:
             data = data[: data.rfind(b"\n>") + 1]
-        names, rows = _parse_fasta(data.replace(b"\r\n", b"\n"), where) if data.strip() else ([], [])
+        names, rows = parse_fasta(data.replace(b"\r\n", b"\n"), where) if data.strip() else ([], [])
         if rows or read == size:
             break
     if not rows:
         raise AlignmentError(f"{where}: there is no sequence; give at least one")
-    query = _build(names[:1], rows[:1], format or _guess_format(rows), where, where)
+    query = build_alignment(names[:1], rows[:1], format or guess_format(rows), where, where)
     return Peek(max(1, round(len(rows) * size / read)) if read < size else len(rows), query.length, len(query.query))
 
 

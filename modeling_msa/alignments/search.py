@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tqdm import tqdm
 
-from .alignment import Alignment, _parse_fasta, _read_bytes
+from .alignment import Alignment, parse_fasta, read_bytes
 from .sampling import filter_rows
 
 if TYPE_CHECKING:
@@ -174,11 +174,11 @@ def read_query(query: str | os.PathLike[str], name: str | None = None) -> tuple[
     else:
         if not Path(query).is_file():
             raise FileNotFoundError(f"{query}: there is no such file; the query is a FASTA file.")
-        data, where = _read_bytes(Path(query)), os.fspath(query)
+        data, where = read_bytes(Path(query)), os.fspath(query)
     data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if not data.strip():
         raise ValueError(f"{where}: is empty; give the query as FASTA, '>name' and the sequence below.")
-    names, rows = _parse_fasta(data, where)
+    names, rows = parse_fasta(data, where)
     words = [(each.split() or [""])[0] for each in names]
     chosen = [k for k, word in enumerate(words) if name in (None, word, names[k])]
     if len(chosen) != 1:

@@ -9,7 +9,7 @@ import typer
 
 from .._files import check_output
 from .._processes import is_main_process
-from ..alignments.alignment import _format_of, write_alignment
+from ..alignments.alignment import format_of, write_alignment
 from ..alignments.search import search_homologues
 from .options import FilterCoverage, FilterIdentity, errors_in_words
 
@@ -46,7 +46,7 @@ def search_command(
     Example: msa search query.fasta database.fasta -o family.a3m --filter-coverage 50
     """
     with errors_in_words():
-        if _format_of(output.name) is None:
+        if format_of(output.name) is None:
             raise ValueError(f"{output}: an alignment is written as .a3m, .a2m, .fasta or .sto; end the name so.")
         check_output(output, [query, database])
         if not is_main_process():

@@ -1,4 +1,4 @@
-"""What `import modeling_msa` makes known: our classes to transformers' auto classes and pipelines, our card to `push_to_hub`."""
+"""What `import modeling_msa` makes known: our classes to the auto classes and pipelines, our card to `push_to_hub`."""
 
 from __future__ import annotations
 

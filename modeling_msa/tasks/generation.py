@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from .._files import whole_file
-from ..alignments.alignment import _SUFFIXES, Alignment, _format_of, write_alignment
+from ..alignments.alignment import SUFFIXES, Alignment, format_of, write_alignment
 from ..alignments.listing import name_of
 from ..alignments.sampling import filter_rows, select_rows
 from ..modeling_msa_transformer import MsaForMaskedLM
@@ -325,8 +325,8 @@ def check_arguments(
 
 def check_generated(path: str | os.PathLike[str]) -> None:
     """Raise ValueError unless `write_generated` can tell a format from the ending of `path`."""
-    if _format_of(Path(path).name) is None:
-        raise ValueError(f"{path}: generated sequences are written as {' '.join(_SUFFIXES)}, or with .gz or .xz too.")
+    if format_of(Path(path).name) is None:
+        raise ValueError(f"{path}: generated sequences are written as {' '.join(SUFFIXES)}, or with .gz or .xz too.")
 
 
 def write_generated(generated: Generated, path: str | os.PathLike[str]) -> Path:

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from ..alignments.alignment import (
     Alignment,
     AlignmentError,
-    _format_of,
+    format_of,
     read_alignment,
 )
 from ..alignments.labels import check_shape, label_shape, load_contacts
@@ -202,7 +202,7 @@ def _list_items(source: Any) -> list[Path | Alignment]:
             items.append(item)
             continue
         path = Path(item)  # the disk is not asked about what is named as an alignment: there may be 100,000
-        items += list_alignments(path) if not _format_of(path.name) and path.is_dir() else [path]
+        items += list_alignments(path) if not format_of(path.name) and path.is_dir() else [path]
     if not items:
         raise ValueError("the dataset is empty: the list of alignments has no entry.")
     return items

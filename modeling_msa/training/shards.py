@@ -22,7 +22,7 @@ from functools import partial
 from glob import glob, has_magic
 from typing import TYPE_CHECKING, Any
 
-from ..alignments.alignment import FORMATS, Alignment, _format_of, read_alignment
+from ..alignments.alignment import FORMATS, Alignment, format_of, read_alignment
 from ..alignments.listing import list_alignments, name_of
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _read_tar(file: str, input_format: str | None) -> Iterator[tuple[str, Callab
             for each, data in by_name.items():
                 if not each.endswith(".json"):
                     empty = False
-                    yield name, partial(_parse, data, input_format or _format_of(each), f"{file}, {each}")
+                    yield name, partial(_parse, data, input_format or format_of(each), f"{file}, {each}")
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{file}: the tar file is damaged ({error}); fetch it again.") from None
     if empty:
@@ -254,9 +254,9 @@ def _members(file: str) -> Iterator[tuple[str, str, bytes]]:
     with fsspec.open(file, "rb") as raw, tarfile.open(fileobj=raw, mode="r|*") as tar:
         for member in tar:
             folder, _, name = member.name.rpartition("/")
-            if not member.isfile() or name.startswith(".") or not (_format_of(name) or name.endswith(".json")):
+            if not member.isfile() or name.startswith(".") or not (format_of(name) or name.endswith(".json")):
                 continue
-            stem = name_of(name) if _format_of(name) else name.removesuffix(".json")
+            stem = name_of(name) if format_of(name) else name.removesuffix(".json")
             yield f"{folder}/{stem}", member.name, tar.extractfile(member).read()  # type: ignore[union-attr]
 
 

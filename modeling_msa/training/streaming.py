@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
 from .._files import whole_file
-from ..alignments.alignment import Alignment, _format_of, read_alignment, write_alignment
+from ..alignments.alignment import Alignment, format_of, read_alignment, write_alignment
 from ..alignments.labels import load_contacts
 from ..alignments.listing import list_alignments, name_of
 
@@ -155,13 +155,13 @@ class MsaStream(datasets.IterableDataset):
 
 def _from_tar(row: Mapping[str, Any]) -> dict[str, Any]:
     """Feature of a WebDataset's sample: an alignment file, and perhaps JSON with its name."""
-    key = next((key for key in row if _format_of(f"alignment.{key}") and row[key] is not None), None)
+    key = next((key for key in row if format_of(f"alignment.{key}") and row[key] is not None), None)
     name = (row.get("json") or {}).get("name") or row["__key__"].rpartition("/")[2]
     if key is None:
         raise ValueError(f"{row['__url__']}: the sample {row['__key__']!r} has no alignment (.a3m, .sto ...).")
     text = row[key] if isinstance(row[key], str) else row[key].decode("utf-8", "replace")
     try:
-        return {"name": name, "alignment": read_alignment(f"{text}\n", _format_of(f"alignment.{key}"))}
+        return {"name": name, "alignment": read_alignment(f"{text}\n", format_of(f"alignment.{key}"))}
     except ValueError as error:
         raise ValueError(f"{row['__url__']}, {name}: {error}") from None
 
