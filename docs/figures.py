@@ -10,6 +10,7 @@ import csv
 import importlib
 import inspect
 import itertools
+import pkgutil
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -33,34 +35,13 @@ from documented import Block, code_blocks, promised, run_python  # noqa: E402
 
 MADE = DOCS / "made"
 _LEFT_OUT = ("pip ", "make ", "git ", "source ", "python ")  # what a reader has done when this runs
-_MODULES = {
-    "Alignments": ("alignments.alignment", "alignments.listing", "alignments.sampling", "tasks.inputs"),
-    "Models": (
-        "hub.loading",
-        "modeling_msa_transformer",
-        "configuration_msa_transformer",
-        "tokenization_msa_transformer",
-        "pipeline_msa_transformer",
-        "hub.conversion",
-        "tasks.sharding",
-    ),
-    "Contacts": ("tasks.contacts", "alignments.structure", "tasks.contact_evaluation", "hub.contact_fitting"),
-    "Variants": ("tasks.scoring", "alignments.variants", "tasks.context"),
-    "Embeddings": ("tasks.embeddings",),
-    "Generation": ("tasks.generation",),
-    "Distances": ("tasks.distances",),
-    "Search": ("alignments.search",),
-    "Pictures": ("tasks.plotting",),
-    "Training": (
-        "training.datasets",
-        "training.sampler",
-        "training.streaming",
-        "training.shards",
-        "training.collators",
-        "alignments.labels",
-    ),
-    "Sharing": ("hub.pushing", "hub.repository", "hub.card"),
-    "Export": ("hub.exporting",),
+# pages of the Python reference: a folder of the package each; "" is what lies at its top
+_FLOORS = {
+    "Alignments": "alignments",
+    "Models": "",
+    "Tasks": "tasks",
+    "Checkpoints and the Hub": "hub",
+    "Training": "training",
 }
 
 
@@ -170,13 +151,12 @@ def write_commands(path: Path) -> None:
 
 
 def write_reference(folder: Path) -> None:
-    """Write a page for each group of modules: what the package exports, then what else is in the modules."""
+    """Write a page for each folder of the package, a section a module: what the package exports, then what is left."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (title, modules) in enumerate(_MODULES.items(), start=1):
-        exported, others = [], []
-        for name in modules:
-            module = importlib.import_module(f"modeling_msa.{name}")
-            public = [
+    for number, (title, floor) in enumerate(_FLOORS.items(), start=1):
+        parts = [f"# {title}\n"]
+        for module in _modules(floor):
+            documented = [
                 key
                 for key, value in vars(module).items()
                 if not key.startswith("_")
@@ -184,13 +164,19 @@ def write_reference(folder: Path) -> None:
                 and value.__module__ == module.__name__
                 and value.__doc__
             ]
-            exported += [_directive(f"modeling_msa.{key}") for key in public if key in modeling_msa.__all__]
-            rest = [_directive(f"{module.__name__}.{key}") for key in public if key not in modeling_msa.__all__]
-            # the Hub files' layers are for nobody but their own classes
-            rest = [] if name.endswith("_msa_transformer") else rest
-            others += [f"## In `{module.__name__}`\n\n{inspect.getdoc(module)}\n", *rest] if rest else []
-        text = "\n".join([f"# {title}\n", *exported, *others])
-        (folder / f"{number:02}-{title.lower()}.md").write_text(text, encoding="utf-8")
+            names = [f"modeling_msa.{key}" for key in documented if key in modeling_msa.__all__]
+            if floor:  # the layers of the Hub files are for nobody but their own classes
+                names += [f"{module.__name__}.{key}" for key in documented if key not in modeling_msa.__all__]
+            if names:
+                parts += [f"## `{module.__name__}`\n\n{inspect.getdoc(module)}\n", *map(_directive, names)]
+        (folder / f"{number:02}-{floor or 'models'}.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _modules(floor: str) -> list[ModuleType]:
+    """Give the modules in a folder of the package, by name."""
+    package = importlib.import_module(f"modeling_msa.{floor}".rstrip("."))
+    names = [each.name for each in pkgutil.iter_modules(package.__path__) if not each.ispkg]
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names if not name.startswith("_")]
 
 
 def _directive(name: str) -> str:

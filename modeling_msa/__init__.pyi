@@ -2,16 +2,17 @@
 
 from .alignments.alignment import Alignment as Alignment
 from .alignments.alignment import AlignmentError as AlignmentError
-from .alignments.alignment import bundled_family as bundled_family
-from .alignments.alignment import read_alignment as read_alignment
-from .alignments.alignment import write_alignment as write_alignment
-from .alignments.labels import read_labels as read_labels
+from .alignments.bundled import bundled_family as bundled_family
+from .alignments.known_contacts import KnownFamily as KnownFamily
+from .alignments.known_contacts import list_families as list_families
+from .alignments.reading import read_alignment as read_alignment
 from .alignments.sampling import filter_rows as filter_rows
 from .alignments.sampling import neff as neff
 from .alignments.sampling import select_rows as select_rows
 from .alignments.sampling import sequence_weights as sequence_weights
 from .alignments.search import search_homologues as search_homologues
 from .alignments.structure import structure_contacts as structure_contacts
+from .alignments.writing import write_alignment as write_alignment
 from .configuration_msa_transformer import MsaConfig as MsaConfig
 from .hub.contact_fitting import fit_contacts as fit_contacts
 from .hub.conversion import ConversionError as ConversionError
@@ -32,9 +33,7 @@ from .pipeline_msa_transformer import MsaContactPredictionPipeline as MsaContact
 from .pipeline_msa_transformer import MsaFeatureExtractionPipeline as MsaFeatureExtractionPipeline
 from .pipeline_msa_transformer import MsaFillMaskPipeline as MsaFillMaskPipeline
 from .tasks.contact_evaluation import ContactEvaluation as ContactEvaluation
-from .tasks.contact_evaluation import KnownFamily as KnownFamily
 from .tasks.contact_evaluation import evaluate_contacts as evaluate_contacts
-from .tasks.contact_evaluation import list_families as list_families
 from .tasks.contact_evaluation import write_evaluation as write_evaluation
 from .tasks.contacts import ContactFit as ContactFit
 from .tasks.contacts import ContactMap as ContactMap
@@ -74,6 +73,7 @@ from .training.collators import MsaDataCollatorForSequenceClassification as MsaD
 from .training.collators import MsaDataCollatorForTokenClassification as MsaDataCollatorForTokenClassification
 from .training.datasets import MsaDataset as MsaDataset
 from .training.datasets import VariantDataset as VariantDataset
+from .training.labels import read_labels as read_labels
 from .training.sampler import SizeGroupedSampler as SizeGroupedSampler
 from .training.shards import load_alignments as load_alignments
 from .training.streaming import load_stream as load_stream

@@ -9,7 +9,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from .alignment import Alignment, AlignmentError, build_alignment, format_of, guess_format, parse_fasta, read_alignment
+from .alignment import Alignment, AlignmentError, build_alignment
+from .reading import format_of, guess_format, parse_fasta, read_alignment
 
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
 
@@ -109,7 +110,7 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
 
     Examples
     --------
-    >>> from modeling_msa.alignments.alignment import bundled_family
+    >>> from modeling_msa.alignments.bundled import bundled_family
     >>> peek(bundled_family())
     Peek(depth=98, length=117, residues=86)
     """

@@ -296,7 +296,7 @@ def filter_rows(array: np.ndarray, coverage: float | None = None, identity: floa
     return np.sort(order[_greedy_nonredundant(codes[order], identity)])
 
 
-def select_rows(
+def choose_rows(
     alignment: Alignment,
     depth: int,
     method: str = "diverse",
@@ -306,7 +306,7 @@ def select_rows(
     identity: float | None = None,
     theta: float = 0.2,
     weights: np.ndarray | None = None,
-) -> Alignment:
+) -> np.ndarray:
     """Choose at most `depth` rows of an alignment for the model.
 
     Parameters
@@ -330,21 +330,13 @@ def select_rows(
 
     Returns
     -------
-    alignment : Alignment
-        The chosen rows.
+    rows : ndarray, shape=(<=depth,), dtype=int64
+        Sorted row indices of `alignment`, 0 first.
 
     Raises
     ------
     ValueError
         If the method is unknown, `depth` is below 1, or a percentage is not in 0 to 100.
-
-    Examples
-    --------
-    >>> from modeling_msa.alignments.alignment import bundled_family, read_alignment
-    >>> family = read_alignment(bundled_family())
-    >>> few = select_rows(family, depth=16, identity=90)
-    >>> print(family.depth, few.depth, few.names[0] == family.names[0])
-    98 16 True
     """
     rules: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "diverse": lambda array: diverse_rows(array, depth),
@@ -363,6 +355,39 @@ def select_rows(
         rows = filter_rows(alignment.array, coverage, identity)
     if depth < len(rows):
         rows = rows[rules[method](alignment.array[rows])]
+    return rows
+
+
+def select_rows(
+    alignment: Alignment,
+    depth: int,
+    method: str = "diverse",
+    seed: int = 0,
+    *,
+    coverage: float | None = None,
+    identity: float | None = None,
+    theta: float = 0.2,
+    weights: np.ndarray | None = None,
+) -> Alignment:
+    """Take the rows that `choose_rows` chooses; it describes the parameters and errors.
+
+    Returns
+    -------
+    alignment : Alignment
+        The chosen rows, the query first.
+
+    Examples
+    --------
+    >>> from modeling_msa.alignments.bundled import bundled_family
+    >>> from modeling_msa.alignments.reading import read_alignment
+    >>> family = read_alignment(bundled_family())
+    >>> few = select_rows(family, depth=16, identity=90)
+    >>> print(family.depth, few.depth, few.names[0] == family.names[0])
+    98 16 True
+    """
+    rows = choose_rows(
+        alignment, depth, method, seed, coverage=coverage, identity=identity, theta=theta, weights=weights
+    )
     return alignment.take(rows)
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tqdm import tqdm
 
-from .alignment import Alignment, parse_fasta, read_bytes
+from .alignment import Alignment
+from .reading import parse_fasta, read_bytes
 from .sampling import filter_rows
 
 if TYPE_CHECKING:

@@ -11,15 +11,13 @@ import numpy as np
 import typer
 
 from .._processes import is_main_process
-from ..alignments.alignment import read_alignment
-from ..alignments.labels import contact_files, load_contacts
+from ..alignments.known_contacts import KnownFamily, contact_files, list_families, load_contacts
 from ..alignments.listing import name_of
+from ..alignments.reading import read_alignment
 from ..hub.contact_fitting import fit_contacts
 from ..hub.loading import EMBEDDED
 from ..tasks.contact_evaluation import (
-    KnownFamily,
     evaluate_contacts,
-    list_families,
     precision_table,
     read_evaluation,
     write_evaluation,

@@ -9,7 +9,8 @@ import typer
 
 from .._files import check_output
 from .._processes import is_main_process
-from ..alignments.alignment import Alignment, read_alignment
+from ..alignments.alignment import Alignment
+from ..alignments.reading import read_alignment
 from ..hub.loading import EMBEDDED, find_distance_weights, load_model
 from ..tasks.distances import (
     DistanceModel,

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..alignments.alignment import read_alignment
 from ..alignments.listing import name_of
+from ..alignments.reading import read_alignment
 from ..hub.loading import EMBEDDED
 from ..tasks.embeddings import _version, check_embeddings, embed, gather_embeddings, resolve_layers, write_embeddings
 from .options import (

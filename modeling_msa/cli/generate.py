@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..alignments.alignment import read_alignment
+from ..alignments.reading import read_alignment
 from ..cli import options
 from ..hub.loading import EMBEDDED
 from ..modeling_msa_transformer import MsaForMaskedLM

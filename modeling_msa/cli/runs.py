@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .._files import check_output, whole_file
 from .._processes import gather_dict, is_main_process, rank_and_size, wait_for_everyone
-from ..alignments.alignment import bundled_family
+from ..alignments.bundled import bundled_family
 from ..alignments.listing import list_alignments, name_of
 
 _NO_USE_GOING_ON = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next alignment would fail alike

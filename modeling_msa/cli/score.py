@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
-from ..alignments.alignment import read_alignment
 from ..alignments.listing import name_of
+from ..alignments.reading import read_alignment
 from ..alignments.variants import Table, read_table
 from ..hub.loading import EMBEDDED
 from ..modeling_msa_transformer import MsaForMaskedLM

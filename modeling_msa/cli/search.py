@@ -9,8 +9,9 @@ import typer
 
 from .._files import check_output
 from .._processes import is_main_process
-from ..alignments.alignment import format_of, write_alignment
+from ..alignments.reading import format_of
 from ..alignments.search import search_homologues
+from ..alignments.writing import write_alignment
 from .options import FilterCoverage, FilterIdentity, errors_in_words
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .._files import require_new_folder, whole_folder
-from ..tasks.contact_evaluation import read_known
+from ..alignments.known_contacts import read_known
 from ..tasks.contacts import ContactFit, fit_contact_regression
 from ..tasks.inputs import prepare_alignment
 from ..tokenization_msa_transformer import MsaTokenizer

@@ -3,114 +3,23 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from .._files import whole_file
-from ..alignments.alignment import Alignment, read_alignment
-from ..alignments.labels import contact_files, load_contacts
-from ..alignments.listing import list_alignments, name_of
+from ..alignments.alignment import Alignment
+from ..alignments.known_contacts import read_known
+from ..alignments.listing import name_of
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from .contacts import RANGES, precisions, predict_contacts
 
 TOPS = ("L", "L/2", "L/5")
 _ROWS = {"all": "", **{name: f"{name} " for name in RANGES}}  # of a table, and how `precisions` names them
 _SIZES = ("length", "depth")
-
-
-class KnownFamily(NamedTuple):
-    """An alignment's file, and the file of its structure or known contacts."""
-
-    alignment: Path
-    structure: Path
-    chain: str | None = None
-
-
-def list_families(
-    source: str | os.PathLike[str], structures: str | os.PathLike[str] | None = None
-) -> list[KnownFamily]:
-    r"""List families of known structure; nothing is read but the list.
-
-    Parameters
-    ----------
-    source : path
-        A table with a line for each family: alignment, TAB, structure and, optionally, TAB and the chain. Paths count
-        from the table's folder; ``#`` begins a comment. With `structures`: what
-        `modeling_msa.alignments.listing.list_alignments`
-        takes, a folder of alignments for one.
-    structures : path, optional
-        Folder of structures (``.pdb .ent .cif .mmcif``, also ``.gz``) or contact maps (``.npy .npz``) that are called
-        as the alignments are. Alignments without one are left out, with a warning.
-
-    Returns
-    -------
-    list of KnownFamily
-
-    Raises
-    ------
-    OSError, ValueError
-        If a file is not there, a line is none, two alignments have one name, or there is no family.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("families.tsv", "1abc.a3m", "pdb1abc.ent.gz"):
-    ...     _ = (folder / name).write_text("1abc.a3m\tpdb1abc.ent.gz\tB\n")
-    >>> for family in list_families(folder / "families.tsv"):
-    ...     print(family.alignment.name, family.structure.name, family.chain)
-    1abc.a3m pdb1abc.ent.gz B
-    """
-    source = Path(source)
-    if structures is not None:
-        known = contact_files(structures)
-        paths = list_alignments(source)
-        families = [KnownFamily(path, known[name_of(path)]) for path in paths if name_of(path) in known]
-        if not families:
-            raise ValueError(f"No alignment of {source} has a structure in {structures}: name them alike.")
-        if lacking := [name_of(path) for path in paths if name_of(path) not in known]:
-            warnings.warn(
-                f"{len(lacking)} of {len(paths)} alignments have no structure in {structures} and are left out: "
-                f"{', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}.",
-                stacklevel=2,
-            )
-    elif source.is_dir():
-        raise ValueError(f"{source} is a folder of alignments: say where their structures are, or give a table.")
-    else:
-        families = list(_table_of_families(source))
-        if not families:
-            raise ValueError(f"{source}: the table has no family; each line is alignment, TAB, structure.")
-    by_name: dict[str, Path] = {}
-    for path, *_ in families:
-        if by_name.setdefault(name_of(path), path) is not path:
-            raise ValueError(
-                f"{by_name[name_of(path)]} and {path} have one name, {name_of(path)}: rename or drop one."
-            )
-    return families
-
-
-def _table_of_families(table: Path) -> Iterator[KnownFamily]:
-    for number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
-        where = f"{table}, line {number}"
-        if len(fields) not in (2, 3) or not all(fields[:2]):
-            raise ValueError(
-                f"{where}: {line.strip()!r} is not alignment, TAB, structure and, optionally, TAB, chain; if the "
-                "structures are in a folder, name it."
-            )
-        family = KnownFamily(table.parent / fields[0], table.parent / fields[1], (fields[2:] or [""])[0] or None)
-        for path in family[:2]:
-            if not path.is_file():
-                raise FileNotFoundError(f"{where}: there is no file {path}; paths count from the table's folder.")
-        yield family
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,8 +156,8 @@ def evaluate_contacts(
     ----------
     families : iterable of (alignment, known) or (alignment, known, chain)
         An `Alignment` or its file; contacts ``(N, N)`` of 1, 0 and -100 over the query's residues, or the file of a
-        structure or of a contact map (`modeling_msa.alignments.labels.load_contacts`); `list_families` makes such a
-        list.
+        structure or of a contact map (`modeling_msa.alignments.known_contacts.load_contacts`); `list_families`
+        makes such a list.
     model : MsaModel, or a class with a head
         With a fitted contact regression.
     rows, select, seed, coverage, identity
@@ -266,7 +175,7 @@ def evaluate_contacts(
 
     Examples
     --------
-    >>> from modeling_msa import bundled_family, load_model
+    >>> from modeling_msa import bundled_family, load_model, read_alignment
     >>> family = read_alignment(bundled_family())
     >>> known = np.zeros((len(family.query),) * 2, dtype=int)
     >>> known[5, 80] = known[80, 5] = 1
@@ -286,14 +195,6 @@ def evaluate_contacts(
     table = {name: np.array([each[name] for each in values]) for name in values[0]}
     lengths, depths = np.array(sizes).T
     return ContactEvaluation(tuple(names), lengths, depths, table)
-
-
-def read_known(
-    alignment: Alignment | str | os.PathLike[str], known: np.ndarray | str | os.PathLike[str], chain: str | None = None
-) -> tuple[Alignment, np.ndarray]:
-    """Read a family and its known contacts, as far as they are files: see `evaluate_contacts`."""
-    family = alignment if isinstance(alignment, Alignment) else read_alignment(alignment)
-    return family, known if isinstance(known, np.ndarray) else load_contacts(known, family, chain)
 
 
 def write_evaluation(evaluation: ContactEvaluation, path: str | os.PathLike) -> None:

@@ -21,9 +21,11 @@ from tqdm import tqdm
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from .._files import whole_file
-from ..alignments.alignment import SUFFIXES, Alignment, format_of, write_alignment
+from ..alignments.alignment import Alignment
 from ..alignments.listing import name_of
+from ..alignments.reading import SUFFIXES, format_of
 from ..alignments.sampling import filter_rows, select_rows
+from ..alignments.writing import write_alignment
 from ..modeling_msa_transformer import MsaForMaskedLM
 from ..tokenization_msa_transformer import ALPHABET, MsaTokenizer
 from .context import Mode, check_mode, kept_layers, row_states

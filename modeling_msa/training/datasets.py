@@ -21,14 +21,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..alignments.alignment import (
-    Alignment,
-    AlignmentError,
-    format_of,
-    read_alignment,
-)
-from ..alignments.labels import check_shape, label_shape, load_contacts
+from ..alignments.alignment import Alignment, AlignmentError
+from ..alignments.known_contacts import check_shape, label_shape, load_contacts
 from ..alignments.listing import Peek, list_alignments, name_of, peek
+from ..alignments.reading import format_of, read_alignment
 from ..alignments.variants import mutate, parse_variants, read_variants
 
 logger = logging.getLogger(__name__)
@@ -63,7 +59,7 @@ class MsaDataset(_VisitedDataset):
         See `list_alignments`; a list may mix files, folders and alignments.
     labels : mapping of str to label, optional
         By the name of the alignment (its file's, without endings); labels of others are passed over. A label that is
-        a path is read with the alignment, see `modeling_msa.alignments.labels.load_contacts`.
+        a path is read with the alignment, see `modeling_msa.alignments.known_contacts.load_contacts`.
     format : {"a3m", "a2m", "fasta", "stockholm"}, optional
         Of all files; default: by their endings.
     on_error : {"raise", "skip"}, default "raise"
@@ -80,7 +76,7 @@ class MsaDataset(_VisitedDataset):
 
     Examples
     --------
-    >>> from modeling_msa.alignments.alignment import bundled_family
+    >>> from modeling_msa.alignments.bundled import bundled_family
     >>> dataset = MsaDataset([bundled_family()], labels={"fn3": 1})
     >>> dataset[0]["name"], dataset[0]["alignment"].depth, dataset[0]["visit"], dataset[0]["labels"]
     ('fn3', 98, (0, 0), 1)

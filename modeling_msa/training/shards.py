@@ -22,8 +22,9 @@ from functools import partial
 from glob import glob, has_magic
 from typing import TYPE_CHECKING, Any
 
-from ..alignments.alignment import FORMATS, Alignment, format_of, read_alignment
+from ..alignments.alignment import FORMATS, Alignment
 from ..alignments.listing import list_alignments, name_of
+from ..alignments.reading import format_of, read_alignment
 
 if TYPE_CHECKING:
     import datasets

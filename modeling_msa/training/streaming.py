@@ -29,9 +29,11 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
 from .._files import whole_file
-from ..alignments.alignment import Alignment, format_of, read_alignment, write_alignment
-from ..alignments.labels import load_contacts
+from ..alignments.alignment import Alignment
+from ..alignments.known_contacts import load_contacts
 from ..alignments.listing import list_alignments, name_of
+from ..alignments.reading import format_of, read_alignment
+from ..alignments.writing import write_alignment
 
 try:
     import datasets

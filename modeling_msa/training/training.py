@@ -31,9 +31,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from .._files import whole_file
-from ..alignments.alignment import read_alignment
-from ..alignments.labels import contact_files, read_labels
+from ..alignments.known_contacts import contact_files
 from ..alignments.listing import list_alignments, name_of
+from ..alignments.reading import read_alignment
 from ..configuration_msa_transformer import MsaConfig
 from ..hub import loading as hub
 from ..hub.card import write_model_card
@@ -52,6 +52,7 @@ from .collators import (
     MsaDataCollatorForTokenClassification,
 )
 from .datasets import MsaDataset, VariantDataset
+from .labels import read_labels
 from .metrics import Statistics, metric_for
 from .optimizers import MuonWithAdamW
 from .recipes import DataArguments, ModelArguments, Recipe, find_config, parse_recipe

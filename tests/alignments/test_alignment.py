@@ -13,14 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modeling_msa.alignments import alignment as module
-from modeling_msa.alignments.alignment import (
-    Alignment,
-    AlignmentError,
-    bundled_family,
-    read_alignment,
-    write_alignment,
-)
+from modeling_msa import _files
+from modeling_msa.alignments.alignment import Alignment, AlignmentError
+from modeling_msa.alignments.bundled import bundled_family
+from modeling_msa.alignments.reading import read_alignment
+from modeling_msa.alignments.writing import write_alignment
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "msa"
 FILES = sorted(DATA.glob("*.a?m")) if DATA.is_dir() else []
@@ -217,7 +214,7 @@ def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "replace", fail)
+    monkeypatch.setattr(_files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_alignment(read_alignment(A3M), target)
     assert [path.name for path in tmp_path.iterdir()] == ["family.a3m"]

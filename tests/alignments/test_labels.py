@@ -9,9 +9,10 @@ import pytest
 from made_up import SHARED, TOKENIZER, a3m, real_data, write_folder
 
 from modeling_msa import Alignment
-from modeling_msa.alignments.labels import contact_files, load_contacts, read_labels
+from modeling_msa.alignments.known_contacts import contact_files, load_contacts
 from modeling_msa.training.collators import MsaDataCollatorForContactPrediction
 from modeling_msa.training.datasets import MsaDataset
+from modeling_msa.training.labels import read_labels
 
 FAMILY = Alignment.from_sequences(["mKV--Lc", "RVAGL", "R-AGI"], source="family.a3m")
 

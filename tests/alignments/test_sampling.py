@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modeling_msa.alignments.alignment import Alignment, bundled_family, read_alignment, write_alignment
+from modeling_msa.alignments.alignment import Alignment
+from modeling_msa.alignments.bundled import bundled_family
+from modeling_msa.alignments.reading import read_alignment
 from modeling_msa.alignments.sampling import (
     diverse_rows,
     filter_rows,
@@ -23,6 +25,7 @@ from modeling_msa.alignments.sampling import (
     sequence_weights,
     weighted_rows,
 )
+from modeling_msa.alignments.writing import write_alignment
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "msa"
 FILES = [bundled_family(), *(sorted(DATA.glob("*.a?m")) if DATA.is_dir() else [])]

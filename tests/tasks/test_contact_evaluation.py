@@ -18,10 +18,11 @@ from scipy.stats import bootstrap
 from typer.testing import CliRunner
 
 from modeling_msa import MsaForMaskedLM, MsaForSequenceClassification, load_model
+from modeling_msa.alignments.known_contacts import list_families
 from modeling_msa.cli import contacts as cli_contacts
 from modeling_msa.hub.contact_fitting import fit_contacts
 from modeling_msa.tasks import contact_evaluation as evaluation
-from modeling_msa.tasks.contact_evaluation import ContactEvaluation, evaluate_contacts, list_families, read_evaluation
+from modeling_msa.tasks.contact_evaluation import ContactEvaluation, evaluate_contacts, read_evaluation
 from modeling_msa.tasks.contacts import ContactMap
 
 pytestmark = pytest.mark.usefixtures("one_thread")

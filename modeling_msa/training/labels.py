@@ -1,23 +1,18 @@
-"""Labels for training, by the name of their alignment: classes and values, classes of residues, contacts."""
+"""Labels for training, by the name of their alignment: classes or values, and classes of residues."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .alignment import Alignment
-
-UNKNOWN = "?"  # in a string of residue classes: no label
+_UNKNOWN = "?"  # in a string of residue classes: no label
 _IGNORE = -100
-_ARRAYS = (".npy", ".npz")
-_STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
 
 
 class Labels(NamedTuple):
@@ -76,11 +71,11 @@ def read_labels(
     if not by_name:
         raise ValueError(f"{path}: there is no label in it.")
     symbols = {name: label if isinstance(label, list) else [label] for name, label in by_name.items()}
-    found = {symbol for each in symbols.values() for symbol in each if symbol not in (None, UNKNOWN, _IGNORE)}
+    found = {symbol for each in symbols.values() for symbol in each if symbol not in (None, _UNKNOWN, _IGNORE)}
     if classes is None and any(isinstance(symbol, str) for symbol in found):
         classes = sorted(map(str, found))
     codes: dict[Any, Any] = {name: number for number, name in enumerate(classes or ())}
-    codes |= dict.fromkeys((None, UNKNOWN, _IGNORE), _IGNORE)
+    codes |= dict.fromkeys((None, _UNKNOWN, _IGNORE), _IGNORE)
     for name, each in symbols.items():
         where = f"{path}, line {lines[name]} ({name})"
         numbers = [codes.get(symbol, symbol) for symbol in each]
@@ -153,99 +148,3 @@ def _is(kind: type, text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """List contact maps and structures, by the name of their alignment, for `MsaDataset(labels=...)`.
-
-    Parameters
-    ----------
-    folder : str or path-like
-        Holds ``NAME.npy``, ``NAME.npz`` or structures ``NAME.pdb .ent .cif .mmcif``, with or without ``.gz``.
-
-    Returns
-    -------
-    dict of str to Path
-
-    Raises
-    ------
-    ValueError
-        If there is none, or two are of one name.
-    """
-    files: dict[str, Path] = {}
-    for path in sorted(Path(folder).iterdir()):
-        bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-        if bare.suffix.lower() in (*_ARRAYS, *_STRUCTURES) and not path.name.startswith("."):
-            if bare.stem in files:
-                raise ValueError(f"{files[bare.stem]} and {path} are both of {bare.stem!r}; keep one.")
-            files[bare.stem] = path
-    if not files:
-        raise ValueError(f"{folder}: has neither contact maps (.npy, .npz) nor structures (.pdb, .cif).")
-    return files
-
-
-def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str | None = None) -> np.ndarray:
-    """Read the contacts of a query: a contact map, or a structure.
-
-    Parameters
-    ----------
-    path : str or path-like
-        ``.npy`` or ``.npz`` (its only array, or that called ``contacts``) of 1 (contact), 0 and -100 (unknown), over
-        the query's N residues; or a structure, see `modeling_msa.alignments.structure.structure_contacts`.
-    alignment : Alignment
-        Query first.
-    chain : str, optional
-        Of a structure; default: the one that fits the query best.
-
-    Returns
-    -------
-    ndarray, shape=(N, N), dtype=int8
-
-    Raises
-    ------
-    OSError, ValueError
-        If the file cannot be read, is of another size, or has other values.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in _ARRAYS:
-        from .structure import structure_contacts
-
-        return structure_contacts(path, alignment, chain)
-    values = _load_array(path)
-    check_shape(values.shape, len(alignment.query), path, alignment.source or alignment.names[0])
-    if not np.isin(values, (0, 1, _IGNORE)).all():
-        raise ValueError(f"{path}: holds {values[~np.isin(values, (0, 1, _IGNORE))].flat[0]}, not only 1, 0 and -100.")
-    return values.astype(np.int8)
-
-
-def _load_array(path: Path) -> np.ndarray:
-    try:
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: is no array of NumPy ({error}).") from None
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        key = "contacts" if "contacts" in loaded.files else loaded.files[0]
-        if key != "contacts" and len(loaded.files) > 1:
-            raise ValueError(f"{path}: none of its arrays ({', '.join(loaded.files)}) is called contacts.")
-        return loaded[key]
-
-
-def label_shape(label: Any) -> tuple[int, ...]:
-    """Shape of a label that has to fit the query's residues; () of any other, and where it would take long."""
-    if isinstance(label, os.PathLike):
-        path = Path(label)
-        return _load_array(path).shape if path.suffix.lower() == ".npy" else ()
-    values = np.asarray(label)
-    return values.shape if values.dtype.kind in "iu" else ()
-
-
-def check_shape(shape: tuple[int, ...], residues: int, label: Any, where: str) -> None:
-    """Raise if labels of this shape, of residues or of pairs, are not those of a query of so many residues."""
-    if any(count != residues for count in shape):
-        source = f" ({label})" if isinstance(label, os.PathLike) else ""
-        raise ValueError(
-            f"{where}: labels{source} have {' x '.join(map(str, shape))} entries, but the query has {residues} "
-            "residues, insertions included."
-        )

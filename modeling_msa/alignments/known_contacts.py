@@ -1,0 +1,213 @@
+"""Known contacts: maps and structures, by the name of their alignment, and lists of families that have them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .alignment import Alignment
+from .listing import list_alignments, name_of
+from .reading import read_alignment
+
+_IGNORE = -100
+_ARRAYS = (".npy", ".npz")
+_STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
+
+
+def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """List contact maps and structures, by the name of their alignment, for `MsaDataset(labels=...)`.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Holds ``NAME.npy``, ``NAME.npz`` or structures ``NAME.pdb .ent .cif .mmcif``, with or without ``.gz``.
+
+    Returns
+    -------
+    dict of str to Path
+
+    Raises
+    ------
+    ValueError
+        If there is none, or two are of one name.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(Path(folder).iterdir()):
+        bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+        if bare.suffix.lower() in (*_ARRAYS, *_STRUCTURES) and not path.name.startswith("."):
+            if bare.stem in files:
+                raise ValueError(f"{files[bare.stem]} and {path} are both of {bare.stem!r}; keep one.")
+            files[bare.stem] = path
+    if not files:
+        raise ValueError(f"{folder}: has neither contact maps (.npy, .npz) nor structures (.pdb, .cif).")
+    return files
+
+
+def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str | None = None) -> np.ndarray:
+    """Read the contacts of a query: a contact map, or a structure.
+
+    Parameters
+    ----------
+    path : str or path-like
+        ``.npy`` or ``.npz`` (its only array, or that called ``contacts``) of 1 (contact), 0 and -100 (unknown), over
+        the query's N residues; or a structure, see `modeling_msa.alignments.structure.structure_contacts`.
+    alignment : Alignment
+        Query first.
+    chain : str, optional
+        Of a structure; default: the one that fits the query best.
+
+    Returns
+    -------
+    ndarray, shape=(N, N), dtype=int8
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be read, is of another size, or has other values.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _ARRAYS:
+        from .structure import structure_contacts
+
+        return structure_contacts(path, alignment, chain)
+    values = _load_array(path)
+    check_shape(values.shape, len(alignment.query), path, alignment.source or alignment.names[0])
+    if not np.isin(values, (0, 1, _IGNORE)).all():
+        raise ValueError(f"{path}: holds {values[~np.isin(values, (0, 1, _IGNORE))].flat[0]}, not only 1, 0 and -100.")
+    return values.astype(np.int8)
+
+
+def _load_array(path: Path) -> np.ndarray:
+    try:
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: is no array of NumPy ({error}).") from None
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        key = "contacts" if "contacts" in loaded.files else loaded.files[0]
+        if key != "contacts" and len(loaded.files) > 1:
+            raise ValueError(f"{path}: none of its arrays ({', '.join(loaded.files)}) is called contacts.")
+        return loaded[key]
+
+
+def label_shape(label: Any) -> tuple[int, ...]:
+    """Shape of a label that has to fit the query's residues; () of any other, and where it would take long."""
+    if isinstance(label, os.PathLike):
+        path = Path(label)
+        return _load_array(path).shape if path.suffix.lower() == ".npy" else ()
+    values = np.asarray(label)
+    return values.shape if values.dtype.kind in "iu" else ()
+
+
+def check_shape(shape: tuple[int, ...], residues: int, label: Any, where: str) -> None:
+    """Raise if labels of this shape, of residues or of pairs, are not those of a query of so many residues."""
+    if any(count != residues for count in shape):
+        source = f" ({label})" if isinstance(label, os.PathLike) else ""
+        raise ValueError(
+            f"{where}: labels{source} have {' x '.join(map(str, shape))} entries, but the query has {residues} "
+            "residues, insertions included."
+        )
+
+
+class KnownFamily(NamedTuple):
+    """An alignment's file, and the file of its structure or known contacts."""
+
+    alignment: Path
+    structure: Path
+    chain: str | None = None
+
+
+def list_families(
+    source: str | os.PathLike[str], structures: str | os.PathLike[str] | None = None
+) -> list[KnownFamily]:
+    r"""List families of known structure; nothing is read but the list.
+
+    Parameters
+    ----------
+    source : path
+        A table with a line for each family: alignment, TAB, structure and, optionally, TAB and the chain. Paths count
+        from the table's folder; ``#`` begins a comment. With `structures`: what
+        `modeling_msa.alignments.listing.list_alignments`
+        takes, a folder of alignments for one.
+    structures : path, optional
+        Folder of structures (``.pdb .ent .cif .mmcif``, also ``.gz``) or contact maps (``.npy .npz``) that are called
+        as the alignments are. Alignments without one are left out, with a warning.
+
+    Returns
+    -------
+    list of KnownFamily
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file is not there, a line is none, two alignments have one name, or there is no family.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("families.tsv", "1abc.a3m", "pdb1abc.ent.gz"):
+    ...     _ = (folder / name).write_text("1abc.a3m\tpdb1abc.ent.gz\tB\n")
+    >>> for family in list_families(folder / "families.tsv"):
+    ...     print(family.alignment.name, family.structure.name, family.chain)
+    1abc.a3m pdb1abc.ent.gz B
+    """
+    source = Path(source)
+    if structures is not None:
+        known = contact_files(structures)
+        paths = list_alignments(source)
+        families = [KnownFamily(path, known[name_of(path)]) for path in paths if name_of(path) in known]
+        if not families:
+            raise ValueError(f"No alignment of {source} has a structure in {structures}: name them alike.")
+        if lacking := [name_of(path) for path in paths if name_of(path) not in known]:
+            warnings.warn(
+                f"{len(lacking)} of {len(paths)} alignments have no structure in {structures} and are left out: "
+                f"{', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}.",
+                stacklevel=2,
+            )
+    elif source.is_dir():
+        raise ValueError(f"{source} is a folder of alignments: say where their structures are, or give a table.")
+    else:
+        families = list(_table_of_families(source))
+        if not families:
+            raise ValueError(f"{source}: the table has no family; each line is alignment, TAB, structure.")
+    by_name: dict[str, Path] = {}
+    for path, *_ in families:
+        if by_name.setdefault(name_of(path), path) is not path:
+            raise ValueError(
+                f"{by_name[name_of(path)]} and {path} have one name, {name_of(path)}: rename or drop one."
+            )
+    return families
+
+
+def _table_of_families(table: Path) -> Iterator[KnownFamily]:
+    for number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+        where = f"{table}, line {number}"
+        if len(fields) not in (2, 3) or not all(fields[:2]):
+            raise ValueError(
+                f"{where}: {line.strip()!r} is not alignment, TAB, structure and, optionally, TAB, chain; if the "
+                "structures are in a folder, name it."
+            )
+        family = KnownFamily(table.parent / fields[0], table.parent / fields[1], (fields[2:] or [""])[0] or None)
+        for path in family[:2]:
+            if not path.is_file():
+                raise FileNotFoundError(f"{where}: there is no file {path}; paths count from the table's folder.")
+        yield family
+
+
+def read_known(
+    alignment: Alignment | str | os.PathLike[str], known: np.ndarray | str | os.PathLike[str], chain: str | None = None
+) -> tuple[Alignment, np.ndarray]:
+    """Read a family and its known contacts, as far as they are files: see `evaluate_contacts`."""
+    family = alignment if isinstance(alignment, Alignment) else read_alignment(alignment)
+    return family, known if isinstance(known, np.ndarray) else load_contacts(known, family, chain)

@@ -1,0 +1,235 @@
+"""Reading alignments: A3M, A2M, aligned FASTA and Stockholm."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import re
+import string
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from .alignment import Alignment, AlignmentError, build_alignment, check_format, row_width
+
+SUFFIXES = {
+    ".a3m": "a3m",
+    ".a2m": "a2m",
+    ".fasta": "fasta",
+    ".fa": "fasta",
+    ".afa": "fasta",
+    ".aln": "fasta",
+    ".sto": "stockholm",
+    ".stk": "stockholm",
+    ".stockholm": "stockholm",
+}
+_LOWER = string.ascii_lowercase.encode()
+_WHITESPACE = string.whitespace.encode()
+# Rows that HH-suite writes above the query and that are no proteins.
+_ANNOTATION_ROW = re.compile(r"(ss|sa|aa)_(pred|conf|dssp)\b")
+_NOT_ALIGNMENTS = {
+    "HEADER": "a PDB file",
+    "ATOM": "a PDB file",
+    "REMARK": "a PDB file",
+    "data_": "an mmCIF file",
+    "CLUSTAL": "a Clustal alignment",
+    "MUSCLE": "a Clustal alignment",
+    "HMMER": "an HMM profile",
+    "HH": "an HMM profile",
+    "<": "a web page or XML file",
+    "{": "a JSON file",
+}
+
+
+def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = None) -> Alignment:
+    r"""Read an alignment from a file or from text.
+
+    A3M and A2M: upper-case letters and ``-`` are match columns, lower-case letters are insertions, which have no
+    column, and ``.`` is padding. Aligned FASTA and Stockholm: every column is kept, ``.``, ``~`` and ``_`` are gaps,
+    letters are turned to upper case. Everywhere, a stop ``*`` at the end of a row is dropped, or becomes a gap where
+    it has a column of its own; ``#`` lines above the first row, and the rows of predicted structure that HH-suite
+    writes above the query (``>ss_pred`` and the like), are skipped. Other characters are kept as they are.
+
+    Parameters
+    ----------
+    path_or_text : str or path-like
+        File, plain or compressed by gzip or xz; or the text itself, if it is a str with a line break.
+    format : {"a3m", "a2m", "fasta", "stockholm"}, optional
+        By default told from the file name's ending (``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
+        without ``.gz`` or ``.xz``), else from the content.
+
+    Returns
+    -------
+    alignment : Alignment
+        Rows in the order of the file; the first is the query.
+
+    Raises
+    ------
+    AlignmentError
+        If the content is no alignment: rows of unequal length, no sequence, an unknown format, a damaged file.
+    FileNotFoundError
+        If there is no such file.
+
+    Warns
+    -----
+    UserWarning
+        If the format had to be guessed, and the guess leaves residues of the query without a column.
+
+    Examples
+    --------
+    >>> from modeling_msa import bundled_family
+    >>> family = read_alignment(bundled_family("fn3"))
+    >>> print(family.depth, family.length, family.query[:10])
+    98 117 SAPRNVQVRT
+    >>> family = read_alignment(">query\nMKV-L\n>other\nMRVsGI\n")
+    >>> print(family[1])
+    ('other', 'MRVGI')
+    """
+    if format is not None:
+        check_format(format)
+    if isinstance(path_or_text, str) and "\n" in path_or_text:
+        data, source, where = path_or_text.encode(), None, "alignment text"
+    else:
+        source = where = os.fspath(path_or_text)
+        data = read_bytes(Path(source))
+        format = format or format_of(source)
+    data = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\x00").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if not data.strip():
+        raise AlignmentError(f"{where}: is empty; give a file with at least one sequence")
+    if b"\x00" in data:
+        several = data.lstrip().startswith((b">", b"#")) and b"\x00>" in data.replace(b"\n", b"")
+        what = "several alignments with NUL bytes between, as in a database" if several else "a binary file"
+        raise AlignmentError(f"{where}: is {what}; give one alignment as A3M, A2M, FASTA or Stockholm text")
+    if format == "stockholm" or data.lstrip().startswith(b"# STOCKHOLM"):
+        names, rows = _parse_stockholm(data, where)
+        format = "stockholm"
+    else:
+        names, rows = parse_fasta(data, where)
+        if format is None:
+            format = guess_format(rows)
+            if format != "fasta":
+                _warn_of_soft_masking(rows, where)
+    return build_alignment(names, rows, format, source, where)
+
+
+def format_of(name: str) -> str | None:
+    """Format that a file name's ending stands for; None if it stands for none."""
+    path = Path(name)
+    if path.suffix.lower() in (".gz", ".xz"):
+        path = path.with_suffix("")
+    return SUFFIXES.get(path.suffix.lower())
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file, decompressed if it was compressed by gzip or xz."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: there is no such alignment file (text instead of a file must have a line break)"
+        ) from None
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            return gzip.decompress(data)
+        if data.startswith(b"\xfd7zXZ\x00"):
+            return lzma.decompress(data)
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise AlignmentError(f"{path}: the compressed file is cut off or damaged ({error}); fetch it again") from None
+    return data
+
+
+def parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
+    """Names and rows, without white space, of text with ``>`` headers; leaves out comments and annotation rows."""
+    preamble, *records = (b"\n" + data).split(b"\n>")
+    for number, line in enumerate(preamble.split(b"\n")):
+        if line.strip() and not line.startswith(b"#"):
+            raise AlignmentError(f"{where}: line {number} {_not_a_header(line)}")
+    if not records:
+        raise AlignmentError(f"{where}: there is no sequence; each needs a header line that begins with '>'")
+    names, rows = [], []
+    for record in records:
+        header, _, body = record.partition(b"\n")
+        name = header.decode("utf-8", "replace").strip()
+        if _ANNOTATION_ROW.match(name):
+            continue
+        if b"#" in body:
+            body = b"".join(line for line in body.split(b"\n") if not line.startswith(b"#"))
+        names.append(name)
+        rows.append(body.translate(None, _WHITESPACE))
+    return names, rows
+
+
+def _not_a_header(line: bytes) -> str:
+    text = line.decode("utf-8", "replace").strip()
+    for beginning, what in _NOT_ALIGNMENTS.items():
+        if text.startswith(beginning):
+            advice = f"this looks like {what}; give the alignment as A3M, A2M, FASTA or Stockholm"
+            break
+    else:
+        advice = "a sequence needs a header line that begins with '>' above it; if this is no alignment, give one"
+    return f"({text[:40]!r}) comes before the first '>' header: {advice}"
+
+
+def _parse_stockholm(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
+    lines = data.split(b"\n")
+    if not data.lstrip().startswith(b"# STOCKHOLM"):
+        raise AlignmentError(
+            f"{where}: does not begin with '# STOCKHOLM 1.0'; if it has '>' headers, say format='a3m'"
+        )
+    parts: dict[tuple[bytes, int], list[bytes]] = {}
+    seen: dict[bytes, int] = {}  # how often each name has come in this block: names may be given twice
+    for number, line in enumerate(lines, start=1):
+        if line.startswith(b"//"):
+            if any(rest.strip() for rest in lines[number:]):
+                raise AlignmentError(f"{where}: holds more than one alignment; split it at the '//' in line {number}")
+            break
+        if not line.strip():
+            seen = {}
+        elif not line.startswith(b"#"):
+            name, *sequence = line.split(maxsplit=1)
+            if not sequence:
+                raise AlignmentError(
+                    f"{where}: line {number} ({_show(name)}) has a name and no sequence; add or remove it"
+                )
+            seen[name] = seen.get(name, 0) + 1
+            parts.setdefault((name, seen[name]), []).append(sequence[0])
+    else:
+        raise AlignmentError(
+            f"{where}: the closing '//' line is missing, the file may be cut off; fetch it again or add it"
+        )
+    names = [name.decode("utf-8", "replace") for name, _ in parts]
+    return names, [b"".join(chunks).translate(None, _WHITESPACE) for chunks in parts.values()]
+
+
+def guess_format(rows: list[bytes]) -> str:
+    """A3M, A2M or FASTA, told from the rows."""
+    joined = b"".join(rows)
+    if len({len(row) for row in rows}) > 1:
+        return "a3m" if len({row_width(row, "a3m") for row in rows}) == 1 else "fasta"
+    if joined == joined.upper() or not rows[0]:
+        return "fasta"
+    array = np.frombuffer(joined, dtype=np.uint8).reshape(len(rows), -1)
+    insertion = np.isin(array, np.frombuffer(_LOWER + b".", dtype=np.uint8))
+    if insertion.all():
+        return "fasta"
+    if (insertion == insertion[0]).all():
+        return "a2m"
+    return "a3m" if len(set(insertion.sum(axis=1).tolist())) == 1 else "fasta"
+
+
+def _warn_of_soft_masking(rows: list[bytes], where: str) -> None:
+    """Say that rows which could as well be FASTA were taken for A3M or A2M: residues of the query would go unseen."""
+    inserted = len(rows[0]) - len(rows[0].translate(None, _LOWER))
+    if inserted and len({len(row) for row in rows}) == 1 and not any(b"." in row for row in rows):
+        warnings.warn(
+            f"{where}: taken for A3M or A2M, so {inserted} lower-case residues of the query have no column; if they "
+            "are soft-masked FASTA, say format='fasta'",
+            stacklevel=3,
+        )
+
+
+def _show(text: bytes) -> str:
+    return text.decode("utf-8", "replace")[:60]
