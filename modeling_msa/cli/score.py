@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
+from .._ranges import parse_ranges
 from ..alignments.listing import name_of
 from ..alignments.reading import read_alignment
 from ..alignments.variants import Table, read_table
@@ -232,13 +232,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     >>> parse_seeds("1-3, 7")
     (1, 2, 3, 7)
     """
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if match is None:
-            raise ValueError(f"--seeds is {text!r}; write 1,2,3 or 1-5.")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return tuple(seeds)
+    return tuple(parse_ranges(text, "--seeds"))
 
 
 def _without_given(recipe: dict[str, object], context: typer.Context) -> dict[str, object]:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from .._files import whole_file
+from .._ranges import parse_ranges
 from ..alignments.alignment import Alignment
 from ..alignments.listing import name_of
 from ..alignments.reading import SUFFIXES, format_of
@@ -386,16 +387,7 @@ def _chooser(
 
 
 def _numbers(numbers: str | Iterable[int], what: str) -> list[int]:
-    if not isinstance(numbers, str):
-        return [operator.index(number) for number in numbers]
-    found: list[int] = []
-    for part in numbers.split(","):
-        match = _RANGE.fullmatch(part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if first > last:
-            raise ValueError(f"{what}: {part.strip()!r} is no number and no range; write them like 3,10-12.")
-        found += range(first, last + 1)
-    return found
+    return parse_ranges(numbers, what) if isinstance(numbers, str) else [operator.index(number) for number in numbers]
 
 
 def _columns_to_change(

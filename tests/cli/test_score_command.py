@@ -209,7 +209,7 @@ def test_all_singles_of_several_go_on(here, model):
         (["family.a3m", "t.csv", "--variant-column", "v"], "--variant-column is 'v', but the columns are mutant, x"),
         (["family.a3m", "t.csv", "--measured-column", "y"], "--measured-column is 'y'"),
         (["family.a3m", "t.csv", "--score-column", "x"], "t.csv: the table has a column x already"),
-        (["family.a3m", "t.csv", "--seeds", "1;2"], "write 1,2,3 or 1-5"),
+        (["family.a3m", "t.csv", "--seeds", "1;2"], "--seeds: '1;2' is not a number or a range"),
         (["family.a3m", "t.csv", "--seeds", "1,2"], "select 'random' or 'weighted'"),
         (["family.a3m", "t.csv", "--mode", "fast", "--strategy", "wt-marginals"], "there is no fast mode of them"),
         (["family.a3m", "t.csv", "--offset", "1"], "t.csv: 2 of 2 variants do not fit the query"),

@@ -330,8 +330,8 @@ def test_errors_come_before_the_model_runs(random_model, depths):
     for options, message in (
         ({"fixed_residues": "1-4"}, "f.a3m: all residues are fixed"),
         ({"fixed_residues": "9"}, "f.a3m: the query has residues 1 to 4; there is no residue 9"),
-        ({"fixed_residues": "4-2"}, "fixed residues: '4-2' is no number and no range; write them like 3,10-12"),
-        ({"only_residues": "K2"}, "residues to change: 'K2' is no number and no range"),
+        ({"fixed_residues": "4-2"}, "fixed residues: '4-2' is not a number or a range; write them like 3,10-12"),
+        ({"only_residues": "K2"}, "residues to change: 'K2' is not a number or a range"),
         ({"only_rows": ["other"]}, "f.a3m: no row is called 'other'"),
         ({"only_rows": [4]}, r"f.a3m: rows go from 1 \(the query\) to 3; there is no 4"),
         ({"only_rows": []}, "f.a3m: no row is named"),
