@@ -24,7 +24,8 @@ from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8Weig
 from transformers import AutoModelForMaskedLM, TorchAoConfig
 
 from modeling_msa import MsaConfig, precision, predict_contacts, read_alignment, structure_contacts
-from modeling_msa.hub.loading import quiet_loading, resolve_model
+from modeling_msa.hub.finding import resolve_model
+from modeling_msa.hub.loading import quiet_loading
 
 ROWS, COLUMNS, SEEN = 64, 128, 128
 VARIANTS: dict[str, dict[str, Any]] = {

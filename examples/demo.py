@@ -17,8 +17,10 @@ import numpy as np
 
 from modeling_msa import bundled_family, convert_checkpoint, read_alignment, revert_checkpoint
 from modeling_msa.hub.conversion import find_checkpoint
-from modeling_msa.hub.loading import quiet_loading, resolve_model
-from modeling_msa.tasks.contacts import ContactMap, write_contacts
+from modeling_msa.hub.finding import resolve_model
+from modeling_msa.hub.loading import quiet_loading
+from modeling_msa.tasks.contact_files import write_contacts
+from modeling_msa.tasks.contacts import ContactMap
 from modeling_msa.tasks.inputs import prepare_alignment
 from modeling_msa.tasks.plotting import plot_contacts
 

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from modeling_msa import MsaForMaskedLM, MsaTokenizer, load_model, precision, predict_contacts
-from modeling_msa.hub.loading import resolve_model
+from modeling_msa.hub.finding import resolve_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "modeling_msa" / "checkpoints" / "msa-tiny"

@@ -19,7 +19,7 @@ import pytest
 from fresh import run_fresh
 
 from modeling_msa import MsaForMaskedLM, MsaTokenizer
-from modeling_msa.hub.loading import resolve_model
+from modeling_msa.hub.finding import resolve_model
 
 BESIDE = Path(sys.prefix, "torchao")
 FOUND = importlib.util.find_spec("torchao")

@@ -15,16 +15,16 @@ from ..alignments.known_contacts import KnownFamily, contact_files, list_familie
 from ..alignments.listing import name_of
 from ..alignments.reading import read_alignment
 from ..hub.contact_fitting import fit_contacts
-from ..hub.loading import EMBEDDED
+from ..hub.finding import EMBEDDED
 from ..tasks.contact_evaluation import (
     evaluate_contacts,
-    precision_table,
     read_evaluation,
     write_evaluation,
     write_means,
-    write_precisions,
 )
-from ..tasks.contacts import check_contacts, precisions, predict_contacts, write_contacts
+from ..tasks.contact_files import check_contacts, write_contacts
+from ..tasks.contact_precision import precision_table, precisions, write_precisions
+from ..tasks.contacts import predict_contacts
 from ..tasks.plotting import plot_contacts
 from .options import (
     Device,

@@ -9,7 +9,7 @@ import typer
 
 from ..alignments.listing import name_of
 from ..alignments.reading import read_alignment
-from ..hub.loading import EMBEDDED
+from ..hub.finding import EMBEDDED
 from ..tasks.embeddings import _version, check_embeddings, embed, gather_embeddings, resolve_layers, write_embeddings
 from .options import (
     Device,

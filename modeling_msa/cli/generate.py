@@ -9,7 +9,7 @@ import typer
 
 from ..alignments.reading import read_alignment
 from ..cli import options
-from ..hub.loading import EMBEDDED
+from ..hub.finding import EMBEDDED
 from ..modeling_msa_transformer import MsaForMaskedLM
 from ..tasks.context import Mode
 from ..tasks.generation import check_arguments, check_generated, generate, write_generated

@@ -15,7 +15,8 @@ import typer
 
 from .._files import check_output
 from .._processes import is_main_process
-from ..hub.loading import EMBEDDED, EMBEDDED_NOTE, load_model, quiet_loading, resolve_model
+from ..hub.finding import EMBEDDED, EMBEDDED_NOTE, resolve_model
+from ..hub.loading import load_model, quiet_loading
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from ..tasks.plotting import check_picture
 from .runs import Run, is_of_the_input

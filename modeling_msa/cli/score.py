@@ -15,7 +15,7 @@ from .._ranges import parse_ranges
 from ..alignments.listing import name_of
 from ..alignments.reading import read_alignment
 from ..alignments.variants import Table, read_table
-from ..hub.loading import EMBEDDED
+from ..hub.finding import EMBEDDED
 from ..modeling_msa_transformer import MsaForMaskedLM
 from ..tasks.context import Mode
 from ..tasks.plotting import plot_substitutions

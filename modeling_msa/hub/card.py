@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..configuration_msa_transformer import MsaConfig
 from ..sharing_msa_transformer import TAGS
-from .loading import resolve_model
+from .finding import resolve_model
 
 if TYPE_CHECKING:
     from .conversion import ConversionReport

@@ -17,27 +17,8 @@ from .. import modeling_msa_transformer
 from ..configuration_msa_transformer import MsaConfig
 from ..modeling_msa_transformer import MsaForContactPrediction, MsaForMaskedLM, MsaModel, MsaPreTrainedModel
 from ..tasks.distances import WEIGHTS_NAME
+from .finding import EMBEDDED, find_model, resolve_model
 from .pushing import hub_errors
-
-# the checkpoint that comes with the package
-EMBEDDED = "msa-tiny"
-EMBEDDED_NOTE = (
-    "msa-tiny is a small model for trying things out, trained on simulated families: its probabilities and scores are "
-    "not to be relied on for real proteins. --model names another."
-)
-
-
-def resolve_model(name: str | os.PathLike) -> str:
-    """Find the folder of a checkpoint that comes with the package; any other name stays what it is.
-
-    Examples
-    --------
-    >>> from modeling_msa.hub.loading import resolve_model
-    >>> resolve_model("my/model")
-    'my/model'
-    """
-    embedded = Path(__file__).parents[1] / "checkpoints" / name
-    return str(embedded if not Path(name).exists() and (embedded / "config.json").is_file() else name)
 
 
 def quiet_loading() -> None:
@@ -90,13 +71,8 @@ def load_model(
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device {device!r} here ({str(error).splitlines()[0]}).") from None
-    folder = resolve_model(folder)
-    is_path = "/" not in (name := os.fspath(folder)) or name.startswith((".", "/", "~"))
-    if is_path and not os.path.exists(name):
-        raise FileNotFoundError(f"There is no folder {name}; a model on the Hub is called OWNER/NAME.")
-    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "config.json")):
-        raise FileNotFoundError(f"{name} holds no model: it has no config.json.")
-    with nullcontext() if os.path.isdir(folder) else hub_errors(name):
+    folder = find_model(folder)
+    with nullcontext() if os.path.isdir(folder) else hub_errors(folder):
         saved = MsaConfig.get_config_dict(folder)[0]
         if (kind := saved.get("model_type")) != MsaConfig.model_type:
             raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from modeling_msa import MsaForMaskedLM, bundled_family, load_model, read_alignment, write_alignment
 from modeling_msa.cli.score import score_command
 from modeling_msa.tasks.plotting import plot_substitutions
-from modeling_msa.tasks.scoring import PROTOCOLS, SubstitutionScores, score_all_singles, score_variants
+from modeling_msa.tasks.scoring import SubstitutionScores, score_all_singles, score_variants
+from modeling_msa.tasks.strategies import PROTOCOLS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 APP = typer.Typer()
@@ -211,7 +212,7 @@ def test_all_singles_of_several_go_on(here, model):
         (["family.a3m", "t.csv", "--score-column", "x"], "t.csv: the table has a column x already"),
         (["family.a3m", "t.csv", "--seeds", "1;2"], "--seeds: '1;2' is not a number or a range"),
         (["family.a3m", "t.csv", "--seeds", "1,2"], "select 'random' or 'weighted'"),
-        (["family.a3m", "t.csv", "--mode", "fast", "--strategy", "wt-marginals"], "there is no fast mode of them"),
+        (["family.a3m", "t.csv", "--mode", "fast", "--strategy", "wt-marginals"], "has no fast mode"),
         (["family.a3m", "t.csv", "--offset", "1"], "t.csv: 2 of 2 variants do not fit the query"),
         (["family.a3m", "u.csv"], "fit with the offset 10. Mismatches: K12 (none), V13 (none), L14 (none)"),
         (["family.a3m", "ragged.csv"], "ragged.csv: line 3 has 3 cells, the header 2"),

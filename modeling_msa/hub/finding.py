@@ -1,0 +1,46 @@
+"""What the name of a model stands for: the checkpoint in the package, a folder, or a repository on the Hub.
+
+None of it imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# the checkpoint that comes with the package
+EMBEDDED = "msa-tiny"
+EMBEDDED_NOTE = (
+    "msa-tiny is a small model for trying things out, trained on simulated families: do not rely on its probabilities "
+    "and scores for real proteins. Pass --model to use another."
+)
+
+
+def resolve_model(name: str | os.PathLike) -> str:
+    """Return the folder of a checkpoint that comes with the package; any other name is returned as it is.
+
+    Examples
+    --------
+    >>> from modeling_msa.hub.finding import resolve_model
+    >>> resolve_model("my/model")
+    'my/model'
+    """
+    embedded = Path(__file__).parents[1] / "checkpoints" / name
+    return str(embedded if not Path(name).exists() and (embedded / "config.json").is_file() else name)
+
+
+def find_model(name: str | os.PathLike) -> str:
+    """Return the folder or Hub id that `name` stands for.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `name` can only be a folder and does not exist, or is a folder without config.json.
+    """
+    found = resolve_model(name)
+    is_path = "/" not in found or found.startswith((".", "/", "~"))
+    if is_path and not os.path.exists(found):
+        raise FileNotFoundError(f"{found}: no such folder. The name of a model on the Hub has the form OWNER/NAME.")
+    if os.path.isdir(found) and not os.path.exists(os.path.join(found, "config.json")):
+        raise FileNotFoundError(f"{found} is not the folder of a model: it has no config.json.")
+    return found
