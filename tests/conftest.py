@@ -1,10 +1,39 @@
-"""Fixtures that several tests share: fair-esm's models with random weights, converted once, and real alignments."""
+"""Fixtures that several tests share, and how pytest-xdist spreads the files over its workers."""
 
 from pathlib import Path
 
 import pytest
 
 MSA_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "msa"
+# The files that take longest, the longest first. With xdist they start first, so that no worker is left alone at the end.
+LONGEST = (
+    "test_exporting",
+    "test_docs_site",
+    "test_docs",
+    "test_commands",
+    "test_modeling_msa_transformer",
+    "test_deployment",
+    "test_distributed",
+    "test_sharding",
+    "test_training",
+    "test_finetuning",
+    "test_push",
+    "test_complete",
+    "test_conversion",
+    "test_scoring",
+)
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # xdist would start the files with most tests first
+
+
+def pytest_collection_modifyitems(config, items):
+    """In a worker of xdist, put the longest files first; `--dist loadfile` hands out files in this order."""
+    if hasattr(config, "workerinput"):
+        place = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")
