@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 CHECKPOINT ?=
 BIN := $(VENV)/bin
-# a worker for each core, each with one thread: torch's threads only wait for each other on small tensors
-XDIST ?= --numprocesses auto --dist loadgroup
+# a worker for each core, each with one thread: torch's threads only wait for each other on small tensors. A file stays
+# in one worker, which makes its fixtures once; tests/conftest.py says which files start first
+XDIST ?= --numprocesses auto --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lint docs bench verify-official test-lowest test-newest build wheel-test clean
@@ -35,9 +36,9 @@ bench: $(VENV)/.test
 verify-official: $(VENV)/.test
 	$(BIN)/python examples/verify_official.py
 
-# model, training, tokenizer and shared folders on the lowest supported versions; with LOWEST_TESTS= the whole suite
+# model, golden numbers, training, tokenizer and shared folders on the lowest supported versions; with LOWEST_TESTS= all tests
 LOWEST_TESTS ?= tests/test_*_msa_transformer.py tests/test_heads.py tests/test_hub.py tests/test_deployment.py \
-    tests/training
+    tests/test_golden.py tests/training
 test-lowest: $(VENV)-lowest/.installed
 	$(VENV)-lowest/bin/python -m pytest $(XDIST) $(LOWEST_TESTS)
 
