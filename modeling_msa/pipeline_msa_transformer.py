@@ -13,20 +13,19 @@
 # limitations under the License.
 """Pipelines of transformers for MSAs: ``fill-mask``, ``feature-extraction`` and ``msa-contact-prediction``.
 
-What counts as one MSA and what as a batch is the tokenizer's rule: a string is an MSA of one row, a list of strings
-is one MSA, a list of MSAs is a batch. (transformers' own pipelines take a list of strings as a batch of texts.)
+What counts as one MSA and what as a batch follows the tokenizer: a string is an MSA of one row, a list of strings is
+one MSA, a list of MSAs is a batch. (In transformers' own pipelines a list of strings is a batch of texts.)
 
 Axes: B batch, R rows (row 0 is the query), C columns of tokens including ``<cls>``, L residues, M masks, V vocabulary.
 """
 
-# transformers' pipelines, too, give the steps of their base class other parameters
+# Like transformers' own pipelines, these give the steps of their base class other parameters.
 # mypy: disable-error-code="override, misc"
 
 import copy
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -38,37 +37,28 @@ from transformers.pipelines.base import Pipeline, PipelineException
 from transformers.pipelines.feature_extraction import FeatureExtractionPipeline
 from transformers.pipelines.fill_mask import FillMaskPipeline
 
-from .tokenization_msa_transformer import _is_row
+from .tokenization_msa_transformer import is_batch, is_row
 
 MODEL_TYPE = "msa_transformer"
 
 
 @dataclass
 class _Msa:
-    """A tokenized MSA. transformers' pipelines pad tensors by one axis, and pass other objects on as they are."""
+    """A tokenized MSA. transformers' pipelines pad tensors along one axis and leave other objects as they are."""
 
     ids: np.ndarray  # (R, C) int64
-    residues: np.ndarray  # (C - 1,) int64: residue number of the query in each column, 0 at its gaps
-
-
-def _is_batch(inputs: Any) -> bool:
-    """Whether the tokenizer takes it as several MSAs."""
-    if isinstance(inputs, np.ndarray):
-        return inputs.ndim > 2
-    if _is_row(inputs) or not isinstance(inputs, Sequence) or hasattr(inputs, "array"):
-        return False
-    return len(inputs) > 0 and not _is_row(inputs[0])
+    residues: np.ndarray  # (C - 1,) int64: the query's residue number in each column, 0 at gaps
 
 
 def _as_msa(inputs: Any) -> Any:
-    """A row by itself as the MSA that it is; of a dataset's row (`modeling_msa.load_alignments`) the sequences."""
+    """Make an MSA of a single row, or of the ``"sequences"`` of a row of a `modeling_msa.load_alignments` dataset."""
     if isinstance(inputs, Mapping) and "sequences" in inputs:
         inputs = inputs["sequences"]
-    return [inputs] if _is_row(inputs) else inputs
+    return [inputs] if is_row(inputs) else inputs
 
 
 class MsaPipeline(Pipeline):
-    """What the three pipelines share: from MSAs to padded batches, and back to each MSA's own rows and columns."""
+    """Base class: from MSAs to padded batches, and back to each MSA's own rows and columns."""
 
     _load_processor: Any = False
     _load_image_processor: Any = False
@@ -80,7 +70,7 @@ class MsaPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.model.eval()  # of a model that was just trained, transformers' pipelines return dropout's noise
+        self.model.eval()  # transformers' pipelines leave dropout on in a model that was just trained
 
     def __call__(
         self, inputs: Any, num_workers: int | None = None, batch_size: int | None = None, **kwargs: Any
@@ -90,15 +80,15 @@ class MsaPipeline(Pipeline):
         Parameters
         ----------
         inputs : str, sequence, ndarray or Alignment; Dataset or iterator
-            One MSA or a batch, as the tokenizer takes them: all are tokenized before the model runs. Of a dataset
-            (torch's or Hugging Face's) or an iterator, each item is one MSA, read when it is its turn. A mapping
-            stands for its ``"sequences"``.
+            One MSA or a batch, as for the tokenizer: all are tokenized before the model runs. Each item of a dataset
+            (torch's or Hugging Face's) or an iterator is one MSA, read when its turn comes. Of a mapping the
+            ``"sequences"`` are used.
         num_workers : int, optional
-            Processes that read and tokenize a dataset.
+            Number of processes that read and tokenize a dataset.
         batch_size : int, optional
-            MSAs that go through the model together; their results do not depend on it.
+            Number of MSAs per forward pass; results do not depend on it.
         **kwargs
-            The class's own, as at construction; they hold for this call.
+            The options of the class, for this call only.
 
         Returns
         -------
@@ -108,73 +98,71 @@ class MsaPipeline(Pipeline):
         Raises
         ------
         ValueError, TypeError
-            For what the tokenizer refuses (rows of unequal length, say), and for an MSA with more rows or columns
-            than the model takes.
+            If the tokenizer refuses an MSA (for instance, rows differ in length), or an MSA has more rows or columns
+            than the model accepts.
         """
         kwargs = {"num_workers": num_workers, "batch_size": batch_size, **kwargs}
         if isinstance(inputs, Mapping):
-            inputs = _as_msa(inputs)  # a dataset's slice has several
-        # Not super(): FillMaskPipeline's takes the list off a batch of one.
-        if isinstance(inputs, (Dataset, GeneratorType)):
-            return Pipeline.__call__(self, inputs, **kwargs)
-        if isinstance(inputs, Iterator) or hasattr(inputs, "column_names"):  # the latter of the library datasets
+            inputs = _as_msa(inputs)  # a slice of a dataset has several
+        # Not super(): FillMaskPipeline unpacks a batch of one.
+        if isinstance(inputs, Iterator) or hasattr(inputs, "column_names"):  # datasets.Dataset
             return Pipeline.__call__(self, (msa for msa in inputs), **kwargs)
-        if _is_batch(inputs):
-            return Pipeline.__call__(self, self._read_all(inputs, kwargs), **kwargs)
-        return Pipeline.__call__(self, self._read_all([_as_msa(inputs)], kwargs), **kwargs)[0]
+        if isinstance(inputs, Dataset):
+            return Pipeline.__call__(self, inputs, **kwargs)
+        several = is_batch(inputs)
+        results = Pipeline.__call__(self, self._read_all(inputs if several else [_as_msa(inputs)], kwargs), **kwargs)
+        return results if several else results[0]
 
     def _read_all(self, msas: Sequence, kwargs: dict[str, Any]) -> list[_Msa]:
-        """Tokenize all, so that what is wrong with one shows before the model runs."""
+        """Tokenize all MSAs, so that errors come before the model runs."""
         own = {key: value for key, value in kwargs.items() if key not in ("num_workers", "batch_size")}
         settings = {**self._preprocess_params, **self._sanitize_parameters(**own)[0]}
-        if rows := [number for number, msa in enumerate(msas) if _is_row(msa)]:
+        if rows := [number for number, msa in enumerate(msas) if is_row(msa)]:
             raise TypeError(f"MSA {rows[0]} of the batch is a single row: put it into a list.")
         return [self._read(msa, f"MSA {number}", **settings) for number, msa in enumerate(msas)]
 
     def preprocess(self, msa: Any, **settings: Any) -> dict[str, _Msa]:
-        """Tokenize one MSA, unless that was done before."""
+        """Tokenize one MSA, unless it already is."""
         return {"msa": msa if isinstance(msa, _Msa) else self._read(msa, "The MSA", **settings)}
 
-    def _read(self, msa: Any, name: str, **settings: Any) -> _Msa:
-        try:
-            return self._tokenize(_as_msa(msa), **settings)
-        except (ValueError, TypeError, PipelineException) as error:
-            error.args = (str(error).replace("MSA 0", name, 1),)  # the tokenizer saw this one alone
-            raise
-
-    def _tokenize(self, msa: Any, tokenizer_kwargs: dict | None = None, **tokenize_kwargs: Any) -> _Msa:
+    def _read(self, msa: Any, name: str, tokenizer_kwargs: dict | None = None, **tokenize_kwargs: Any) -> _Msa:
         settings = {**(tokenizer_kwargs or {}), **tokenize_kwargs}
         if settings.get("truncation") and self.tokenizer.truncation_side == "left":
-            raise ValueError("Cut on the left, residues would get other numbers: set truncation_side to 'right'.")
+            raise ValueError("Truncation on the left would renumber the residues: set truncation_side='right'.")
         settings |= {"padding": False, "return_tensors": "np", "return_attention_mask": False, "verbose": False}
-        ids = self.tokenizer([msa], **settings)["input_ids"][0]
-        if ids[0, 0] != self.tokenizer.cls_token_id:
-            raise ValueError("The pipelines take MSAs with <cls> before each row: leave add_special_tokens on.")
-        read = self._prepare(_Msa(ids, self._residues(ids, msa)))
-        self._check_size(read.ids)
+        try:
+            msa = _as_msa(msa)
+            ids = self.tokenizer([msa], **settings)["input_ids"][0]
+            if ids[0, 0] != self.tokenizer.cls_token_id:
+                raise ValueError("The pipelines require <cls> before each row: leave add_special_tokens on.")
+            read = self._prepare(_Msa(ids, self._residues(ids, msa)))
+            self._check_size(read.ids)
+        except (ValueError, TypeError, PipelineException) as error:
+            error.args = (str(error).replace("MSA 0", name, 1),)  # the tokenizer saw only this one
+            raise
         return read
 
     def _prepare(self, msa: _Msa) -> _Msa:
-        """Check, or change, what the task needs."""
+        """Check or change the MSA for the task."""
         return msa
 
     def _residues(self, ids: np.ndarray, msa: Any) -> np.ndarray:
-        """Residue numbers of the query, from 1, by column; 0 at its gaps. A masked column counts as a residue."""
-        if (known := getattr(msa, "column_residues", None)) is not None:  # an Alignment counts insertions too
+        """Residue numbers of the query by column, 1-based, 0 at gaps. A masked column counts as a residue."""
+        if (known := getattr(msa, "column_residues", None)) is not None:  # an Alignment also counts insertions
             return known[: ids.shape[1] - 1]
         residues = ~np.isin(ids[0, 1:], self.tokenizer.convert_tokens_to_ids(["-", "."]))
         return np.where(residues, residues.cumsum(), 0)
 
     def _check_size(self, ids: np.ndarray) -> None:
         config = self.model.config
-        has_rows = config.row_position_embedding_size is not None
-        most_rows = config.max_row_position_embeddings if has_rows else len(ids)
-        limits = (("rows", most_rows), ("columns with <cls>", config.max_position_embeddings))
+        has_table = config.row_position_embedding_size is not None
+        max_rows = config.max_row_position_embeddings if has_table else len(ids)
+        limits = (("rows", max_rows), ("columns with <cls>", config.max_position_embeddings))
         for size, (name, limit) in zip(ids.shape, limits, strict=True):
             if size > limit:
                 raise ValueError(
-                    f"MSA 0 has {size} {name}, the model takes {limit}: choose fewer, or have the tokenizer cut it "
-                    "(tokenizer_kwargs={'truncation': True}; for feature-extraction truncation=True)."
+                    f"MSA 0 has {size} {name}, but the model accepts at most {limit}: choose fewer, or have the "
+                    "tokenizer cut it (tokenizer_kwargs={'truncation': True}; for feature-extraction truncation=True)."
                 )
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
@@ -182,56 +170,56 @@ class MsaPipeline(Pipeline):
         together = msas if isinstance(msas, list) else [msas]
         batch = self.tokenizer.pad({"input_ids": [msa.ids for msa in together]}, return_tensors="pt", verbose=False)
         outputs = self._run(together, batch.to(self.device))
-        # transformers takes lists apart again, and gives each tensor its axis of one MSA
+        # transformers splits lists and gives each tensor an axis of one MSA
         return {"msa": msas, "output": outputs if isinstance(msas, list) else outputs[0][None]}
 
     def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
-        """Run the model; one tensor for each MSA, without padding."""
+        """Run the model and return one tensor per MSA, without padding."""
         raise NotImplementedError
 
 
 class MsaFillMaskPipeline(MsaPipeline, FillMaskPipeline):
     """Fill masks in MSAs: ``pipeline("fill-mask", ...)``.
 
-    As transformers' pipeline: the whole vocabulary is ranked, unless ``targets`` are given.
-
     Parameters
     ----------
     model : MsaForMaskedLM
     tokenizer : MsaTokenizer
     top_k : int, default 5
-        Most predictions for each mask.
+        Maximum number of predictions per mask.
     targets : str or list of str, optional
-        Tokens to choose from. Scores stay probabilities among all tokens. (A target that is no token is an error,
-        elsewhere in transformers its first piece is taken.)
+        Tokens to choose from; by default the whole vocabulary. Scores stay probabilities among all tokens. A target
+        that is not a token is an error (elsewhere in transformers its first piece is used).
     tokenizer_kwargs : dict, optional
-        For the tokenizer, for instance ``{"truncation": True}``.
+        Options of the tokenizer, for instance ``{"truncation": True}``.
 
     Returns
     -------
     list of dict, or a list of such lists if there are several masks
         For each mask, in the order of rows, the predictions, most probable first: ``score``, the probability;
         ``token``, its id; ``token_str``; ``sequence``, the row with this prediction (its other masks stay);
-        ``row`` and ``column`` of the mask, from 0, so that ``msa[row][column]`` is what was predicted; ``residue``,
-        the query's residue number in that column, from 1, or None where the query has a gap.
+        ``row`` and ``column`` of the mask, 0-based, so that ``msa[row][column]`` is what was predicted; ``residue``,
+        the query's residue number in that column, 1-based, or None where the query has a gap.
 
     Raises
     ------
     PipelineException
         If an MSA has no mask.
     ValueError
-        For a target that is no token, and a model without this head or from a folder without its weights.
+        If a target is not a token, or the model has no masked language model head or its folder no weights for it.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.model.get_output_embeddings() is None:
-            raise ValueError(f"fill-mask takes an MsaForMaskedLM; {type(self.model).__name__} has no such head.")
+            raise ValueError(f"fill-mask requires an MsaForMaskedLM; {type(self.model).__name__} has no such head.")
         saved = self.model.config.architectures or []
-        if self.model.name_or_path and saved and "MsaForMaskedLM" not in saved and not _was_trained(self.model):
+        biases = [value for name, value in self.model.lm_head.named_parameters() if name.endswith("bias")]
+        is_new = not any(bias.any() for bias in biases)  # training moves them off zero
+        if self.model.name_or_path and saved and "MsaForMaskedLM" not in saved and is_new:
             raise ValueError(
-                f"{self.model.name_or_path} holds weights of {saved[0]}, which has no head for fill-mask: it would be "
-                "random. Give a folder that was saved from an MsaForMaskedLM."
+                f"{self.model.name_or_path} contains weights of {saved[0]}, which has no head for fill-mask: the head "
+                "would be random. Pass a folder that was saved from an MsaForMaskedLM."
             )
 
     def _sanitize_parameters(self, top_k: int | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
@@ -243,10 +231,10 @@ class MsaFillMaskPipeline(MsaPipeline, FillMaskPipeline):
         vocab = self.tokenizer.get_vocab()
         targets = [targets] if isinstance(targets, str) else list(targets)
         if unknown := [target for target in targets if target not in vocab]:
-            alphabet = " ".join(sorted(vocab, key=vocab.__getitem__))  # tokenizers gives it in another order each time
+            alphabet = " ".join(sorted(vocab, key=vocab.__getitem__))  # tokenizers returns any order
             raise ValueError(f"targets must be tokens of the alphabet ({alphabet}), not {unknown[0]!r}.")
         if not targets:
-            raise ValueError("targets is empty: give at least one token, or leave it out.")
+            raise ValueError("targets is empty: pass at least one token, or leave it out.")
         return np.array([vocab[target] for target in dict.fromkeys(targets)])
 
     def _prepare(self, msa: _Msa) -> _Msa:
@@ -273,20 +261,14 @@ class MsaFillMaskPipeline(MsaPipeline, FillMaskPipeline):
         return results[0] if len(results) == 1 else results
 
     def _predictions(self, msa: _Msa, row: int, column: int, scores: list[float], tokens: list[int]) -> list[dict]:
-        filled = msa.ids[row].copy()
-        predictions = []
+        place = {"row": row, "column": column - 1, "residue": int(msa.residues[column - 1]) or None}
+        filled, predictions = msa.ids[row].copy(), []
         for score, token in zip(scores, tokens, strict=True):
             filled[column] = token
+            sequence = self.tokenizer.decode(filled, skip_special_tokens=True)
             prediction = {"score": score, "token": token, "token_str": self.tokenizer.decode([token])}
-            prediction["sequence"] = self.tokenizer.decode(filled, skip_special_tokens=True)
-            place = {"row": row, "column": column - 1, "residue": int(msa.residues[column - 1]) or None}
-            predictions.append(prediction | place)
+            predictions.append({**prediction, "sequence": sequence, **place})
         return predictions
-
-
-def _was_trained(model: Any) -> bool:
-    """Whether the head of a masked language model is another than a new one, whose biases are zero."""
-    return any(bool(value.any()) for name, value in model.lm_head.named_parameters() if name.endswith("bias"))
 
 
 class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
@@ -295,20 +277,19 @@ class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
     Parameters
     ----------
     model : MsaModel, or a class with a head
-        The head is not run.
+        The head does not run.
     tokenizer : MsaTokenizer
     return_tensors : bool, default False
-        Whether to return tensors instead of nested lists.
+        Return tensors instead of nested lists.
     truncation : bool, optional
-        Whether to cut MSAs to the size that the model takes.
+        Cut MSAs to the size that the model accepts.
     tokenize_kwargs, tokenizer_kwargs : dict, optional
-        For the tokenizer. Both names mean the same: the first is transformers', the second that of other tasks.
+        Options of the tokenizer. The names mean the same: the first is transformers', the second that of other tasks.
 
     Returns
     -------
     list or torch.Tensor
-        ``(1, R, C, D)``: all rows and columns of the MSA and nothing of what it was padded with; column 0 is
-        ``<cls>``.
+        ``(1, R, C, D)``: all rows and columns of the MSA, without padding; column 0 is ``<cls>``.
     """
 
     def _sanitize_parameters(
@@ -323,7 +304,7 @@ class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
             known = "truncation, tokenize_kwargs, tokenizer_kwargs and return_tensors"
             raise TypeError(f"feature-extraction has no option {next(iter(unknown))!r}, only {known}.")
         if tokenize_kwargs and tokenizer_kwargs:
-            raise ValueError("tokenize_kwargs and tokenizer_kwargs mean the same: give one.")
+            raise ValueError("tokenize_kwargs and tokenizer_kwargs mean the same: pass one.")
         settings = dict(tokenize_kwargs or tokenizer_kwargs or {})  # a copy: transformers writes into it
         return super()._sanitize_parameters(truncation, settings, return_tensors)
 
@@ -332,44 +313,44 @@ class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
         return [states[index, : msa.ids.shape[0], : msa.ids.shape[1]] for index, msa in enumerate(msas)]
 
     def postprocess(self, model_outputs: Any, return_tensors: bool = False) -> Any:
-        """Nested lists, if no tensor is asked for."""
+        """Return the tensor, or nested lists."""
         return model_outputs["output"] if return_tensors else model_outputs["output"].tolist()
 
 
 class MsaContactPredictionPipeline(MsaPipeline):
     """Contacts of each MSA's query: ``pipeline("msa-contact-prediction", ...)``.
 
-    Columns in which the query has a gap are left out before the model runs, as `modeling_msa.predict_contacts` does.
+    Columns in which the query has a gap are left out before the model runs, as in `modeling_msa.predict_contacts`.
 
     Parameters
     ----------
     model : MsaModel, or a class with a head
-        Its contact regression must have been fitted.
+        Its contact regression must be fitted.
     tokenizer : MsaTokenizer
     top_k : int, optional
-        Most pairs in ``contacts``; default: L, the number of residues.
+        Maximum number of pairs in ``contacts``; default: L, the number of residues.
     min_separation : int, default 6
-        Least difference of the residue numbers of a pair in ``contacts``.
+        Smallest difference of the residue numbers of a pair in ``contacts``.
     tokenizer_kwargs : dict, optional
-        For the tokenizer, for instance ``{"truncation": True}``.
+        Options of the tokenizer, for instance ``{"truncation": True}``.
 
     Returns
     -------
     dict
-        ``probabilities``, ndarray ``(L, L)`` float32: that two residues of the query are in contact; ``residues``,
-        ndarray ``(L,)`` int64: their numbers, from 1 (an `Alignment` counts the query's insertions, which have no
-        column); ``contacts``: a list of ``{"i", "j", "score"}``, residue numbers i < j, most probable first.
+        ``probabilities``, ndarray ``(L, L)`` float32, that two residues of the query are in contact; ``residues``,
+        ndarray ``(L,)`` int64, their numbers, 1-based (an `Alignment` counts the query's insertions, which have no
+        column); ``contacts``, a list of ``{"i", "j", "score"}``, residue numbers i < j, most probable first.
 
     Raises
     ------
     ValueError
-        When it is made, if the regression was never fitted; for a query without residues.
+        If the contact regression was never fitted (when the pipeline is made), or the query has no residues.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         cls, gap = self.tokenizer.cls_token_id, self.model.config.gap_token_id
-        self.model.predict_contacts(torch.tensor([[[cls, gap]]], device=self.device))  # raises if it was never fitted
+        self.model.predict_contacts(torch.tensor([[[cls, gap]]], device=self.device))  # raises unless fitted
 
     def _sanitize_parameters(
         self, top_k: int | None = None, min_separation: int | None = None, tokenizer_kwargs: dict | None = None
@@ -392,13 +373,40 @@ class MsaContactPredictionPipeline(MsaPipeline):
     def postprocess(self, model_outputs: Any, top_k: int | None = None, min_separation: int = 6) -> dict[str, Any]:
         """Rank the pairs of residues."""
         residues, probabilities = model_outputs["msa"].residues, model_outputs["output"][0].numpy()
-        i, j = np.triu_indices(len(residues), 1)
-        far = residues[j] - residues[i] >= min_separation
-        i, j = i[far], j[far]
-        order = np.argsort(-probabilities[i, j], kind="stable")[: len(residues) if top_k is None else top_k]
-        pairs = zip(residues[i[order]], residues[j[order]], probabilities[i[order], j[order]], strict=True)
-        contacts = [{"i": int(a), "j": int(b), "score": float(score)} for a, b, score in pairs]
+        pairs = rank_pairs(probabilities, residues, min_separation)[: len(residues) if top_k is None else top_k]
+        contacts = [
+            {"i": int(residues[i]), "j": int(residues[j]), "score": float(probabilities[i, j])} for i, j in pairs
+        ]
         return {"probabilities": probabilities, "residues": residues, "contacts": contacts}
+
+
+def rank_pairs(
+    scores: np.ndarray, residues: np.ndarray, min_separation: int = 6, max_separation: int | None = None
+) -> np.ndarray:
+    """Rank pairs of residues by their score; of equal scores, the pair that comes first ranks higher.
+
+    Parameters
+    ----------
+    scores : ndarray, shape=(L, L)
+        Only those with i < j are used.
+    residues : ndarray, shape=(L,), dtype=int64
+        Residue numbers of its rows and columns, ascending.
+    min_separation, max_separation : int, optional
+        Smallest and largest difference of residue numbers, both included.
+
+    Returns
+    -------
+    ndarray, shape=(pairs, 2), dtype=int64
+        Indices i < j into `residues`, from 0.
+    """
+    i, j = np.triu_indices(len(residues), 1)
+    separations = residues[j] - residues[i]
+    chosen = separations >= min_separation
+    if max_separation is not None:
+        chosen &= separations <= max_separation
+    i, j = i[chosen], j[chosen]
+    order = np.argsort(-scores[i, j], kind="stable")
+    return np.stack([i[order], j[order]], axis=1)
 
 
 def _check_positive(**numbers: int | None) -> None:
@@ -408,7 +416,7 @@ def _check_positive(**numbers: int | None) -> None:
 
 
 CONTACT_TASK = "msa-contact-prediction"
-# In every saved config.json: `pipeline(task, folder, trust_remote_code=True)` takes these before its own.
+# In every saved config.json: `pipeline(task, folder, trust_remote_code=True)` prefers these to its own.
 CUSTOM_PIPELINES = {
     "fill-mask": {"impl": "pipeline_msa_transformer.MsaFillMaskPipeline", "pt": ["AutoModelForMaskedLM"]},
     "feature-extraction": {"impl": "pipeline_msa_transformer.MsaFeatureExtractionPipeline", "pt": ["AutoModel"]},
@@ -417,15 +425,15 @@ CUSTOM_PIPELINES = {
 
 
 def custom_pipelines() -> dict[str, dict[str, Any]]:
-    """What transformers finds in a loaded config: a copy (it writes into it), or nothing if they are registered.
+    """Pipelines for a loaded config: a copy, since transformers writes into it, or none if they are registered.
 
-    It would refuse the folder's own without ``trust_remote_code``, though the registered ones do.
+    Otherwise transformers would ask for ``trust_remote_code``, though the registered classes are used.
     """
     return {} if CONTACT_TASK in PIPELINE_REGISTRY.supported_tasks else copy.deepcopy(CUSTOM_PIPELINES)
 
 
 class _ByModel:
-    """The registry's entry of a task that transformers has too: other models get what was registered before."""
+    """Registry entry of one of transformers' own tasks; other models get the class that was registered before."""
 
     def __init__(self, pipeline_class: type[MsaPipeline], others: Any) -> None:
         self.pipeline_class = pipeline_class
@@ -439,8 +447,7 @@ class _ByModel:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        # which processors transformers has to load
-        return getattr(self.others, name)
+        return getattr(self.others, name)  # such as which processors transformers has to load
 
     def __call__(self, model: Any, **kwargs: Any) -> Pipeline:
         is_ours = getattr(model.config, "model_type", None) == MODEL_TYPE
@@ -448,7 +455,7 @@ class _ByModel:
 
 
 def register_pipelines() -> None:
-    """Have ``transformers.pipeline`` take these classes for models of this type; other models keep theirs."""
+    """Make ``transformers.pipeline`` use these classes for models of this type; other models keep theirs."""
     registered = PIPELINE_REGISTRY.supported_tasks
     if CONTACT_TASK in registered:
         return
@@ -457,4 +464,10 @@ def register_pipelines() -> None:
     PIPELINE_REGISTRY.register_pipeline(CONTACT_TASK, MsaContactPredictionPipeline, pt_model=AutoModel)
 
 
-__all__ = ["MsaContactPredictionPipeline", "MsaFeatureExtractionPipeline", "MsaFillMaskPipeline", "MsaPipeline"]
+__all__ = [
+    "MsaContactPredictionPipeline",
+    "MsaFeatureExtractionPipeline",
+    "MsaFillMaskPipeline",
+    "MsaPipeline",
+    "rank_pairs",
+]

@@ -13,7 +13,7 @@
 # limitations under the License.
 """Tokenizer for multiple sequence alignments.
 
-Hub code: this file is copied into model folders, so it imports nothing of this package but its like.
+Hub code: this file is copied into model folders, so within the package it imports only the other Hub files.
 
 Axes: B batch, R rows (row 0 is the query), L residue columns, C columns of tokens (L + 1 with `<cls>`).
 """
@@ -34,53 +34,44 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BatchEncoding, TokenizersBackend
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
 
-from .sharing_msa_transformer import SharingMixin, copy_companions
+from .sharing_msa_transformer import SharingMixin
 
 # fair-esm's order: the checkpoints' embedding rows follow it.
 ALPHABET = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
 
-# Columns that are no token, in the lookup table.
+# Entries of the lookup table for characters that are not a token.
 _UNKNOWN, _LOWERCASE, _WHITESPACE = -1, -2, -3
-# Tokens of several letters are replaced by one private character each, so that a column is one character (fair-esm
-# takes the letters of <mask> for columns when it sizes the batch).
+# Each token of several letters is replaced by one private character, so that a column is one character (fair-esm
+# counts the letters of <mask> as columns when it sizes the batch).
 _PRIVATE = 0x10F000
 _NO_LIMIT = sys.maxsize
 
-# Arguments of transformers' tokenizers that mean nothing for an alignment; their "off" values are let through.
+# Arguments of transformers' tokenizers that mean nothing for an alignment; values that switch them off are accepted.
 _NOT_FOR_MSAS = {
-    "text_target",
-    "text_pair_target",
-    "max_target_length",
-    "stride",
-    "is_split_into_words",
-    "return_token_type_ids",
-    "return_overflowing_tokens",
-    "return_offsets_mapping",
-    "return_length",
-    "split_special_tokens",
-    "tokenizer_kwargs",
-}
+    "text_target", "text_pair_target", "max_target_length", "stride", "is_split_into_words", "return_token_type_ids",
+    "return_overflowing_tokens", "return_offsets_mapping", "return_length", "split_special_tokens", "tokenizer_kwargs",
+}  # fmt: skip
 
 
 class MsaTokenizer(SharingMixin, TokenizersBackend):
     """Turn multiple sequence alignments into token ids, always with three axes (B, R, C).
 
-    The alphabet is that of fair-esm's MSA Transformer and is fixed: no file is needed. Every row begins with
-    `<cls>`; `<eos>` exists and is never added.
+    The alphabet is that of fair-esm's MSA Transformer and is fixed, so no vocabulary file is needed. Every row begins
+    with `<cls>`; `<eos>` exists but is never added.
 
     Parameters
     ----------
     model_max_length : int
-        Most columns, with `<cls>`, that the model takes.
+        Maximum number of columns, including `<cls>`, that the model accepts.
     model_max_depth : int
-        Most rows that the model takes.
+        Maximum number of rows that the model accepts.
     **kwargs
-        As for every tokenizer of transformers.
+        Arguments of every transformers tokenizer.
 
     Notes
     -----
-    `tokenize`, `encode`, `convert_tokens_to_ids` and the like work on one row, as they do for a sentence elsewhere
-    in transformers, and return no further axes. Only calling the tokenizer checks that rows fit together.
+    `tokenize`, `encode`, `convert_tokens_to_ids` and similar methods work on one row, as they do on a sentence
+    elsewhere in transformers, and add no axes. Only calling the tokenizer checks that the rows fit together.
 
     Examples
     --------
@@ -102,7 +93,7 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
     def __init__(self, model_max_length: int = 1024, model_max_depth: int = 1024, **kwargs):
         for name in ("cls", "pad", "eos", "unk", "mask"):
             kwargs.setdefault(f"{name}_token", f"<{name}>")
-        # from_pretrained hands these over, and save_pretrained would write them into tokenizer_config.json.
+        # from_pretrained passes these on, and save_pretrained would write them into tokenizer_config.json.
         for name in ("vocab", "merges", "is_local", "local_files_only"):
             kwargs.pop(name, None)
 
@@ -111,19 +102,14 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
         self._tokenizer.decoder = Fuse()
         self.model_max_depth = model_max_depth
         super().__init__(model_max_length=model_max_length, model_max_depth=model_max_depth, **kwargs)
-        # Not special (it is no mark of structure), yet never to be split into letters.
+        # Not special, since it does not mark structure, but never split into letters.
         self.add_tokens([AddedToken("<null_1>", normalized=False)])
 
     @classmethod
     def for_config(cls, config: Any) -> "MsaTokenizer":
-        """Make the tokenizer of a model: it knows how large an alignment the model takes."""
+        """Make the tokenizer of a model, with the model's limits on rows and columns."""
         depth = _NO_LIMIT if config.row_position_embedding_size is None else config.max_row_position_embeddings
         return cls(model_max_length=config.max_position_embeddings, model_max_depth=depth)
-
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> tuple[str, ...]:
-        """Save as transformers does, with all the code: Trainer's pushes of checkpoints get it from here alone."""
-        copy_companions(self, save_directory)
-        return super().save_pretrained(save_directory, *args, **kwargs)
 
     def __call__(  # type: ignore[override]
         self,
@@ -150,36 +136,36 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
         text : str, sequence or ndarray
             A string is an alignment of one row, a list of strings one alignment, a list of lists a batch. A row may
             be a tuple `(name, sequence)`, so a tuple of two strings is never an alignment. An alignment may also be
-            an array (R, L) of dtype uint8 (ASCII codes) or S1, or an object that has one as `.array`. A token that
-            is written out, such as `<mask>`, is one column.
+            an array (R, L) of dtype uint8 (ASCII codes) or S1, or an object with such an array as `.array`. A
+            written-out token, such as `<mask>`, is one column.
         text_pair : None
-            There are no pairs of alignments.
+            Not supported: there are no pairs of alignments.
         add_special_tokens : bool
-            Put `<cls>` before each row. Without it, `<cls>`, `<pad>` and `<eos>` may be written in the rows.
+            Put `<cls>` before each row. If False, `<cls>`, `<pad>` and `<eos>` may be written in the rows.
         padding : bool or str
             True or "longest": pad to the deepest and the longest alignment of the batch, below and on the right.
-            "max_length": pad to `max_length` columns, and to `max_depth` rows if that is given.
+            "max_length": pad to `max_length` columns, and to `max_depth` rows if given.
         truncation : bool
             Cut alignments to the first `max_depth` rows and `max_length` columns (the last columns if
             `truncation_side` is "left").
         max_length : int, optional
-            Most columns, with `<cls>`; `model_max_length` where truncation or padding needs it and it is not given.
+            Maximum number of columns, including `<cls>`. Truncation and padding default to `model_max_length`.
         max_depth : int, optional
-            Most rows; `model_max_depth` where truncation needs it and it is not given.
+            Maximum number of rows. Truncation defaults to `model_max_depth`.
         pad_to_multiple_of : int, optional
             Pad columns to a multiple of this.
         padding_side : "right", optional
-            Nothing else is possible.
+            Only "right" is supported.
         return_tensors : "pt" or "np", optional
-            Nested lists if not given; they are ragged if alignments differ in size and padding is off.
+            Without it, nested lists, which are ragged if alignments differ in size and padding is off.
         return_attention_mask : bool, optional
-            False to leave it out.
+            Pass False to leave the mask out.
         return_special_tokens_mask : bool
             Add `special_tokens_mask`, 1 at `<cls>`, `<pad>` and `<eos>`; a masked column is 0.
         verbose : bool
-            Warn about alignments that are larger than `model_max_length` or `model_max_depth`.
+            Warn about alignments that exceed `model_max_length` or `model_max_depth`.
         **kwargs
-            Other arguments of transformers' tokenizers, which have to be off: they mean nothing here.
+            Other arguments of transformers' tokenizers, which mean nothing here and must be off.
 
         Returns
         -------
@@ -189,16 +175,16 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
         Raises
         ------
         ValueError
-            If there is nothing to tokenize, rows of an alignment differ in length, a row holds lowercase letters
-            (insertions of A3M) or blanks, an alignment is larger than a limit that was given and truncation is off,
-            or tensors are asked for, sizes differ and padding is off.
+            If the input is empty, rows of an alignment differ in length, a row contains lowercase letters
+            (insertions of A3M) or blanks, an alignment exceeds `max_depth` or `max_length` without truncation, or
+            tensors are requested for alignments of different sizes without padding.
         TypeError
-            If `text` is none of the above, or an argument is not known.
+            If `text` is none of the above, or an argument is unknown.
 
         Warns
         -----
         UserWarning
-            Once a call if characters became `<unk>`, and once for each size limit of the model that is exceeded.
+            Once per call if characters became `<unk>`, and once for each limit of the model that is exceeded.
 
         Examples
         --------
@@ -215,14 +201,19 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
         if cut and strategy != PaddingStrategy.DO_NOT_PAD and limits[1] % (pad_to_multiple_of or 1):
             raise ValueError(f"max_length={limits[1]} must be a multiple of pad_to_multiple_of={pad_to_multiple_of}.")
 
-        msas, unknown = [], _Unknown()
+        msas, unknown, first_unknown = [], Counter[str](), ""
         for i, (rows, names) in enumerate(_as_batch(text)):
             codes = self._codes(rows[: limits[0]] if cut else rows, names, i)
             codes = self._cut_columns(codes, limits[1] - add_special_tokens) if cut else codes
             ids = self._lookup(codes, names, i, add_special_tokens)
-            unknown.replace(ids, codes, names, i, self.unk_token_id)
+            if ids.min() == _UNKNOWN:
+                row, column = np.argwhere(ids == _UNKNOWN)[0]
+                first_unknown = first_unknown or _place(i, row, names, column)
+                unknown.update(_count(codes[ids == _UNKNOWN]))
+                ids[ids == _UNKNOWN] = self.unk_token_id
             msas.append(ids if add_special_tokens else ids[:, 1:])
-        unknown.warn()
+        if unknown:
+            _warn_of_unknown(unknown, first_unknown)
         self._check_sizes(msas, limits, verbose)
 
         shape = _padded_shape(msas, strategy, max_depth, limits[1], pad_to_multiple_of)
@@ -248,30 +239,30 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
         *,
         max_depth: int | None = None,
     ) -> BatchEncoding:
-        """Pad tokenized alignments to one size, as data collators ask for.
+        """Pad tokenized alignments to one size, for data collators.
 
         Parameters
         ----------
         encoded_inputs : list of mappings, or mapping
             One mapping for each alignment, or one for the batch. `input_ids` of an alignment is (R, C), or (1, R, C)
-            as a call on one alignment gives it; lists, ndarrays or tensors. `attention_mask`,
+            as a call on one alignment returns it; lists, ndarrays or tensors. `attention_mask`,
             `special_tokens_mask` and `labels` of the same shape are padded with 0, 1 and -100, and so are `labels`
-            of the query's tokens (C,) and of its residue pairs (C - 1, C - 1); everything else, such as a label for
-            each alignment, is only stacked.
-        padding, max_length, pad_to_multiple_of, padding_side, return_attention_mask, return_tensors, max_depth
-            As for a call; without `return_tensors` the result is of the type that came in.
-        verbose : bool
-            Warn about alignments that are larger than `model_max_length` or `model_max_depth`.
+            of the query's tokens (C,) and of its residue pairs (C - 1, C - 1). Everything else, such as one label
+            per alignment, is only stacked.
+        padding, max_length, max_depth, pad_to_multiple_of, padding_side, return_attention_mask, verbose
+            As in a call.
+        return_tensors : "pt" or "np", optional
+            Without it, the result has the type of the input.
 
         Returns
         -------
         BatchEncoding
-            `input_ids` and `attention_mask`, int64 (B, R, C), and what else came in.
+            `input_ids` and `attention_mask`, int64 (B, R, C), and the other entries of the input.
 
         Raises
         ------
         ValueError
-            If `input_ids` is missing or of another shape, or as for a call.
+            If `input_ids` is missing or has another shape, and as in a call.
 
         Examples
         --------
@@ -283,7 +274,8 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
         self._check_padding_side(padding_side)
         features = _columns_of_features(encoded_inputs)
         if return_tensors is None:
-            return_tensors = _type_of(features["input_ids"][0])
+            kind = type(features["input_ids"][0])
+            return_tensors = "pt" if issubclass(kind, torch.Tensor) else "np" if kind is np.ndarray else None
         arrays = [_to_array(value) for value in features["input_ids"]]
         msas = [_one_msa(array) for array in arrays]
         strategy = _padding_strategy(padding)
@@ -317,8 +309,8 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
         token_ids : int, list, ndarray or Tensor
             Ids of one row (C,), of an alignment (R, C) or of a batch (B, R, C).
         skip_special_tokens : bool
-            Leave out `<cls>`, `<pad>`, `<eos>` and rows of padding. `<mask>` and `<unk>` stay, since a column has to
-            stay a column (elsewhere in transformers they are left out too).
+            Leave out `<cls>`, `<pad>`, `<eos>` and rows of padding. `<mask>` and `<unk>` stay, so that columns stay
+            columns (elsewhere in transformers they are left out too).
         **kwargs
             Ignored: there are no spaces to clean up.
 
@@ -347,45 +339,17 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
         return self._decode_nested(token_ids, letters, skip_special_tokens)
 
     def batch_decode(self, sequences: Any, skip_special_tokens: bool = False, **kwargs) -> list:  # type: ignore[override]
-        """Turn the token ids of several rows (R, C) or alignments (B, R, C) back; see `decode`.
-
-        Parameters
-        ----------
-        sequences : list, ndarray or Tensor
-            Token ids.
-        skip_special_tokens : bool
-            Leave out `<cls>`, `<pad>`, `<eos>` and rows of padding.
-        **kwargs
-            Ignored.
-
-        Returns
-        -------
-        list
-            Rows, or a list of rows for each alignment.
-        """
+        """Turn the token ids of several rows (R, C) or alignments (B, R, C) into a list; see `decode`."""
         text = self.decode(sequences, skip_special_tokens)
         return [text] if isinstance(text, str) else text
 
     def get_special_tokens_mask(
         self, token_ids_0: Any, token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
     ) -> list:
-        """Mark special tokens; unlike elsewhere in transformers, ids may have any number of axes.
+        """Mark special tokens with 1; unlike elsewhere in transformers, ids may be (C,), (R, C) or (B, R, C).
 
-        With it, transformers' `DataCollatorForLanguageModeling` masks alignments as it does sentences.
-
-        Parameters
-        ----------
-        token_ids_0 : list
-            Ids (C,), (R, C) or (B, R, C).
-        token_ids_1 : None
-            There are no pairs.
-        already_has_special_tokens : bool
-            Has to be True.
-
-        Returns
-        -------
-        list
-            1 where an id is special, of the shape of the ids.
+        This is how transformers' `DataCollatorForLanguageModeling`, which passes already_has_special_tokens=True,
+        masks alignments as it does sentences.
         """
         if token_ids_1 is not None or not already_has_special_tokens:
             return super().get_special_tokens_mask(token_ids_0, token_ids_1, already_has_special_tokens)
@@ -400,19 +364,19 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
             try:
                 return "".join([letters[i] for i in ids])
             except KeyError as error:
-                raise ValueError(f"{error} is no token id; labels of -100 have to be replaced first.") from None
+                raise ValueError(f"{error} is not a token id. Replace labels of -100 first.") from None
         if skip:
             ids = [row for row in ids if len(row) == 0 or row.count(self.pad_token_id) < len(row)]
         return [self._decode_nested(row, letters, skip) for row in ids]
 
     def _check_padding_side(self, side: str | None) -> None:
         if (side or self.padding_side) != "right":
-            raise ValueError("Alignments are padded below and on the right: use padding_side='right'.")
+            raise ValueError("Alignments are padded below and on the right: pass padding_side='right'.")
 
     def _limits(
         self, strategy: PaddingStrategy, cut: bool, max_depth: int | None, max_length: int | None
     ) -> tuple[int, int]:
-        """Most rows and most columns."""
+        """Maximum numbers of rows and columns."""
         for name, value in (("max_depth", max_depth), ("max_length", max_length)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}.")
@@ -428,12 +392,12 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
             i = max(range(len(msas)), key=lambda k: msas[k].shape[axis])
             size, limit = msas[i].shape[axis], limits[axis]
             what = f"MSA {i} has {size} {axis_name}"
-            # Elsewhere in transformers, max_length alone cuts; an alignment loses no residue that nobody gave up.
+            # Elsewhere in transformers max_length alone cuts; here residues are lost only on request.
             if size > limit:
                 raise ValueError(f"{what}, more than the limit of {limit}: pass truncation=True to cut it.")
             if limit == _NO_LIMIT and verbose and size > usual[axis][1]:
                 warnings.warn(
-                    f"{what}, more than {usual[axis][0]}={usual[axis][1]}: the model will not take it. Pass "
+                    f"{what}, more than {usual[axis][0]}={usual[axis][1]}: the model will refuse it. Pass "
                     "truncation=True, or choose fewer rows or columns.",
                     stacklevel=3,
                 )
@@ -444,11 +408,11 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
         return codes[:, : 1 + keep]
 
     def _tables(self) -> tuple[np.ndarray, dict[str, int]]:
-        """Lookup table from character code to id, and the tokens of several letters; anew after add_tokens."""
+        """Lookup table from character code to id, and the tokens of several letters; made again after add_tokens."""
         if self._cached_tables is None or self._cached_tables[0] != len(self):
             vocab = self.get_vocab()
             letters = {ord(token): i for token, i in vocab.items() if len(token) == 1}
-            # The last entry stands for all codes beyond the table.
+            # The last entry serves all codes beyond the table.
             table = np.full(max(256, *letters) + 2, _UNKNOWN)
             table[[ord(c) for c in string.ascii_lowercase]] = _LOWERCASE
             table[[ord(c) for c in string.whitespace]] = _WHITESPACE
@@ -474,15 +438,21 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
             starts = np.flatnonzero(flat == ord("\n"))
             if len(starts) != len(rows):
                 row = next(r for r, text in enumerate(rows) if "\n" in text)
-                raise ValueError(f"{_place(msa, row, names)} holds a line feed: strip() the rows.")
-            _check_lengths(np.diff(starts, append=len(flat)) - 1, names, msa)
+                raise ValueError(f"{_place(msa, row, names)} contains a line feed: strip() the rows.")
+            lengths = np.diff(starts, append=len(flat)) - 1
+            if (wrong := np.flatnonzero(lengths != lengths[0])).size:
+                raise ValueError(
+                    f"{_place(msa, wrong[0], names)} has {lengths[wrong[0]]} columns and the first row has "
+                    f"{lengths[0]}: all rows must have the same length. Align them first, or read an A3M file with "
+                    "read_alignment(), which drops insertions."
+                )
             codes = flat.reshape(len(rows), -1)
         if codes.shape[1] == 1:
-            raise ValueError(f"{_place(msa, 0, names)} is empty: an alignment has at least one column.")
+            raise ValueError(f"{_place(msa, 0, names)} is empty: an alignment needs at least one column.")
         return codes
 
     def _lookup(self, codes: np.ndarray, names: Sequence | None, msa: int, add_special_tokens: bool) -> np.ndarray:
-        """Token ids (R, 1 + L) of character codes; _UNKNOWN is left in."""
+        """Token ids (R, 1 + L) of character codes, _UNKNOWN included."""
         ids = self._tables()[0].take(codes, mode="clip")
         ids[:, 0] = self.cls_token_id
         if codes.dtype != np.uint8:
@@ -493,57 +463,45 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
                 row, column = hits[0] + (0, 1)
                 token = self.convert_ids_to_tokens(int(ids[row, column]))
                 raise ValueError(
-                    f"{_place(msa, row, names, column)}: {token} is written in the row, but the tokenizer adds it: "
-                    "leave it out, or pass add_special_tokens=False."
+                    f"{_place(msa, row, names, column)}: {token} is written in the row, but the tokenizer adds it. "
+                    "Leave it out, or pass add_special_tokens=False."
                 )
         if ids.min() < _UNKNOWN:
             row, column = np.argwhere(ids < _UNKNOWN)[0]
-            mend = "strip() the rows."
+            fix = "strip() the rows."
             if ids[row, column] == _LOWERCASE:
-                mend = (
+                fix = (
                     "lowercase letters are insertions of an A3M or A2M file, not columns. Read the file with "
                     "read_alignment(), which drops them, or use upper() if case means nothing in your rows."
                 )
-            raise ValueError(f"{_place(msa, row, names, column)}: {chr(codes[row, column])!r}; {mend}")
+            raise ValueError(f"{_place(msa, row, names, column)}: {chr(codes[row, column])!r}; {fix}")
         return ids
 
 
-class _Unknown:
-    """Counts the characters of one call that are not in the alphabet (fair-esm stops at them with a KeyError)."""
+def _count(codes: np.ndarray) -> dict[str, int]:
+    found, counts = np.unique(codes, return_counts=True)
+    return {chr(code): int(n) for code, n in zip(found, counts, strict=True)}
 
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.first = ""
 
-    def replace(self, ids: np.ndarray, codes: np.ndarray, names: Sequence | None, msa: int, unk_id: int) -> None:
-        """Replace _UNKNOWN in ids, in place, and count."""
-        if ids.min() == _UNKNOWN:
-            missing = ids == _UNKNOWN
-            row, column = np.argwhere(missing)[0]
-            self.first = self.first or _place(msa, row, names, column)
-            codes, counts = np.unique(codes[missing], return_counts=True)
-            self.counts.update({chr(code): int(n) for code, n in zip(codes, counts, strict=True)})
-            ids[missing] = unk_id
-
-    def warn(self) -> None:
-        """Warn once, of all."""
-        if total := self.counts.total():
-            shown = ", ".join(f"{c!r} ({n})" for c, n in self.counts.most_common(10))
-            more = ", ..." if len(self.counts) > 10 else ""
-            warnings.warn(
-                f"{total} character{'s are' if total > 1 else ' is'} not in the alphabet and became <unk>: "
-                f"{shown}{more}; first at {self.first}",
-                stacklevel=3,
-            )
+def _warn_of_unknown(counts: Counter[str], first: str) -> None:
+    """Warn of the characters of one call that are not in the alphabet (fair-esm stops with a KeyError)."""
+    total = counts.total()
+    shown = ", ".join(f"{c!r} ({n})" for c, n in counts.most_common(10))
+    more = ", ..." if len(counts) > 10 else ""
+    warnings.warn(
+        f"{total} character{'s are' if total > 1 else ' is'} not in the alphabet and became <unk>: {shown}{more}; "
+        f"first at {first}",
+        stacklevel=3,
+    )
 
 
 def _reject(text_pair: Any, kwargs: dict[str, Any]) -> None:
-    """Stop at arguments that mean nothing for alignments, unless they are off."""
+    """Refuse arguments that mean nothing for alignments, unless they are off."""
     if text_pair is not None:
         raise ValueError("There are no pairs of alignments: pass a list of alignments as the first argument.")
     wrong = [name for name, value in kwargs.items() if name not in _NOT_FOR_MSAS or value]
     if wrong:
-        raise TypeError(f"MsaTokenizer does not take {', '.join(wrong)}.")
+        raise TypeError(f"MsaTokenizer does not support {', '.join(wrong)}.")
 
 
 def _padding_strategy(padding: bool | str | PaddingStrategy | None) -> PaddingStrategy:
@@ -558,23 +516,26 @@ def _is_cutting(truncation: bool | str | TruncationStrategy | None) -> bool:
     return bool(truncation)
 
 
-def _is_row(x: Any) -> bool:
+def is_row(x: Any) -> bool:
+    """Whether `x` is one row of an alignment: a sequence, or a tuple (name, sequence)."""
     return isinstance(x, str) or (isinstance(x, tuple) and len(x) == 2 and all(isinstance(part, str) for part in x))
+
+
+def is_batch(x: Any) -> bool:
+    """Whether `x` is several alignments: a list of anything but rows, or an array of three axes."""
+    if isinstance(x, np.ndarray):
+        return x.ndim > 2
+    if is_row(x) or not isinstance(x, Sequence) or hasattr(x, "array"):
+        return False
+    return len(x) > 0 and not is_row(x[0])
 
 
 def _as_batch(text: Any) -> list[tuple[list[str] | np.ndarray, Sequence | None]]:
     """Rows, and names if known, of each alignment."""
-    if _is_row(text):
-        text = [text]
-    elif isinstance(text, np.ndarray) and text.ndim != 2:
-        text = list(text)
-    elif not isinstance(text, Sequence) or hasattr(text, "array"):
-        return [_as_msa(text, 0)]
-    if len(text) == 0:
-        raise ValueError("There is nothing to tokenize: the list is empty.")
-    if _is_row(text[0]):
-        return [_as_msa(text, 0)]
-    return [_as_msa(msa, i) for i, msa in enumerate(text)]
+    msas = text if is_batch(text) else [[text] if is_row(text) else text]
+    if len(msas) == 0:
+        raise ValueError("There is nothing to tokenize: the batch is empty.")
+    return [_as_msa(msa, i) for i, msa in enumerate(msas)]
 
 
 def _as_msa(msa: Any, i: int) -> tuple[list[str] | np.ndarray, Sequence | None]:
@@ -583,13 +544,13 @@ def _as_msa(msa: Any, i: int) -> tuple[list[str] | np.ndarray, Sequence | None]:
         if array.dtype == "S1":
             array = np.ascontiguousarray(array).view(np.uint8)
         if array.dtype != np.uint8:
-            raise TypeError(f"MSA {i} is an array of {array.dtype}; it has to be uint8 (ASCII codes) or S1.")
+            raise TypeError(f"MSA {i} is an array of {array.dtype}; pass uint8 (ASCII codes) or S1.")
         return array, names
-    if _is_row(msa) or not isinstance(msa, (Sequence, np.ndarray)):
-        what = "a single row: put it into a list" if _is_row(msa) else f"of type {type(msa).__name__}"
+    if is_row(msa) or not isinstance(msa, (Sequence, np.ndarray)):
+        what = "a single row: put it into a list" if is_row(msa) else f"of type {type(msa).__name__}"
         raise TypeError(f"MSA {i} of the batch is {what}. An MSA is a list of rows, an array (R, L) or an Alignment.")
     for r, row in enumerate(msa):
-        if not _is_row(row):
+        if not is_row(row):
             raise TypeError(f"MSA {i}, row {r + 1} is {type(row).__name__}, not a string or a tuple (name, sequence).")
     if any(isinstance(row, tuple) for row in msa):
         names = [row[0] if isinstance(row, tuple) else "" for row in msa]
@@ -597,27 +558,13 @@ def _as_msa(msa: Any, i: int) -> tuple[list[str] | np.ndarray, Sequence | None]:
 
 
 def _place(msa: int, row: int, names: Sequence | None, column: int | None = None) -> str:
-    """Say where; rows and columns (`<cls>` is not one) count from 1."""
+    """Name a place in the words of errors; rows and columns, without `<cls>`, count from 1."""
     name = f" ({names[row]})" if names is not None and names[row] else ""
     return f"MSA {msa}, row {row + 1}{name}" + ("" if column is None else f", column {column}")
 
 
-def _check_lengths(lengths: np.ndarray, names: Sequence | None, msa: int) -> None:
-    wrong = np.flatnonzero(lengths != lengths[0])
-    if len(wrong):
-        raise ValueError(
-            f"{_place(msa, wrong[0], names)} has {lengths[wrong[0]]} columns and the first row has {lengths[0]}: rows "
-            "of an alignment are equally long. Align them first, or read an A3M file with read_alignment(), which "
-            "drops insertions."
-        )
-
-
 def _padded_shape(
-    msas: list[np.ndarray],
-    strategy: PaddingStrategy,
-    max_depth: int | None,
-    max_columns: int,
-    multiple: int | None,
+    msas: list[np.ndarray], strategy: PaddingStrategy, max_depth: int | None, max_columns: int, multiple: int | None
 ) -> tuple[int, int] | None:
     """Rows and columns to pad to; None without padding."""
     if strategy == PaddingStrategy.DO_NOT_PAD:
@@ -630,7 +577,7 @@ def _padded_shape(
 
 
 def _label_side(labels: list[np.ndarray], msas: list[np.ndarray]) -> int | None:
-    """Columns less than tokens in labels of tokens (C,), 0, or of residue pairs (L, L), 1; None for other labels."""
+    """0 if there is a label for each token (C,), 1 if for each residue pair (C - 1, C - 1), None for other labels."""
     columns = [ids.shape[1] for ids in msas]
     if all(label.shape == (c,) for label, c in zip(labels, columns, strict=True)):
         return 0
@@ -649,10 +596,10 @@ def _stack(msas: list[np.ndarray], return_tensors: str | None) -> Any:
     if return_tensors is None:
         return [ids.tolist() for ids in msas]
     if return_tensors not in ("pt", "np"):
-        raise ValueError(f"return_tensors={return_tensors!r}; it has to be 'pt', 'np' or None.")
+        raise ValueError(f"return_tensors={return_tensors!r}; pass 'pt', 'np' or None.")
     if len({ids.shape for ids in msas}) > 1:
         sizes = ", ".join(str(ids.shape) for ids in msas[:5])
-        raise ValueError(f"MSAs of different (rows, columns), {sizes}, make no tensor: pass padding=True.")
+        raise ValueError(f"MSAs of different (rows, columns), {sizes}, do not fit one tensor: pass padding=True.")
     batch = np.stack(msas)
     return torch.from_numpy(batch) if return_tensors == "pt" else batch
 
@@ -662,16 +609,16 @@ def _to_array(value: Any) -> np.ndarray:
 
 
 def _one_msa(array: np.ndarray) -> np.ndarray:
-    """Array (R, C) of one feature; a row (C,) and a batch of one (1, R, C) count as one alignment."""
+    """Array (R, C) of one feature, which may also be a row (C,) or a batch of one (1, R, C)."""
     if array.ndim == 3 and len(array) == 1:
         array = array[0]
     if array.ndim not in (1, 2) or array.dtype.kind not in "iu":
-        raise ValueError(f"input_ids of an MSA have to be integers (R, C), not {array.dtype} {array.shape}.")
+        raise ValueError(f"input_ids of an MSA must be integers (R, C), not {array.dtype} {array.shape}.")
     return np.atleast_2d(array)
 
 
 def _columns_of_features(encoded: Any) -> dict[str, Any]:
-    """Values of each key, one for each alignment."""
+    """For each key the values, one per alignment."""
     if isinstance(encoded, Mapping):
         features = dict(encoded)
         if len(features.get("input_ids", ())) and np.ndim(features["input_ids"][0]) == 1:
@@ -679,18 +626,12 @@ def _columns_of_features(encoded: Any) -> dict[str, Any]:
     else:
         features = {key: [feature[key] for feature in encoded] for key in (encoded[0] if len(encoded) else ())}
     if not len(features.get("input_ids", ())):
-        raise ValueError(f"Features to pad need input_ids; there are {list(features)}.")
+        raise ValueError(f"Padding requires input_ids; the features have {list(features)}.")
     return features
 
 
-def _type_of(value: Any) -> str | None:
-    if isinstance(value, torch.Tensor):
-        return "pt"
-    return "np" if isinstance(value, np.ndarray) else None
-
-
 def check_padding(mask: torch.Tensor) -> None:
-    """Raise if the padding in `mask` ``(B, R, C)`` is not right and below, or leaves an MSA empty."""
+    """Raise a ValueError if the padding in `mask` ``(B, R, C)`` is not right and below, or an MSA is all padding."""
     rows, columns = mask.any(2), mask.any(1)  # (B, R), (B, C)
     if not rows.any(1).all():
         msa = (~rows.any(1)).nonzero()[0].item()
@@ -714,4 +655,4 @@ def check_padding(mask: torch.Tensor) -> None:
 
 MsaTokenizer.register_for_auto_class("AutoTokenizer")
 
-__all__ = ["MsaTokenizer", "check_padding"]
+__all__ = ["MsaTokenizer", "check_padding", "is_batch", "is_row"]

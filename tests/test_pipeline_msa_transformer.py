@@ -336,7 +336,7 @@ def test_half_precision(folder, pipes, task):
 
 
 def test_truncation(pipes, model):
-    long = ["MKVLAW<mask>" * 12, "MKVLAWA" * 12]  # 84 columns; the model takes 64 with <cls>
+    long = ["MKVLAW<mask>" * 12, "MKVLAWA" * 12]  # 84 columns; the model accepts 64 with <cls>
     rows = [row.replace("<mask>", "A")[:63] for row in long]
     _, output = run(model, rows)
     pipe = pipes["feature-extraction"]
@@ -366,9 +366,9 @@ def test_bad_msas_stop_before_the_model_runs(pipes, task):
     pipe, good = pipes[task], "M<mask>V"
     with pytest.raises(ValueError, match=r"MSA 2, row 2 has 3 columns and the first row has 2"):
         pipe([[good], [good], ["M<mask>", "MKV"]], batch_size=2)
-    with pytest.raises(ValueError, match=r"MSA 1 has 33 rows, the model takes 32"):
+    with pytest.raises(ValueError, match=r"MSA 1 has 33 rows, but the model accepts at most 32"):
         pipe([[good], [good] * 33])
-    with pytest.raises(ValueError, match=r"MSA 0 has 65 columns with <cls>, the model takes 64"):
+    with pytest.raises(ValueError, match=r"MSA 0 has 65 columns with <cls>, but the model accepts at most 64"):
         pipe("<mask>" * 64)
     with pytest.raises(ValueError, match=r"MSA 1, row 1, column 2: 'k'; lowercase"):
         pipe([[good], ["Mk<mask>"]])
@@ -411,7 +411,7 @@ def test_options_of_feature_extraction(pipes):
     for name in ("tokenize_kwargs", "tokenizer_kwargs"):
         with pytest.raises(ValueError, match="leave add_special_tokens on"):
             pipe("MKV", **{name: cut})
-    with pytest.raises(ValueError, match="mean the same: give one"):
+    with pytest.raises(ValueError, match="mean the same: pass one"):
         pipe("MKV", tokenize_kwargs=cut, tokenizer_kwargs=cut)
     with pytest.raises(TypeError, match="feature-extraction has no option 'return_tensor', only truncation, "):
         pipe("MKV", return_tensor=True)
@@ -427,7 +427,7 @@ def test_truncation_on_the_left_is_refused(folder):
 def test_models_that_lack_what_the_task_needs():
     with pytest.raises(ValueError, match="contact regression was never fitted"):
         pipeline("msa-contact-prediction", model=MsaModel(small_model(MsaModel).config), tokenizer=MsaTokenizer())
-    with pytest.raises(ValueError, match="fill-mask takes an MsaForMaskedLM; MsaModel has no such head"):
+    with pytest.raises(ValueError, match="fill-mask requires an MsaForMaskedLM; MsaModel has no such head"):
         pipeline("fill-mask", model=small_model(MsaModel), tokenizer=MsaTokenizer())
 
 
@@ -436,7 +436,7 @@ def test_a_folder_without_the_head(pipes, model, tmp_path):
     for task in ("feature-extraction", "msa-contact-prediction"):
         folder = tmp_path / task
         pipes[task].save_pretrained(folder)
-        with pytest.raises(ValueError, match=r"holds weights of MsaModel, which has no head for fill-mask"):
+        with pytest.raises(ValueError, match=r"contains weights of MsaModel, which has no head for fill-mask"):
             pipeline("fill-mask", str(folder), device="cpu")
     trained = MsaForMaskedLM.from_pretrained(folder)
     trained.load_state_dict(model.state_dict())

@@ -234,7 +234,7 @@ def test_too_large(tokenizer):
     with pytest.raises(ValueError, match="max_length must be at least 1"):
         tokenizer("MKV", truncation=True, max_length=0)
     small = MsaTokenizer(model_max_length=3, model_max_depth=1)
-    with pytest.warns(UserWarning, match="the model will not take it") as caught:
+    with pytest.warns(UserWarning, match="the model will refuse it") as caught:
         out = small(["MKV", "LAG"])
     assert out["input_ids"] == [[[0, 20, 15, 7], [0, 4, 5, 6]]]
     assert [str(w.message).split(":")[0] for w in caught] == [
@@ -295,11 +295,12 @@ def test_no_warning_without_cause(tokenizer):
         ([["MKV"], [("q", "MKV"), ("hit", "MKv")]], r"MSA 1, row 2 \(hit\), column 3: 'v'"),
         (Aligned(["MKV", "mKV"], ["q", "hit"]), r"MSA 0, row 2 \(hit\), column 1: 'm'"),
         (["MKV", "M V"], r"MSA 0, row 2, column 2: ' '; strip\(\)"),
-        (["MKV\n", "MRV\n"], r"MSA 0, row 1 holds a line feed"),
+        (["MKV\n", "MRV\n"], r"MSA 0, row 1 contains a line feed"),
         (["MKV", "MK"], r"MSA 0, row 2 has 2 columns and the first row has 3.*read_alignment\(\)"),
         ([["M"], [("q", "MKV"), ("b", "MKV"), ("c", "MKVV")]], r"MSA 1, row 3 \(c\) has 4 columns .* has 3"),
         (["<mask>KV", "MKVKVKVK"], r"row 2 has 8 columns and the first row has 3"),
-        ([], "nothing to tokenize"),
+        ([], "MSA 0 has no rows"),
+        (np.empty((0, 2, 3), np.uint8), "nothing to tokenize"),
         ([["MKV"], []], "MSA 1 has no rows"),
         (np.empty((0, 3), np.uint8), "MSA 0 has no rows"),
         ("", "MSA 0, row 1 is empty"),
@@ -331,9 +332,9 @@ def test_wrong_types(tokenizer, msa, message):
 def test_arguments_that_mean_nothing_here(tokenizer):
     with pytest.raises(ValueError, match="no pairs of alignments"):
         tokenizer("MK", "MK")
-    with pytest.raises(TypeError, match="does not take nonsense"):
+    with pytest.raises(TypeError, match="does not support nonsense"):
         tokenizer("MK", nonsense=False)
-    with pytest.raises(TypeError, match="does not take return_offsets_mapping"):
+    with pytest.raises(TypeError, match="does not support return_offsets_mapping"):
         tokenizer("MK", return_offsets_mapping=True)
     assert tokenizer("MK", return_token_type_ids=False, stride=0)["input_ids"] == [[[0, 20, 15]]]
     with pytest.raises(ValueError, match="padding_side='right'"):
@@ -358,7 +359,7 @@ def test_decode(tokenizer):
         assert tokenizer.decode(ids, skip_special_tokens=True) == ["MK", "-K"]
         assert tokenizer.batch_decode(ids, skip_special_tokens=True) == ["MK", "-K"]
     assert tokenizer.batch_decode(row) == [tokenizer.decode(row)]
-    with pytest.raises(ValueError, match="-100 is no token id"):
+    with pytest.raises(ValueError, match="-100 is not a token id"):
         tokenizer.decode([0, -100])
 
 
@@ -414,9 +415,9 @@ def test_pad_more_columns_and_labels(tokenizer):
     assert "attention_mask" not in tokenizer.pad(FEATURES, return_attention_mask=False)
     with pytest.raises(ValueError, match="MSA 0 has 3 token columns"):
         tokenizer.pad(FEATURES, padding="max_length", max_length=2)
-    with pytest.raises(ValueError, match="need input_ids"):
+    with pytest.raises(ValueError, match="requires input_ids"):
         tokenizer.pad([{"labels": 1}])
-    with pytest.raises(ValueError, match="need input_ids"):
+    with pytest.raises(ValueError, match="requires input_ids"):
         tokenizer.pad([])
     with pytest.raises(ValueError, match=r"integers \(R, C\)"):
         tokenizer.pad([{"input_ids": np.zeros((2, 2, 2), int)}])
