@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_msa import MsaConfig, MsaForMaskedLM
-from modeling_msa.hub.conversion import fair_esm_args, to_fair_esm
+from modeling_msa.hub.fair_esm import fair_esm_args, to_fair_esm
 
 Work = Callable[[], object]
 

@@ -24,7 +24,7 @@ from side_by_side import in_own_process, peak_allocated, peak_resident
 from torch.nn import functional as F
 
 from modeling_msa import MsaConfig, MsaForMaskedLM
-from modeling_msa.hub.conversion import fair_esm_args
+from modeling_msa.hub.fair_esm import fair_esm_args
 
 IMPLEMENTATIONS = {
     "fair-esm": "fair-esm's modules",

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling_msa import bundled_family, convert_checkpoint, read_alignment, revert_checkpoint
-from modeling_msa.hub.conversion import find_checkpoint
+from modeling_msa.hub.downloads import find_checkpoint
 from modeling_msa.hub.finding import resolve_model
 from modeling_msa.hub.loading import quiet_loading
 from modeling_msa.tasks.contact_files import write_contacts

@@ -14,7 +14,6 @@
 """Configuration of the MSA Transformer."""
 
 import copy
-import os
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -22,7 +21,7 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from .pipeline_msa_transformer import CUSTOM_PIPELINES, custom_pipelines
-from .sharing_msa_transformer import SharingMixin, copy_companions
+from .sharing_msa_transformer import SharingMixin
 
 # The whole map goes into every saved config.json: transformers writes only the entry of the class that was saved,
 # and AutoModel then refuses a folder that came from the masked-LM head. transformers has no auto class for contact
@@ -186,11 +185,6 @@ class MsaConfig(SharingMixin, PreTrainedConfig):
             raise ValueError("layer_norm_eps must be positive and initializer_range not negative.")
         if self.pad_token_id is None or not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id must be in the vocabulary (0 to {self.vocab_size - 1}).")
-
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Save as transformers does, with all the code and its licence: it copies what this file imports alone."""
-        copy_companions(self, save_directory)
-        super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary, with the maps from auto classes and tasks to their classes here."""

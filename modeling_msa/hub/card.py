@@ -11,9 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
@@ -22,9 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ..configuration_msa_transformer import MsaConfig
 from ..sharing_msa_transformer import TAGS
 from .finding import resolve_model
-
-if TYPE_CHECKING:
-    from .conversion import ConversionReport
+from .reports import ConversionReport, Result, Source, TrainingReport
 
 # by name: what is published about the weights that fair-esm distributes
 PUBLISHED = {
@@ -55,84 +51,6 @@ METRICS = {
 
 _HEADS = ("MsaForMaskedLM", "MsaForTokenClassification", "MsaForSequenceClassification")
 _LONG = 20  # classes whose names are listed
-
-
-@dataclass(frozen=True)
-class Result:
-    """One figure that was measured: a row of the card's table, and an entry of the Hub's ``model-index``.
-
-    Attributes
-    ----------
-    metric : str
-        A key of `METRICS`.
-    value : float
-        The figure.
-    dataset : str
-        What it was measured on, in words.
-    error : float, optional
-        Its standard error.
-    split : str, optional
-        "train" for what was fitted on, "test" for what was not.
-    note : str
-        What stands beside it in the table: a baseline's figure.
-    """
-
-    metric: str
-    value: float
-    dataset: str
-    error: float | None = None
-    split: str | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Source:
-    """The weights that others were made of.
-
-    Attributes
-    ----------
-    name : str
-        For readers.
-    model_id : str, optional
-        Its Hub id, or the name of a published checkpoint; None for a folder that is known here only.
-    license : str, optional
-        What its card names.
-    """
-
-    name: str
-    model_id: str | None = None
-    license: str | None = None
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """What a model card says of a training run.
-
-    Attributes
-    ----------
-    data : str
-        What it was trained on, and how; Markdown.
-    settings : tuple of (str, str)
-        Names and values, the rows of a table.
-    results : tuple of Result
-        What was measured.
-    limits : tuple of str
-        Sentences for the card's list of limits.
-    source : Source, optional
-        The weights that it started from.
-    relation : str, optional
-        What it is to them, in the Hub's words.
-    datasets : tuple of str
-        Hub ids of the data.
-    """
-
-    data: str = ""
-    settings: tuple[tuple[str, str], ...] = ()
-    results: tuple[Result, ...] = ()
-    limits: tuple[str, ...] = ()
-    source: Source | None = None
-    relation: Literal["finetune", "adapter", "quantized"] | None = None
-    datasets: tuple[str, ...] = ()
 
 
 def is_published(name: str, config: MsaConfig) -> bool:

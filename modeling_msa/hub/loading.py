@@ -1,24 +1,28 @@
-"""Folders and repositories: loading them with this package's code."""
+"""Folders and repositories: loading them with this package's code, and refusing weights that do not fit."""
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from .. import modeling_msa_transformer
 from ..configuration_msa_transformer import MsaConfig
 from ..modeling_msa_transformer import MsaForContactPrediction, MsaForMaskedLM, MsaModel, MsaPreTrainedModel
-from ..tasks.distances import WEIGHTS_NAME
+from ..tasks.distance_model import WEIGHTS_NAME
+from .errors import describe_misfit, hub_errors
 from .finding import EMBEDDED, find_model, resolve_model
-from .pushing import hub_errors
+
+_Model = TypeVar("_Model", bound=MsaPreTrainedModel)
 
 
 def quiet_loading() -> None:
@@ -27,9 +31,6 @@ def quiet_loading() -> None:
     logging.disable_progress_bar()
     if shown:
         enable_progress_bars()
-
-
-_Model = TypeVar("_Model", bound=MsaPreTrainedModel)
 
 
 def load_model(
@@ -60,7 +61,7 @@ def load_model(
     Raises
     ------
     ValueError
-        If the folder holds another kind of model, or not all of this one's tensors, or there is no such device.
+        If the folder holds another kind of model, its weights are damaged or do not fit, or there is no such device.
     OSError
         If there is no such folder or repository, or the Hub cannot be reached or refuses it.
     """
@@ -71,23 +72,81 @@ def load_model(
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device {device!r} here ({str(error).splitlines()[0]}).") from None
-    folder = find_model(folder)
-    with nullcontext() if os.path.isdir(folder) else hub_errors(folder):
-        saved = MsaConfig.get_config_dict(folder)[0]
+    return load_checkpoint(cls, folder, dtype=dtype).to(device)
+
+
+def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: bool = False, **options: Any) -> _Model:
+    """Load a folder or Hub id as ``cls.from_pretrained`` does, and refuse weights that do not fit the config.
+
+    Parameters
+    ----------
+    cls : type
+        The class to load.
+    folder : path or str
+        Folder, Hub id, or "msa-tiny".
+    new_head : bool, default False
+        Whether a head may be made new, as a whole: the folder has none, or one of another shape.
+    **options
+        For ``from_pretrained``.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another kind of model, or weights that are damaged or do not fit; names the tensors.
+    OSError
+        If there is no such folder or repository, files of weights are missing, or the Hub refuses them.
+    """
+    name = find_model(folder)
+    with nullcontext() if os.path.isdir(name) else hub_errors(name):
+        saved = MsaConfig.get_config_dict(name)[0]
         if (kind := saved.get("model_type")) != MsaConfig.model_type:
-            raise ValueError(f"{folder} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
+            raise ValueError(f"{name} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
         if cls is MsaModel and "quantization_config" in saved and saved.get("architectures") != [cls.__name__]:
             # quantized tensors load under the names they were saved with, which have the prefix
-            whole = load_model(folder, device, dtype, cls=MsaForContactPrediction)
+            whole = load_checkpoint(MsaForContactPrediction, name, **options)
             backbone: MsaModel = whole.base_model  # type: ignore[assignment]
             backbone._freeze_unused()
             return backbone  # type: ignore[return-value]
-        model, info = cls.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    if wrong := sorted(info["missing_keys"]):
-        raise ValueError(
-            f"{folder} lacks {len(wrong)} tensors of its model, {wrong[0]} for one: convert or download it again."
-        )
-    return model.to(device)
+        return _load_fitting(cls, name, new_head, options)
+
+
+def _load_fitting(cls: type[_Model], name: str, new_head: bool, options: dict[str, Any]) -> _Model:
+    again = "Download, copy or convert it again, whole and with its own config.json."
+    try:
+        # transformers' own error about shapes does not name the tensors
+        model, info = cls.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    except (SafetensorError, json.JSONDecodeError, KeyError) as error:
+        if isinstance(error, KeyError) and error.args[0] not in ("metadata", "weight_map"):  # of an index
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"The weights of {name}, or their index, are damaged ({reason}). {again}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"The weights of {name} are not complete: {error}. {again}") from error
+    if misfit := _misfit(model, info, new_head):
+        raise ValueError(f"The weights of {name} do not fit {cls.__name__} and config.json: {misfit}. {again}")
+    return model
+
+
+def _misfit(model: MsaPreTrainedModel, info: dict[str, Any], new_head: bool) -> str:
+    """Describe what transformers only warns about; "" if there is nothing.
+
+    Heads that this class does not have are no problem, nor, with `new_head`, a whole head that is new.
+    """
+    backbone = {name for name, _ in model.base_model.named_children()}
+
+    def head_of(name: str) -> str | None:
+        part = name.removeprefix(f"{model.base_model_prefix}.").partition(".")[0]
+        return None if part in backbone else part
+
+    missing, tied = set(info["missing_keys"]), set(getattr(model, "all_tied_weights_keys", {}))
+    mismatched = [each for each in info["mismatched_keys"] if not (new_head and head_of(each[0]))]
+    unexpected = {name for name in info["unexpected_keys"] if missing or head_of(name) is None}
+    # a folder that was saved from this class must have the head; of another's, what it has must be whole
+    if new_head and type(model).__name__ not in (model.config.architectures or ()):
+        found = {head_of(name) for name in model.state_dict() if name not in missing | tied}
+        missing = {name for name in missing if head_of(name) in found | {None}}
+        unexpected = {name for name in unexpected if missing or head_of(name) is None}
+    return describe_misfit(missing, unexpected, mismatched)
 
 
 def saved_class(folder: str | os.PathLike) -> type[MsaPreTrainedModel]:

@@ -1,4 +1,4 @@
-"""What `import modeling_msa` makes known: our classes to the auto classes and pipelines, our card to `push_to_hub`."""
+"""What `import modeling_msa` registers: our classes with transformers' auto classes, our card with `push_to_hub`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ from ..tokenization_msa_transformer import MsaTokenizer
 
 
 def register() -> None:
-    """Register them; other models and their pipelines stay as they are."""
-    AutoConfig.register(MsaConfig.model_type, MsaConfig)
-    AutoTokenizer.register(MsaConfig, MsaTokenizer)
-    AutoModel.register(MsaConfig, MsaModel)
-    AutoModelForMaskedLM.register(MsaConfig, MsaForMaskedLM)
-    AutoModelForSequenceClassification.register(MsaConfig, MsaForSequenceClassification)
-    AutoModelForTokenClassification.register(MsaConfig, MsaForTokenClassification)
+    """Register them; other models and their pipelines stay as they are. Registering again changes nothing."""
+    AutoConfig.register(MsaConfig.model_type, MsaConfig, exist_ok=True)
+    AutoTokenizer.register(MsaConfig, MsaTokenizer, exist_ok=True)
+    for auto, cls in (
+        (AutoModel, MsaModel),
+        (AutoModelForMaskedLM, MsaForMaskedLM),
+        (AutoModelForSequenceClassification, MsaForSequenceClassification),
+        (AutoModelForTokenClassification, MsaForTokenClassification),
+    ):
+        auto.register(MsaConfig, cls, exist_ok=True)
     register_pipelines()
     MsaPreTrainedModel.write_card = _write_card
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..configuration_msa_transformer import MsaConfig
 from ..tokenization_msa_transformer import MsaTokenizer
-from .card import TrainingReport, plain, write_model_card
+from .card import plain, write_model_card
+from .reports import TrainingReport
 
 
 def complete_folder(
@@ -20,14 +21,12 @@ def complete_folder(
     tokenizer: MsaTokenizer | None = None,
     **card: Any,
 ) -> None:
-    """Add to a folder, which a model was saved to, what saving a model leaves out.
-
-    Weights, config, code and the code's licence are there; the tokenizer and the card are added.
+    """Add the tokenizer and the card to a folder that a model was saved to.
 
     Parameters
     ----------
     folder : path
-        The folder.
+        With the weights, the config, the code and its licence.
     config : MsaConfig
         The model's.
     name : str
@@ -46,14 +45,14 @@ def complete_folder(
 def write_pushed_card(model: Any, folder: Path, repo_id: str) -> None:
     """Write the card of a model that ``push_to_hub`` uploads: what its config and its source tell.
 
-    The weights are others than the source's, whose card would have been taken over.
+    The weights differ from the source's, whose card would have been used otherwise.
     """
     limits: tuple[str, ...] = ()
     if source := model.name_or_path:
         source = plain(Path(source).name if Path(source).exists() else source)
         limits = (
-            f"It was made from {source}, with other weights or another head, and nothing more is known of it. Before "
-            "you rely on contacts, fit the contact regression anew (`msa fit-contacts`).",
+            f"It was made from {source}, with other weights or another head; nothing more is known about it. Before "
+            "you rely on contacts, fit the contact regression again (`msa fit-contacts`).",
         )
     report = TrainingReport(limits=limits)
     write_model_card(folder, repo_id.rpartition("/")[2], repo_id, model.config, training=report)

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..hub.card import METRICS, Result, Source, TrainingReport, find_source, plain
+from ..hub.card import METRICS, find_source, plain
+from ..hub.reports import Result, Source, TrainingReport
 
 if TYPE_CHECKING:
     from .recipes import Recipe

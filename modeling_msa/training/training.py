@@ -37,7 +37,6 @@ from ..alignments.reading import read_alignment
 from ..configuration_msa_transformer import MsaConfig
 from ..hub import loading as hub
 from ..hub.card import write_model_card
-from ..hub.pushing import hub_errors
 from ..modeling_msa_transformer import (
     MsaForContactPrediction,
     MsaForMaskedLM,
@@ -401,11 +400,8 @@ def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: i
         model = cls._from_config(config, attn_implementation=arguments.attn_implementation)
     else:
         options |= {"dtype": torch.float32, "attn_implementation": arguments.attn_implementation}
-        with hub_errors(str(arguments.model)):
-            # a head of another number of classes is made new
-            model = cls.from_pretrained(
-                hub.resolve_model(str(arguments.model)), ignore_mismatched_sizes=True, **options
-            )
+        # a head of another number of classes is made new
+        model = hub.load_checkpoint(cls, str(arguments.model), new_head=True, **options)
     return model if arguments.lora_r is None else _with_adapters(model, arguments)
 
 
@@ -472,7 +468,7 @@ def make_datasets(recipe: Recipe) -> tuple[Any, MsaDataset | VariantDataset | No
 
 def _stream(recipe: Recipe, labels: Mapping[str, Any] | None) -> Any:
     """Shards of the training data, this process's part of them."""
-    from .streaming import load_stream
+    from .shards import load_stream
 
     arguments, training = recipe.data, recipe.training
     part = {"rank": training.process_index, "world_size": training.world_size} if training.world_size > 1 else {}

@@ -1,0 +1,104 @@
+"""fair-esm's published files: where they are, downloading them, and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import get_session
+
+from .card import PUBLISHED
+from .errors import ChecksumError, ConversionError
+
+OFFICIAL_CHECKPOINTS = tuple(PUBLISHED)
+DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/fair-esm"
+
+
+def find_checkpoint(
+    checkpoint: str | os.PathLike, contact_regression: str | os.PathLike | None = None
+) -> tuple[Path, Path | None]:
+    """Locate a checkpoint and its contact regression (None if there is none), downloading a published one."""
+    if str(checkpoint) in OFFICIAL_CHECKPOINTS and not Path(checkpoint).is_file():
+        path = download(f"{DOWNLOAD_URL}/models/{checkpoint}.pt")
+        if contact_regression is None:
+            return path, download(f"{DOWNLOAD_URL}/regression/{checkpoint}-contact-regression.pt")
+    else:
+        path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no file {path}. Pass a fair-esm checkpoint (.pt) or one of the published names: "
+            f"{', '.join(OFFICIAL_CHECKPOINTS)}."
+        )
+    beside = path.with_name(f"{path.stem}-contact-regression.pt")
+    regression = Path(contact_regression) if contact_regression is not None else beside
+    if contact_regression is not None and not regression.is_file():
+        raise FileNotFoundError(f"There is no contact regression {regression}.")
+    return path, regression if regression.is_file() else None
+
+
+def download(url: str, sha256: str | None = None) -> Path:
+    """Download a published file, or the rest of one whose download was cut; a complete one is used as it is.
+
+    It lies where fair-esm puts it, ``<torch.hub.get_dir()>/checkpoints``, so neither downloads twice.
+
+    Parameters
+    ----------
+    url : str
+        Its last part is the file's name.
+    sha256 : str, optional
+        The expected checksum, of a new file or an old one; see `file_sha256`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ChecksumError
+        If its checksum is another. Nothing of the file has been unpickled then.
+    ConversionError
+        If it could not be downloaded.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    if not path.is_file():
+        _download(url, path)
+    if sha256 is not None:
+        check_sha256(path, sha256)
+    return path
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: str | os.PathLike, expected: str) -> None:
+    """Raise ChecksumError if a file's SHA-256 is not `expected`."""
+    if (found := file_sha256(path)) != expected.lower():
+        raise ChecksumError(
+            f"{path} was refused: its SHA-256 is {found}, but {expected} was recorded. It is damaged, or not the "
+            "same file: remove it and download it again."
+        )
+
+
+def _download(url: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        head = get_session().head(url, follow_redirects=True)
+        head.raise_for_status()
+        size = int(head.headers["Content-Length"])
+        if part.exists() and part.stat().st_size > size:
+            part.unlink()
+        with part.open("ab") as file:
+            http_get(url, file, resume_size=file.tell(), expected_size=size, displayed_filename=path.name)
+    except Exception as error:
+        raise ConversionError(
+            f"{url} could not be downloaded ({type(error).__name__}: {error}). Run the command again to resume the "
+            "download, or download the file by other means and pass its path."
+        ) from error
+    part.replace(path)

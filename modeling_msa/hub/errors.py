@@ -1,0 +1,100 @@
+"""Errors of checkpoints and of the Hub, in words that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+# httpx's base of all errors, or httpx2's: which one huggingface_hub uses depends on its version
+_HTTP_ERRORS = tuple(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
+_AGAIN = "Run the command again; files that have arrived are not sent again."
+
+
+class HubError(OSError):
+    """What the Hub refused, or why it could not be reached."""
+
+
+class ConversionError(ValueError):
+    """A checkpoint or folder that cannot be converted as it is; the message says what to do."""
+
+
+class ChecksumError(ConversionError):
+    """A file that is not the one whose checksum was recorded."""
+
+
+@contextmanager
+def hub_errors(repo_id: str) -> Iterator[None]:
+    """Raise errors of the Hub as `HubError`: the libraries' own words, and a sentence on what to do."""
+    try:
+        yield
+    except HubError:
+        raise
+    except Exception as error:
+        chain: list[BaseException] = [error]
+        while cause := chain[-1].__cause__ or chain[-1].__context__:
+            chain.append(cause)
+        advice = next(filter(None, map(_advice, reversed(chain))), None)
+        if advice is None:
+            raise
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise HubError(f"{repo_id}: {words.rstrip('.')}. {advice}") from error
+
+
+def _advice(error: BaseException) -> str | None:
+    """What to do about one error of a chain; None if it does not come from the Hub."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return "Offline mode is on: unset HF_HUB_OFFLINE, or name a folder."
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None or not isinstance(error, HfHubHTTPError):
+        unreachable = isinstance(error, _HTTP_ERRORS) and status is None
+        return f"The connection to {constants.ENDPOINT} failed. {_AGAIN}" if unreachable else None
+    if status in (401, 403) or isinstance(error, RepositoryNotFoundError):
+        return (
+            "Check the name; if the repository exists, log in with `hf auth login`, or set HF_TOKEN, using a token "
+            "that may read it (to push: write to it)."
+        )
+    if status in (409, 412, 429) or status >= 500:
+        return f"{'Wait some minutes. ' if status not in (409, 412) else ''}{_AGAIN}"
+    return None if status == 404 else "The Hub refused the request."
+
+
+def describe_misfit(
+    missing: Iterable[str] = (),
+    unexpected: Iterable[str] = (),
+    mismatched: Iterable[tuple[str, Any, Any]] = (),
+) -> str:
+    """Say which tensors of a file do not fit a model; "" if all do.
+
+    Parameters
+    ----------
+    missing, unexpected : iterable of str
+        Names that the model has and the file does not, and the other way round.
+    mismatched : iterable of (str, shape, shape)
+        Names, the shape in the file, and the model's.
+
+    Examples
+    --------
+    >>> describe_misfit(["a", "b"], [], [("c", [5], [16])])
+    '2 tensors are missing: a, b; c has the shape (5,), not (16,)'
+    """
+    parts = []
+    for names, what in ((sorted(missing), "missing"), (sorted(unexpected), "unexpected")):
+        if names:
+            parts.append(f"{len(names)} tensor{'s are' if len(names) > 1 else ' is'} {what}: {some_of(names)}")
+    shapes = [f"{name} has the shape {tuple(found)}, not {tuple(own)}" for name, found, own in sorted(mismatched)]
+    return "; ".join([*parts, *([some_of(shapes)] if shapes else [])])
+
+
+def some_of(items: Iterable[Any], limit: int = 6) -> str:
+    """List the first few items, and say how many more there are.
+
+    >>> some_of("abcd", limit=2)
+    'a, b and 2 more'
+    """
+    words = [str(item) for item in items]
+    more = f" and {len(words) - limit} more" if len(words) > limit else ""
+    return (", ".join(words[:limit]) or "nothing") + more
