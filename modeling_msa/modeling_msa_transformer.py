@@ -18,7 +18,8 @@ L = C - 1 residue columns, D hidden, H heads, K head dimension, V vocabulary. Hi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,19 @@ class MsaTaskOutput(ModelOutput):
     last_hidden_state: torch.Tensor | None = None
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Turn dropout off for a while, module by module: Trainer leaves it on, and some may be frozen on purpose."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _is_plain_inference(module: nn.Module) -> bool:
     """Whether tensors may be cut into blocks and updated in place: no training, no gradients, no traced graph.
 
@@ -88,8 +102,8 @@ def _is_plain_inference(module: nn.Module) -> bool:
     return not (module.training or torch.is_grad_enabled() or tracing)
 
 
-def _blocks(module: nn.Module, states: torch.Tensor, axis: int) -> list[slice]:
-    """Slices along an axis of `states` ``(B, R, C, D)``; a single one but in plain inference."""
+def inference_blocks(module: nn.Module, states: torch.Tensor, axis: int) -> list[slice]:
+    """Slices along an axis of `states` ``(B, R, C, D)``, of which plain inference makes several."""
     if not _is_plain_inference(module):
         return [slice(None)]
     length = states.shape[axis]
@@ -99,7 +113,7 @@ def _blocks(module: nn.Module, states: torch.Tensor, axis: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, length, step)]
 
 
-def _widen(tensor: torch.Tensor) -> torch.Tensor:
+def widen(tensor: torch.Tensor) -> torch.Tensor:
     """Bring half precision to float32; float64 stays."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -206,7 +220,7 @@ class MsaRowAttention(MsaAttention):
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         # hidden_states (B, R, C, D); row_weights (B, R, 1, 1); attention_mask (B, 1, 1, C)
         # normed here and again in `update` where the rows go through in blocks: cheaper than keeping all of it
-        blocks = _blocks(self, hidden_states, 1)
+        blocks = inference_blocks(self, hidden_states, 1)
         normed = self.norm(hidden_states) if len(blocks) == 1 else None
         logits = self.tied_logits(hidden_states, row_weights, normed)
         if attention_mask is not None:
@@ -221,12 +235,12 @@ class MsaRowAttention(MsaAttention):
         """Logits of the map, ``(B, H, C, C)`` at least float32: a sum over the rows, weighted with `row_weights`."""
         batch, _, columns, _ = hidden_states.shape
         logits: torch.Tensor | None = None
-        for block in _blocks(self, hidden_states, 1):
+        for block in inference_blocks(self, hidden_states, 1):
             states = self.norm(hidden_states[:, block]) if normed is None else normed
             # a padded row's weight is zero: it adds nothing to the map
             query = self.fold(self.q_proj(states) * row_weights[:, block].to(states.dtype))
             key = self.fold(self.k_proj(states))
-            product = _widen(torch.bmm(query, key.transpose(1, 2)))  # (B*H, C, C); blocks add up in float32
+            product = widen(torch.bmm(query, key.transpose(1, 2)))  # (B*H, C, C); blocks add up in float32
             logits = product if logits is None else logits.add_(product)
         return logits.view(batch, -1, columns, columns)
 
@@ -236,7 +250,7 @@ class MsaRowAttention(MsaAttention):
         """Every row updated through the same maps ``(B, H, C, C)``: hidden states of the same shape."""
         batch = hidden_states.shape[0]
         maps = F.dropout(row_maps, p=self.config.attention_dropout, training=self.training).flatten(0, 1)
-        blocks = _blocks(self, hidden_states, 1)
+        blocks = inference_blocks(self, hidden_states, 1)
         updated = hidden_states if len(blocks) == 1 else torch.empty_like(hidden_states)
         for block in blocks:
             states = self.norm(hidden_states[:, block]) if normed is None else normed
@@ -317,7 +331,7 @@ class MsaColumnAttention(MsaAttention):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         # hidden_states (B, R, C, D); attention_mask (B, 1, 1, R), or (B, R) for flash
-        blocks = _blocks(self, hidden_states, 2)
+        blocks = inference_blocks(self, hidden_states, 2)
         all_maps = []
         for block in blocks:
             states = self.norm(hidden_states[:, :, block])
@@ -355,7 +369,7 @@ class MsaFeedForward(nn.Module):
         if not _is_plain_inference(self):
             return hidden_states + self.transition(hidden_states)
         tokens = hidden_states.view(1, 1, -1, hidden_states.shape[-1])
-        for block in _blocks(self, tokens, 2):
+        for block in inference_blocks(self, tokens, 2):
             tokens[:, :, block] += self.transition(tokens[:, :, block])
         return hidden_states
 
@@ -401,7 +415,7 @@ class MsaContactRegression(nn.Module):
     def forward(self, row_maps: torch.Tensor, layer_idx: int, pair_mask: torch.Tensor | None = None) -> torch.Tensor:
         # row_maps (B, H, C, C); pair_mask (B, L, L)
         with maybe_autocast(row_maps.device.type, enabled=False):  # the correction takes a difference of near equals
-            maps = _widen(row_maps[..., 1:, 1:])  # without <cls>
+            maps = widen(row_maps[..., 1:, 1:])  # without <cls>
             if pair_mask is not None:
                 maps = maps * pair_mask.unsqueeze(1)
             heads = maps.shape[1]
@@ -498,16 +512,10 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):
             weight = weight.full_tensor()
         # offloaded weights are on the meta device, and show in the result
         fitted = torch.compiler.is_compiling() or weight.device.type == "meta" or weight.any()
-        dropping = [module for module in self.modules() if module.training]  # Trainer leaves them so
-        try:
-            for module in dropping:
-                module.training = False
+        with evaluating(self):
             if fitted:
                 logits = model.contact_logits(input_ids, attention_mask, position_ids, inputs_embeds)[0]
                 fitted = weight.device.type != "meta" or len(logits.unique()) > 2 or logits.shape[1] < 3
-        finally:
-            for module in dropping:
-                module.training = True
         if not fitted:
             raise ValueError(
                 "This model's contact regression was never fitted (its weights are zero). Convert the checkpoint "
@@ -544,7 +552,7 @@ class MsaModel(MsaPreTrainedModel):
         self._freeze_unused()
         self.post_init()
 
-    def _token_mask(
+    def token_mask(
         self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, inputs_embeds: torch.Tensor | None
     ) -> torch.Tensor | None:
         """Check the input's form and return which tokens count, ``(B, R, C)`` bool; None if all do."""
@@ -572,18 +580,32 @@ class MsaModel(MsaPreTrainedModel):
         check_padding(mask)
         return mask
 
-    def _prepare(
-        self, input_ids: Any = None, attention_mask: Any = None, position_ids: Any = None, inputs_embeds: Any = None
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None]:
-        """Embeddings, the layers' masks, and the mask of column pairs ``(B, L, L)``."""
-        mask = self._token_mask(input_ids, attention_mask, inputs_embeds)
+    def prepare(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, Any], torch.Tensor | None]:
+        """Make what `run_layers` starts from, of `forward`'s parameters.
+
+        Returns the embeddings ``(B, R, C, D)``; the keyword arguments of every layer, with ``row_weights``
+        ``(B or 1, R, 1, 1)``, by which rows count in the tied maps, and masks where there is padding; and which pairs
+        of residue columns ``(B, L, L)`` are real (None: all).
+        """
+        mask = self.token_mask(input_ids, attention_mask, inputs_embeds)
+        # not all flags of outputs: the attention interface warns of those that it cannot serve
+        wanted = kwargs.get("output_column_attentions", self.config.output_column_attentions)
+        options = {name: value for name, value in kwargs.items() if not name.startswith("output_")}
+        options["output_column_attentions"] = bool(wanted)
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)
         rows = hidden_states.shape[1]
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         dtype = torch.promote_types(hidden_states.dtype, torch.float32)
         if mask is None:
             weights = hidden_states.new_full((1, rows, 1, 1), 1 / math.sqrt(head_dim * rows), dtype=dtype)
-            return hidden_states, {"row_weights": weights}, None
+            return hidden_states, options | {"row_weights": weights}, None
         mask = mask.to(hidden_states.device)
         # Padding is right and below, so the first column tells the rows, and the first row the columns. In both
         # attentions a padded row or column is a key that nobody sees; it still sees the real ones, so that no
@@ -593,12 +615,35 @@ class MsaModel(MsaPreTrainedModel):
         weights = row_mask / (head_dim * row_mask.sum(-1, keepdim=True, dtype=dtype)).sqrt()  # (B, R)
         # Not transformers' create_bidirectional_mask: it would expand to (B*C, 1, R, R).
         flash = is_flash_attention_requested(self.config)
-        masks = {
+        options |= {
             "row_weights": weights[:, :, None, None],
             "row_attention_mask": column_mask[:, None, None],  # (B, 1, 1, C)
             "column_attention_mask": row_mask if flash else row_mask[:, None, None],  # (B, R) or (B, 1, 1, R)
         }
-        return hidden_states, masks, column_mask[:, 1:, None] & column_mask[:, None, 1:]  # of residue columns
+        return hidden_states, options, column_mask[:, 1:, None] & column_mask[:, None, 1:]  # of residue columns
+
+    def run_layers(
+        self,
+        hidden_states: torch.Tensor,
+        options: dict[str, Any],
+        visit: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
+        *,
+        stop: int | None = None,
+        last_map_only: bool = False,
+    ) -> torch.Tensor:
+        """Run ``layers[:stop]`` one after another on what `prepare` made; return the last one's output.
+
+        After each, ``visit(index, hidden_states, row_maps)`` gets its output ``(B, R, C, D)``, over which the next may
+        write, and its row maps ``(B, H, C, C)``. With `last_map_only` no more of the last layer runs than its
+        maps, and its output is None.
+        """
+        for index, layer in enumerate(self.layers[:stop]):
+            map_only = last_map_only and index == len(self.layers) - 1
+            hidden_states, row_maps, _ = layer(hidden_states, row_maps_only=map_only, **options)
+            if visit is not None:
+                visit(index, hidden_states, row_maps)
+            del row_maps  # before the next layer makes its own
+        return hidden_states
 
     @merge_with_config_defaults
     @capture_outputs
@@ -639,17 +684,8 @@ class MsaModel(MsaPreTrainedModel):
             For input without the three axes, a mask of another shape, padding that is not right and below, an MSA
             of padding only, more rows or columns than the position tables have.
         """
-        hidden_states, masks, _ = self._prepare(input_ids, attention_mask, position_ids, inputs_embeds)
-        kwargs = self._layer_kwargs(kwargs)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, **masks, **kwargs)[0]
-        return MsaModelOutput(last_hidden_state=self.layer_norm(hidden_states))
-
-    def _layer_kwargs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Keep what the layers act on: the attention interface warns of output flags that it cannot serve."""
-        wanted = kwargs.get("output_column_attentions", self.config.output_column_attentions)
-        kwargs = {key: value for key, value in kwargs.items() if not key.startswith("output_")}
-        return kwargs | {"output_column_attentions": bool(wanted)}
+        hidden_states, options, _ = self.prepare(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        return MsaModelOutput(last_hidden_state=self.layer_norm(self.run_layers(hidden_states, options)))
 
     def contact_logits(
         self, *inputs: torch.Tensor | None, whole_last_layer: bool = False, **kwargs: Any
@@ -659,13 +695,13 @@ class MsaModel(MsaPreTrainedModel):
         `inputs` are `forward`'s four. `whole_last_layer` runs what the logits do not need too, and returns the last
         hidden state beside them (otherwise None). Padded columns get the lowest finite logit.
         """
-        hidden_states, masks, pair_mask = self._prepare(*inputs)
-        kwargs = self._layer_kwargs(kwargs)
-        shares = []  # small, (B, L, L) each
-        for index, layer in enumerate(self.layers):
-            maps_only = index == len(self.layers) - 1 and not whole_last_layer
-            hidden_states, row_maps, _ = layer(hidden_states, **masks, row_maps_only=maps_only, **kwargs)
+        hidden_states, options, pair_mask = self.prepare(*inputs, **kwargs)
+        shares: list[torch.Tensor] = []  # small, (B, L, L) each
+
+        def add_share(index: int, _: torch.Tensor, row_maps: torch.Tensor) -> None:
             shares.append(self.contact_head(row_maps, index, pair_mask))
+
+        hidden_states = self.run_layers(hidden_states, options, add_share, last_map_only=not whole_last_layer)
         logits = torch.stack(shares).sum(0)
         if pair_mask is not None:
             logits = logits.masked_fill(~pair_mask.to(logits.device), torch.finfo(logits.dtype).min)
@@ -683,7 +719,7 @@ class MsaLMHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        rows = _blocks(self, hidden_states, 1)
+        rows = inference_blocks(self, hidden_states, 1)
         logits = [self.decoder(self.layer_norm(self.activation(self.dense(hidden_states[:, row])))) for row in rows]
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)  # (B, R, C, V)
 

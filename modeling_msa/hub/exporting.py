@@ -23,7 +23,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from .._files import check_output, temporary_sibling
-from ..modeling_msa_transformer import MsaPreTrainedModel
+from ..modeling_msa_transformer import MsaPreTrainedModel, evaluating
 from ..tokenization_msa_transformer import MsaTokenizer
 
 Task = Literal["contacts", "logits", "embeddings"]
@@ -276,13 +276,8 @@ def _check_model(model: Any, task: str) -> None:
 @contextmanager
 def _as_at_inference(model: MsaPreTrainedModel, task: Task) -> Iterator[_TaskModule]:
     """Give the task's module, without dropout and gradients; leave the model in the mode that it was in."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        with torch.no_grad():
-            yield _TaskModule(model, task).eval()
-    finally:
-        for module in training:
-            module.training = True
+    with evaluating(model), torch.no_grad():
+        yield _TaskModule(model, task).eval()
 
 
 @contextmanager

@@ -15,31 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 from torch.nn import functional as F
 
-from ..modeling_msa_transformer import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention, _blocks, _widen
-
-Mode = Literal["exact", "fast"]
+from ..modeling_msa_transformer import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention, inference_blocks, widen
 
 # Numbers of an inner tensor. On CPUs 1 MB of them: they are written and read several times, best within a cache.
 _NUMBERS_PER_BLOCK = {"cpu": 2**18, "other": 2**25}
-
-
-def check_mode(mode: str) -> None:
-    """Raise ValueError for a mode that there is not.
-
-    Examples
-    --------
-    >>> check_mode("quick")
-    Traceback (most recent call last):
-    ...
-    ValueError: mode is 'exact' or 'fast', but is 'quick'.
-    """
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode is 'exact' or 'fast', but is {mode!r}.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,8 +93,8 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
         raise ValueError("The MSA has padding: give it without.")
     tokens = tokens.clone()
     tokens[:, row, 1:] = cast(int, model.config.mask_token_id)
-    hidden_states, masks, _ = model._prepare(tokens)
-    weights = masks["row_weights"]
+    hidden_states, options, _ = model.prepare(tokens)
+    weights = options["row_weights"]
     if row:  # the masked row comes first; the order of rows matters to embeddings alone
         order = [row, *(k for k in range(tokens.shape[1]) if k != row)]
         hidden_states = hidden_states[:, order]
@@ -168,7 +152,7 @@ def _columns(
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Column attention of the context, in place, that gives away keys and values block by block."""
     rows = hidden_states.shape[1]
-    for block in _blocks(attention, hidden_states, 2):
+    for block in inference_blocks(attention, hidden_states, 2):
         states = attention.layer_norm(hidden_states[:, :, block])
         keys, values = attention.fold(attention.k_proj(states)), attention.fold(attention.v_proj(states))
         if not is_last:
@@ -245,8 +229,8 @@ def _column_update(
     normed = attention.layer_norm(states)
     query = attention.fold(attention.q_proj(normed)) * attention.head_dim**-0.5  # (S, H, N, K)
     key, value = attention.fold(attention.k_proj(normed)), attention.fold(attention.v_proj(normed))
-    logits = _widen(torch.matmul(query, keys.transpose(2, 3)))  # (S, H, N, R)
-    logits[..., 0] = (_widen(query) * _widen(key)).sum(-1)
+    logits = widen(torch.matmul(query, keys.transpose(2, 3)))  # (S, H, N, R)
+    logits[..., 0] = (widen(query) * widen(key)).sum(-1)
     maps = logits.softmax(-1).to(value.dtype)
     context = torch.matmul(maps, values).addcmul_(maps[..., :1], value)
     return attention.out_proj(context.transpose(1, 2).reshape(1, *states.shape[2:0:-1], -1)).transpose(1, 2)
@@ -290,11 +274,11 @@ def _row_attention_at(
     here = hidden_states[torch.arange(batch, device=places.device), :, places][:, :, None]  # (B, R, 1, D)
     query = attention.q_proj(attention.layer_norm(here))
     query = query * row_weights.to(query.dtype)
-    blocks = _blocks(attention, hidden_states, 1)
+    blocks = inference_blocks(attention, hidden_states, 1)
     total = None if logits is None else logits.reshape(-1, 1, columns)
     for block in blocks:
         key = attention.fold(attention.k_proj(attention.layer_norm(hidden_states[:, block])))
-        product = _widen(torch.bmm(attention.fold(query[:, block]), key.transpose(1, 2)))  # (B*H, 1, C)
+        product = widen(torch.bmm(attention.fold(query[:, block]), key.transpose(1, 2)))  # (B*H, 1, C)
         total = product if total is None else total + product
     assert total is not None
     maps = total.softmax(-1)
@@ -330,9 +314,8 @@ def query_states(model: MsaModel, tokens: torch.Tensor, places: torch.Tensor) ->
     if hasattr(last, "_hf_hook"):  # accelerate brings an offloaded layer's weights when it is called as a whole
         states = model(tokens, return_dict=True).last_hidden_state
         return states[torch.arange(len(places)), 0, places.cpu()]  # of several devices, it may lie on another
-    hidden_states, masks, _ = model._prepare(tokens)
-    for layer in model.layers[:-1]:
-        hidden_states = layer(hidden_states, **masks)[0]
-    states = _row_attention_at(last.row_attention, hidden_states, places, masks["row_weights"])
+    hidden_states, options, _ = model.prepare(tokens)
+    hidden_states = model.run_layers(hidden_states, options, stop=-1)
+    states = _row_attention_at(last.row_attention, hidden_states, places, options["row_weights"])
     states = last.column_attention(states)[0][:, :1].contiguous()  # (B, 1, 1, D)
     return model.layer_norm(last.feed_forward(states))[:, 0, 0]

@@ -27,10 +27,11 @@ from ..alignments.listing import name_of
 from ..alignments.reading import SUFFIXES, format_of
 from ..alignments.sampling import filter_rows, select_rows
 from ..alignments.writing import write_alignment
-from ..modeling_msa_transformer import MsaForMaskedLM
+from ..modeling_msa_transformer import MsaForMaskedLM, evaluating
 from ..tokenization_msa_transformer import ALPHABET, MsaTokenizer
-from .context import Mode, check_mode, kept_layers, row_states
-from .inputs import check_whole, encode, evaluating
+from .context import kept_layers, row_states
+from .inputs import check_whole, encode
+from .strategies import Mode, check_mode
 
 LIKELIHOOD_PASSES = 10  # so that one entry in ten is masked, as in the iterations by default
 # ids (21,) of what may be written: the 20 amino acids, and the gap, which comes last

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
 from transformers import BatchEncoding, PreTrainedModel
 
 from ..alignments.alignment import Alignment
 from ..alignments.sampling import select_rows
 from ..modeling_msa_transformer import MsaPreTrainedModel
+from ..modeling_msa_transformer import evaluating as evaluating  # XXX
 from ..tokenization_msa_transformer import MsaTokenizer
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Turn dropout off for a while, module by module: Trainer leaves it on, and some may be frozen on purpose."""
-    dropping = [module for module in model.modules() if module.training]
-    try:
-        for module in dropping:
-            module.training = False
-        yield
-    finally:
-        for module in dropping:
-            module.training = True
 
 
 def is_split(model: PreTrainedModel) -> bool:
     """Whether the model is inside `modeling_msa.split_rows`, which replaces methods of the instance."""
-    return "_prepare" in vars(model.base_model)
+    return "prepare" in vars(model.base_model)
 
 
 def check_whole(model: MsaPreTrainedModel) -> None:
     """Raise ValueError for a model inside `modeling_msa.split_rows`, whose processes do not hold all rows."""
     if is_split(model):
         raise ValueError(
-            "This model's rows are split over processes, and the task needs them all: call it outside of split_rows, "
-            "where predict_contacts and the model itself are at home."
+            "The rows of this model's input are split over processes (split_rows), and this task needs all of them: "
+            "call it outside of split_rows. Inside, call the model itself or predict_contacts."
         )
 
 

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,29 +24,11 @@ from .._files import whole_file
 from ..alignments.alignment import Alignment
 from ..alignments.sampling import select_rows, sequence_weights
 from ..alignments.variants import AMINO_ACIDS, Misfit, Substitution, Table, better_offset, check_variants, delimiter_of
-from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
+from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel, evaluating
 from ..tokenization_msa_transformer import MsaTokenizer
-from .context import Mode, check_mode, context_layers, query_states, row_states
-from .inputs import check_whole, evaluating
-
-STRATEGIES = ("masked-marginals", "wt-marginals", "pseudo-log-likelihood")
-Strategy = Literal["masked-marginals", "wt-marginals", "pseudo-log-likelihood"]
-
-# Benchmarks' recipes, as arguments of `score_variants`.
-#
-# ProteinGym's compute_fitness.py: hhfilter -cov 75 -id 90, weights (theta = 0.2) of what is left, the wild type and
-# 399 rows drawn by weight, masked marginals, mean over five seeds. There rows are drawn with replacement, so that some
-# come twice; here without. Windows: see `score_variants`.
-PROTOCOLS: dict[str, dict[str, object]] = {
-    "proteingym": {
-        "strategy": "masked-marginals",
-        "rows": 400,
-        "select": "weighted",
-        "seed": (1, 2, 3, 4, 5),
-        "coverage": 75.0,
-        "identity": 90.0,
-    }
-}
+from .context import context_layers, query_states, row_states
+from .inputs import check_whole
+from .strategies import Mode, Strategy, check_strategy
 
 _TOKENS_PER_PASS = 2**14  # of several masked copies in one pass, where no batch_size is given
 # In fast mode so many tokens of the query's versions at least, and so many versions for each row of the alignment: its
@@ -550,28 +531,6 @@ class _Scorer:
         logits = self.model.lm_head(states[:, None, None])[:, 0, 0]  # (n, V)
         # scores add differences of these: in float32 each would be rounded at the size of the logarithm itself
         return logits.cpu().double().log_softmax(-1).numpy()
-
-
-def check_strategy(strategy: str, mode: str = "exact") -> None:
-    """Raise ValueError, before work starts, for what `score_variants` refuses of any alignment.
-
-    Examples
-    --------
-    >>> check_strategy("pseudo-log-likelihood", "fast")
-    >>> check_strategy("wt-marginals", "fast")
-    Traceback (most recent call last):
-    ...
-    ValueError: wt-marginals take one pass of the model: there is no fast mode of them. Say mode exact, or another
-    strategy.
-    """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"There is no strategy {strategy!r}; there are {', '.join(STRATEGIES)}.")
-    check_mode(mode)
-    if mode == "fast" and strategy == "wt-marginals":
-        raise ValueError(
-            "wt-marginals take one pass of the model: there is no fast mode of them. Say mode exact, or another "
-            "strategy."
-        )
 
 
 def _batches(jobs: Sequence[Iterator[tuple[int, ...]]], size: int) -> Iterator[np.ndarray]:

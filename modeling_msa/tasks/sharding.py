@@ -253,11 +253,12 @@ class RowSplit:
         attention_mask: Any = None,
         position_ids: Any = None,
         inputs_embeds: Any = None,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, dict[str, Any], torch.Tensor | None]:
-        """`MsaModel._prepare`: hidden states and row weights of this process's rows, masks of all."""
+        """`MsaModel.prepare`: hidden states and row weights of this process's rows, masks of all."""
         base = original.__self__  # type: ignore[attr-defined]
         self._check_inputs(base, input_ids, attention_mask, position_ids, inputs_embeds)
-        mask = base._token_mask(input_ids, attention_mask, inputs_embeds)
+        mask = base.token_mask(input_ids, attention_mask, inputs_embeds)
         tokens = input_ids if inputs_embeds is None else inputs_embeds
         self._depth = depth = tokens.shape[1]
         mine = self.rows(depth)
@@ -273,23 +274,21 @@ class RowSplit:
         # weights come from a mask, that they be of the whole depth
         counted = torch.ones(tokens.shape[:3], dtype=torch.bool, device=tokens.device) if mask is None else mask
         with (
-            _replaced(base, "_token_mask", lambda *_: counted),
+            _replaced(base, "token_mask", lambda *_: counted),
             _replaced(base.embeddings, "forward", embed_rows),
         ):
-            hidden_states, masks, pair_mask = original(input_ids, attention_mask, position_ids, inputs_embeds)
-        weights = masks["row_weights"][:, mine]
-        if mask is None:
-            return hidden_states, {"row_weights": weights, "depth": depth}, None
-        return hidden_states, masks | {"row_weights": weights, "depth": depth}, pair_mask
-
-    def _layer_kwargs(self, original: Callable, kwargs: dict[str, Any]) -> dict[str, Any]:
-        kwargs = original(kwargs)
-        if kwargs["output_column_attentions"]:
+            inputs = (input_ids, attention_mask, position_ids, inputs_embeds)
+            hidden_states, options, pair_mask = original(*inputs, **kwargs)
+        if options["output_column_attentions"]:
             raise ValueError(
-                "Column attention maps are not given while an MSA is split by rows: no process has all columns. Ask "
-                "for them outside of split_rows, of fewer rows."
+                "Column attention maps are not available while an MSA is split by rows, since each process has only "
+                "some of the columns: request them outside of split_rows, for fewer rows."
             )
-        return kwargs
+        options |= {"row_weights": options["row_weights"][:, mine], "depth": depth}
+        if mask is None:
+            del options["row_attention_mask"], options["column_attention_mask"]
+            pair_mask = None
+        return hidden_states, options, pair_mask
 
     def _layer(self, original: Callable, *args: Any, **kwargs: Any) -> tuple[Any, torch.Tensor, None]:
         hidden_states, row_maps, _ = original(*args, **kwargs)
@@ -387,7 +386,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 def _check_model(model: Any) -> None:
     base = getattr(model, "base_model", None)
-    if not isinstance(model, PreTrainedModel) or not hasattr(base, "_prepare"):
+    if not isinstance(model, PreTrainedModel) or not hasattr(base, "run_layers"):
         raise ValueError(
             f"split_rows takes a model of this package as it was loaded, not a {type(model).__name__}: do not wrap "
             "it in DistributedDataParallel, FSDP or torch.compile, nor prepare it with Accelerate. split_rows itself "
@@ -488,8 +487,7 @@ def split_rows(model: Any, group: Any = None) -> Iterator[RowSplit]:
             value = functools.wraps(original)(functools.partial(stand_in, original, *bound))
             stack.enter_context(_replaced(owner, name, value))
 
-        replace(base, "_prepare", split._prepare)
-        replace(base, "_layer_kwargs", split._layer_kwargs)
+        replace(base, "prepare", split._prepare)
         for layer in base.layers:
             replace(layer, "forward", split._layer)
             replace(layer.row_attention, "forward", split._row_attention)

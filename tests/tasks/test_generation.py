@@ -346,7 +346,7 @@ def test_errors_come_before_the_model_runs(random_model, depths):
         ({"iterations": 0}, "iterations is at least 1"),
         ({"mask_probability": 0}, "mask_probability above 0"),
         ({"count": 0}, "count is at least 1"),
-        ({"mode": "quick"}, "mode is 'exact' or 'fast', but is 'quick'"),
+        ({"mode": "quick"}, "unknown mode 'quick'; use exact or fast"),
         ({"mode": "fast"}, "f.a3m: fast mode is for a single row that changes, but 3 do: name one"),
         ({"mode": "fast", "only_rows": [1, 3]}, "but 2 do"),
     ):

@@ -35,7 +35,8 @@ from modeling_msa import (
 )
 from modeling_msa.alignments.variants import check_variants, read_variants
 from modeling_msa.modeling_msa_transformer import MsaEmbeddings
-from modeling_msa.tasks.scoring import PROTOCOLS, fit_variants, score_all_singles, score_variants, spearman
+from modeling_msa.tasks.scoring import fit_variants, score_all_singles, score_variants, spearman
+from modeling_msa.tasks.strategies import PROTOCOLS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALPHABET = fair_esm.ALPHABET
@@ -391,11 +392,11 @@ def test_arguments_are_checked(pair, tiny):
         score_variants(family, variants, MsaModel.from_pretrained(tiny))
     for options, message in (
         ({"strategy": "pppl"}, "There is no strategy 'pppl'"),
-        ({"mode": "faster"}, "mode is 'exact' or 'fast', but is 'faster'"),
-        ({"mode": "fast", "strategy": "wt-marginals"}, "there is no fast mode of them"),
+        ({"mode": "faster"}, "unknown mode 'faster'; use exact or fast"),
+        ({"mode": "fast", "strategy": "wt-marginals"}, "has no fast mode"),
         ({"window": 0}, "window is a number from 1"),
         ({"batch_size": 0}, "batch_size is a number from 1"),
-        ({"select": "best"}, "no way to choose rows"),
+        ({"select": "best"}, "unknown method of choosing rows"),
     ):
         with pytest.raises(ValueError, match=message):
             score_variants(family, variants, ours, **options)
