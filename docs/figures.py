@@ -12,7 +12,6 @@ import inspect
 import itertools
 import pkgutil
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,20 +20,18 @@ from pathlib import Path
 from types import ModuleType
 
 from typer.main import get_command
-from typer.testing import CliRunner
 
 import modeling_msa
-from modeling_msa import bundled_family, read_alignment, revert_checkpoint, write_alignment
+from modeling_msa import bundled_family, read_alignment, resolve_model, revert_checkpoint, write_alignment
 from modeling_msa.cli import app
-from modeling_msa.hub.loading import resolve_model
 from modeling_msa.training.recipes import help_text
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "tests"))
-from documented import Block, code_blocks, promised, run_python  # noqa: E402
+from documented import Block, code_blocks, promised, run_lines, run_python  # noqa: E402
 
 MADE = DOCS / "made"
-_LEFT_OUT = ("pip ", "make ", "git ", "source ", "python ")  # what a reader has done when this runs
+LEFT_OUT = ("pip ", "make ", "git ", "source ", "python ")  # what a reader has done when this runs
 # pages of the Python reference: a folder of the package each; "" is what lies at its top
 _FLOORS = {
     "Alignments": "alignments",
@@ -73,7 +70,8 @@ def run_page(page: Path, folder: Path) -> None:
     Raises
     ------
     AssertionError
-        If a block fails, or prints something else than the comments below its prints say.
+        If a block fails, or prints something else than the comments below its prints say, or if the page shows a
+        file that no block has written.
     """
     names: dict[str, object] = {}
     for number, block in run_blocks(page):
@@ -84,26 +82,13 @@ def run_page(page: Path, folder: Path) -> None:
             if expected := promised(block.code):
                 assert printed.splitlines() == expected, f"{where}: prints\n{printed}"
         else:
-            printed = run_lines(block.code.replace("\\\n", " ").splitlines(), folder, where)
+            printed = run_lines(block.code.replace("\\\n", " ").splitlines(), folder, where, LEFT_OUT)
         (folder / f"{page.stem}-{number}.txt").write_text(printed, encoding="utf-8")
     for name in re.findall(r"made/(\S+)\.head\.tsv", page.read_text(encoding="utf-8")):
         write_head(folder / f"{name}.tsv")
-
-
-def run_lines(lines: list[str], folder: Path, where: str) -> str:
-    """Run lines of shell; msa in this process, since importing torch takes seconds. Give what they print."""
-    printed = []
-    for line in lines:
-        if line.startswith("msa "):
-            with contextlib.chdir(folder):
-                result = CliRunner().invoke(app, shlex.split(line)[1:], prog_name="msa")
-            assert result.exit_code == 0, f"{where}: {line}\n{result.output}\n{result.exception!r}"
-            printed.append(result.stdout)
-        elif not line.startswith(_LEFT_OUT):
-            run = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True)
-            assert run.returncode == 0, f"{where}: {line}\n{run.stderr}"
-            printed.append(run.stdout)
-    return "".join(printed)
+    shown = re.findall(r"(?<!\S)made/(\S+\.\w+)", page.read_text(encoding="utf-8"))
+    lacking = [name for name in shown if not (folder / name).is_file()]
+    assert not lacking, f"{page.name} shows what none of its blocks made: {', '.join(lacking)}"
 
 
 def write_head(table: Path, rows: int = 5, left_out: tuple[str, ...] = ("name", "nearest")) -> None:

@@ -129,7 +129,9 @@ def test_the_sdist_makes_the_same_wheel(built, tmp_path):
     assert sorted({name.split("/")[0] for name in names if "/" in name}) == parts
     top = {name for name in names if "/" not in name} - {"LICENSE", "README.md", "PKG-INFO", ".gitignore"}
     pinned = {"constraints.txt", "constraints-lowest.txt"}
-    assert top == {"Makefile", "convert_checkpoint.py", "hub_card.md", "pyproject.toml", *pinned}
+    texts = {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"}
+    assert top == {"Makefile", "convert_checkpoint.py", "hub_card.md", "pyproject.toml", *pinned, *texts}
+    assert "tests/data/golden_msa_tiny.json" in names
     assert {f"tests/{path.name}" for path in (built / "clone" / "tests").glob("*.py")} <= names
     build(tmp_path / STEM, tmp_path / "out", "wheel")
     assert wheel_of(tmp_path / "out") == wheel_of(built / "out")
@@ -200,6 +202,31 @@ def test_installed_alone_the_command_works(built, tmp_path):
     ]
     CliRunner().invoke(app, ["contacts", "fn3", "-o", str(tmp_path / "here.tsv")], catch_exceptions=False)
     assert (tmp_path / "fn3.tsv").read_text() == (tmp_path / "here.tsv").read_text()
+
+
+def test_the_citation_file_says_what_the_project_says():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "authors"} <= set(cited)
+    assert (cited["title"], cited["version"]) == (PROJECT["name"], PROJECT["version"])
+    assert (cited["license"], cited["type"]) == (PROJECT["license"], "software")
+    paper = cited["preferred-citation"]
+    surnames = [author["family-names"] for author in paper["authors"]]
+    assert surnames == ["Rao", "Liu", "Verkuil", "Meier", "Canny", "Abbeel", "Sercu", "Rives"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    entry = re.search(r"^@inproceedings\{.*?^\}$", readme, flags=re.MULTILINE | re.DOTALL)[0]
+    authors = re.search(r"author = \{(.*?)\}", entry, flags=re.DOTALL)[1]
+    assert [author.split(",")[0] for author in re.split(r"\s+and\s+", authors)] == surnames
+    assert f"year = {{{paper['year']}}}" in entry
+    assert paper["url"] in readme
+
+
+def test_the_changelog_has_this_version():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (\d+\.\d+\.\d+)", changes, flags=re.MULTILINE)
+    assert PROJECT["version"] in versions
+    assert versions == sorted(versions, key=Version, reverse=True)
+    kinds = set(re.findall(r"^### (.*)$", changes, flags=re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}  # those of Keep a Changelog
 
 
 # import names that are not the distribution's
