@@ -45,7 +45,7 @@ CHECKPOINTS = {"msa-1b": "esm_msa1b_t12_100M_UR50S", "msa-1": "esm_msa1_t12_100M
 FIGURES = {"1a3a": 0.724, "5ahw": 0.896, "1xcr": 0.770}
 FIGURES_OF = "msa-1b"
 STEPS = ("conversion", "fair-esm", "figures")
-ROWS = 128  # the notebook's: chosen greedily, to differ most
+ROWS = 128
 LONG_RANGE = 24
 TOLERANCE = 1e-5  # beside fair-esm, in float64; in float32 in units of the largest output where that is over 1
 CONVERSION_TOLERANCE = 1e-4  # of the short comparison that goes with a conversion; absolute
@@ -338,12 +338,24 @@ def fair_esm_line(run: Run, checkpoint: str, family: str) -> Line:
     return finished(Line(f"{checkpoint} {family} beside fair-esm", f"differences to {TOLERANCE:g}"), work)
 
 
+def notebook_rows(array: np.ndarray, depth: int) -> list[int]:
+    """Choose rows as the notebook does: as ``select_rows``, but where rows are equal the rounding of means decides."""
+    rows, fractions = [0], np.zeros((0, len(array)))
+    while len(rows) < min(depth, len(array)):
+        fractions = np.vstack([fractions, (array != array[rows[-1]]).mean(axis=1)])
+        left = np.delete(np.arange(len(array)), rows)
+        rows.append(int(left[np.delete(fractions, rows, axis=1).mean(axis=0).argmax()]))
+    return sorted(rows)
+
+
 def figure_line(run: Run, checkpoint: str, family: str) -> Line:
     """Work out the notebook's figure: of the L most probable pairs 24 or more apart, the part in contact."""
 
     def work(line: Line) -> bool:
         contacts = run.contacts(family)
-        prediction = predict_contacts(run.alignment(family), run.model(checkpoint), rows=ROWS)
+        alignment = run.alignment(family)
+        alignment = alignment.take(notebook_rows(alignment.array, ROWS))
+        prediction = predict_contacts(alignment, run.model(checkpoint), rows=ROWS)
         resolved = int((np.diagonal(contacts) >= 0).sum())  # the notebook's L; there all residues are
         found = precision(prediction, contacts, top=resolved, min_separation=LONG_RANGE)
         line.measured, line.values = f"{found:.3f}", {"precision": found}
