@@ -1,4 +1,4 @@
-"""The alignment: its rows, its residues and columns, and the checks that make one of rows.
+"""The alignment: its rows, residues and columns, and the checks that every alignment passes.
 
 An `Alignment` holds the match columns of all rows as one array of ASCII codes and maps the query's residue numbers,
 which users see, to these columns. What A3M and A2M files say about insertions (lower-case letters, which have no
@@ -24,7 +24,7 @@ _STOP = re.compile(rb"\*+[-.~_]*$")
 
 
 class AlignmentError(ValueError):
-    """An alignment that cannot be used as it is; the message names file, row and column, and says the mend."""
+    """An alignment that cannot be used as it is; the message names file, row and column, and says what to do."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,13 +37,13 @@ class Alignment:
     Parameters
     ----------
     names : tuple of str
-        R header lines, whole but for ``>`` and white space at the ends; they need not be unique.
+        R whole header lines, without ``>`` and surrounding white space; they need not be unique.
     array : ndarray, shape=(R, L), dtype=uint8
         ASCII codes of the match columns: upper-case residues and ``-``. Read-only.
     query : str
         The query's N residues, without gaps, in upper case, insertions included.
     residue_columns : ndarray, shape=(N,), dtype=int64
-        Match column (0-based) of each query residue; -1 where the query has an insertion, hence no column.
+        Match column (0-based) of each query residue; -1 for an insertion, which has no column.
     raw_rows : tuple of bytes, optional
         R rows in A3M notation (insertions in lower case), if any row has insertions.
     source : str, optional
@@ -80,7 +80,7 @@ class Alignment:
         format: str = "a3m",
         source: str | None = None,
     ) -> Alignment:
-        """Build an alignment from strings, with the checks of a file.
+        """Build an alignment from strings, with the same checks as for a file.
 
         Parameters
         ----------
@@ -89,7 +89,7 @@ class Alignment:
         names : iterable of str, optional
             One per row; by default ``query``, ``row 2``, ``row 3``, ...
         format : {"a3m", "a2m", "fasta", "stockholm"}, default: "a3m"
-            What lower-case letters and dots mean, see `read_alignment`.
+            Decides what lower-case letters and dots mean, see `read_alignment`.
         source : str, optional
             Where the rows come from, for messages.
 
@@ -101,7 +101,7 @@ class Alignment:
         Raises
         ------
         AlignmentError
-            If the rows are no alignment.
+            If the rows are not an alignment.
         """
         if isinstance(sequences, str):
             sequences = [sequences]
@@ -202,7 +202,7 @@ class Alignment:
         Raises
         ------
         AlignmentError
-            If there is no such column, or the query has a gap in it.
+            If the column does not exist, or the query has a gap in it.
         """
         column = operator.index(column)
         if not 0 <= column < self.length:
@@ -210,7 +210,7 @@ class Alignment:
         number = int(self.column_residues[column])
         if number == 0:
             raise AlignmentError(
-                f"{self._where}: the query has a gap in column {column}, hence no residue; "
+                f"{self._where}: the query has a gap in column {column}, so it has no residue there; "
                 "drop_query_gaps() removes such columns"
             )
         return number
@@ -233,7 +233,7 @@ class Alignment:
         AlignmentError
             If the first row is not row 0.
         IndexError
-            If there is no such row.
+            If a row does not exist.
         """
         index = np.asarray(rows)
         index = np.arange(self.depth)[index] if index.dtype == bool else index.astype(np.int64)
@@ -251,12 +251,12 @@ class Alignment:
     def drop_query_gaps(self) -> Alignment:
         """Remove the columns in which the query has a gap.
 
-        In A3M terms the letters that other rows have there become insertions.
+        Letters that other rows have there become insertions, as in A3M.
 
         Returns
         -------
         alignment : Alignment
-            Every column holds a residue of the query; residue numbers are as before.
+            Every column holds a residue of the query; residue numbers do not change.
 
         Examples
         --------
@@ -290,14 +290,14 @@ def check_format(format: str) -> None:
 
 
 def build_alignment(names: list[str], rows: list[bytes], format: str, source: str | None, where: str) -> Alignment:
-    """Check the rows, which are as in a file of this format, and make the alignment of them."""
+    """Check rows as they stand in a file of this format, and build the alignment."""
     if not rows:
-        raise AlignmentError(f"{where}: there is no sequence; give at least one")
+        raise AlignmentError(f"{where}: contains no sequence; give at least one")
     for k, (name, row) in enumerate(zip(names, rows, strict=True)):
         if not row:
             raise AlignmentError(
-                f"{where}: row {k + 1} ({name}) has a header and no sequence; complete or remove it, or "
-                "fetch the file again if it is cut off"
+                f"{where}: row {k + 1} ({name}) has a header but no sequence; complete or remove it, or "
+                "download the file again if it is cut off"
             )
     _check_ascii(names, rows, where)
     rows = _without_stops(rows, format)
@@ -336,13 +336,13 @@ def _check_ascii(names: list[str], rows: list[bytes], where: str) -> None:
     text = rows[k].decode("utf-8", "replace")
     column, character = next((j, c) for j, c in enumerate(text) if not c.isascii())
     raise AlignmentError(
-        f"{where}: row {k + 1} ({names[k]}), column {column + 1}, is {character!r}, no letter for a residue; "
-        "replace it by a residue, 'X' or '-'"
+        f"{where}: row {k + 1} ({names[k]}), column {column + 1}, is {character!r}, which is not a residue; "
+        "replace it with a residue, 'X' or '-'"
     )
 
 
 def _without_stops(rows: list[bytes], format: str) -> list[bytes]:
-    """Drop the ``*`` that end sequences; where other rows have a column there, make it a gap."""
+    """Drop the ``*`` that end sequences, or turn them into gaps where other rows have a column there."""
     if not any(b"*" in row for row in rows):
         return rows
     shorter = [row.removesuffix(b"*") for row in rows]
@@ -363,20 +363,20 @@ def _check_widths(names: list[str], rows: list[bytes], format: str, where: str) 
         return
     k = odd[0]
     if format == "a3m" and len({len(row) for row in rows}) == 1:
-        mend = "with their lower-case letters all rows are equally long: this looks like FASTA, say format='fasta'"
+        advice = "counting lower-case letters, all rows are equally long: this looks like FASTA; pass format='fasta'"
     elif format != "a3m" and len({row_width(row, "a3m") for row in rows}) == 1:
-        mend = "without their lower-case letters all rows are equally long: this looks like A3M, say format='a3m'"
+        advice = "without lower-case letters, all rows are equally long: this looks like A3M; pass format='a3m'"
     elif len(odd) == 1 and len(rows) > 2:
-        mend = "no other row differs, so this one may be cut off; correct or remove it"
+        advice = "only this row differs, so it may be cut off; fix or remove it"
     elif len(set(widths[1:])) == 1 and len(rows) > 2:
-        mend = "all other rows agree, so row 1 may be cut off; correct it"
+        advice = "all other rows agree, so row 1 may be cut off; fix it"
     elif format == "stockholm":
-        mend = "a block may lack the row; fetch the file again"
+        advice = "the row may be missing from a block; download the file again"
     else:
-        mend = "these sequences seem not to be aligned; align them first, for example with MAFFT"
+        advice = "these sequences do not seem to be aligned; align them first, for example with MAFFT"
     what = "match columns (upper-case letters and '-')" if format == "a3m" else "columns"
     raise AlignmentError(
-        f"{where}: row {k + 1} ({names[k]}) has {widths[k]} {what}, but row 1 ({names[0]}) has {widths[0]}; {mend}"
+        f"{where}: row {k + 1} ({names[k]}) has {widths[k]} {what}, but row 1 ({names[0]}) has {widths[0]}; {advice}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The alignment that comes with the package."""
+"""The alignment that is bundled with the package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def bundled_family(name: str = "fn3") -> Path:
-    """Path of an alignment that comes with the package, for examples and tests.
+    """Path of an alignment that is bundled with the package, for examples and tests.
 
     Parameters
     ----------
@@ -21,10 +21,10 @@ def bundled_family(name: str = "fn3") -> Path:
     Raises
     ------
     ValueError
-        If no such family is bundled.
+        If the name is unknown.
     """
     folder = Path(__file__).parents[1] / "families"
     known = sorted(path.stem for path in folder.glob("*.sto"))
     if name not in known:
-        raise ValueError(f"no bundled family is called {name!r}; there are: {', '.join(known)}")
+        raise ValueError(f"unknown bundled family {name!r}; use one of {', '.join(known)}")
     return folder / f"{name}.sto"

@@ -28,7 +28,7 @@ SUFFIXES = {
 }
 _LOWER = string.ascii_lowercase.encode()
 _WHITESPACE = string.whitespace.encode()
-# Rows that HH-suite writes above the query and that are no proteins.
+# Rows that HH-suite writes above the query and that are not proteins.
 _ANNOTATION_ROW = re.compile(r"(ss|sa|aa)_(pred|conf|dssp)\b")
 _NOT_ALIGNMENTS = {
     "HEADER": "a PDB file",
@@ -49,8 +49,8 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
 
     A3M and A2M: upper-case letters and ``-`` are match columns, lower-case letters are insertions, which have no
     column, and ``.`` is padding. Aligned FASTA and Stockholm: every column is kept, ``.``, ``~`` and ``_`` are gaps,
-    letters are turned to upper case. Everywhere, a stop ``*`` at the end of a row is dropped, or becomes a gap where
-    it has a column of its own; ``#`` lines above the first row, and the rows of predicted structure that HH-suite
+    letters are converted to upper case. In all formats a stop ``*`` at the end of a row is dropped, or becomes a gap
+    if it has a column of its own; ``#`` lines above the first row, and the rows of predicted structure that HH-suite
     writes above the query (``>ss_pred`` and the like), are skipped. Other characters are kept as they are.
 
     Parameters
@@ -58,8 +58,8 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
     path_or_text : str or path-like
         File, plain or compressed by gzip or xz; or the text itself, if it is a str with a line break.
     format : {"a3m", "a2m", "fasta", "stockholm"}, optional
-        By default told from the file name's ending (``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
-        without ``.gz`` or ``.xz``), else from the content.
+        By default the one of the file's suffix (``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
+        without ``.gz`` or ``.xz``), otherwise guessed from the content.
 
     Returns
     -------
@@ -69,14 +69,14 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
     Raises
     ------
     AlignmentError
-        If the content is no alignment: rows of unequal length, no sequence, an unknown format, a damaged file.
+        If the content is not an alignment: rows of unequal length, no sequence, an unknown format, a damaged file.
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
 
     Warns
     -----
     UserWarning
-        If the format had to be guessed, and the guess leaves residues of the query without a column.
+        If the format was guessed, and residues of the query have no column under the guess.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
         raise AlignmentError(f"{where}: is empty; give a file with at least one sequence")
     if b"\x00" in data:
         several = data.lstrip().startswith((b">", b"#")) and b"\x00>" in data.replace(b"\n", b"")
-        what = "several alignments with NUL bytes between, as in a database" if several else "a binary file"
+        what = "a database of several alignments, separated by NUL bytes" if several else "a binary file"
         raise AlignmentError(f"{where}: is {what}; give one alignment as A3M, A2M, FASTA or Stockholm text")
     if format == "stockholm" or data.lstrip().startswith(b"# STOCKHOLM"):
         names, rows = _parse_stockholm(data, where)
@@ -116,7 +116,7 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
 
 
 def format_of(name: str) -> str | None:
-    """Format that a file name's ending stands for; None if it stands for none."""
+    """Format of a file name's suffix; None if it is not a suffix of alignments."""
     path = Path(name)
     if path.suffix.lower() in (".gz", ".xz"):
         path = path.with_suffix("")
@@ -129,7 +129,7 @@ def read_bytes(path: Path) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{path}: there is no such alignment file (text instead of a file must have a line break)"
+            f"{path}: no such alignment file (text instead of a file must contain a line break)"
         ) from None
     try:
         if data.startswith(b"\x1f\x8b"):
@@ -137,7 +137,9 @@ def read_bytes(path: Path) -> bytes:
         if data.startswith(b"\xfd7zXZ\x00"):
             return lzma.decompress(data)
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise AlignmentError(f"{path}: the compressed file is cut off or damaged ({error}); fetch it again") from None
+        raise AlignmentError(
+            f"{path}: the compressed file is cut off or damaged ({error}); download it again"
+        ) from None
     return data
 
 
@@ -148,7 +150,7 @@ def parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
         if line.strip() and not line.startswith(b"#"):
             raise AlignmentError(f"{where}: line {number} {_not_a_header(line)}")
     if not records:
-        raise AlignmentError(f"{where}: there is no sequence; each needs a header line that begins with '>'")
+        raise AlignmentError(f"{where}: contains no sequence; each needs a header line that begins with '>'")
     names, rows = [], []
     for record in records:
         header, _, body = record.partition(b"\n")
@@ -169,7 +171,7 @@ def _not_a_header(line: bytes) -> str:
             advice = f"this looks like {what}; give the alignment as A3M, A2M, FASTA or Stockholm"
             break
     else:
-        advice = "a sequence needs a header line that begins with '>' above it; if this is no alignment, give one"
+        advice = "each sequence needs a header line that begins with '>'; is this an alignment?"
     return f"({text[:40]!r}) comes before the first '>' header: {advice}"
 
 
@@ -177,14 +179,16 @@ def _parse_stockholm(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
     lines = data.split(b"\n")
     if not data.lstrip().startswith(b"# STOCKHOLM"):
         raise AlignmentError(
-            f"{where}: does not begin with '# STOCKHOLM 1.0'; if it has '>' headers, say format='a3m'"
+            f"{where}: does not begin with '# STOCKHOLM 1.0'; if it has '>' headers, pass format='a3m'"
         )
     parts: dict[tuple[bytes, int], list[bytes]] = {}
-    seen: dict[bytes, int] = {}  # how often each name has come in this block: names may be given twice
+    seen: dict[bytes, int] = {}  # how often each name has occurred in this block: names need not be unique
     for number, line in enumerate(lines, start=1):
         if line.startswith(b"//"):
             if any(rest.strip() for rest in lines[number:]):
-                raise AlignmentError(f"{where}: holds more than one alignment; split it at the '//' in line {number}")
+                raise AlignmentError(
+                    f"{where}: contains more than one alignment; split it at the '//' in line {number}"
+                )
             break
         if not line.strip():
             seen = {}
@@ -192,20 +196,20 @@ def _parse_stockholm(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
             name, *sequence = line.split(maxsplit=1)
             if not sequence:
                 raise AlignmentError(
-                    f"{where}: line {number} ({_show(name)}) has a name and no sequence; add or remove it"
+                    f"{where}: line {number} ({_show(name)}) has a name but no sequence; complete or remove it"
                 )
             seen[name] = seen.get(name, 0) + 1
             parts.setdefault((name, seen[name]), []).append(sequence[0])
     else:
         raise AlignmentError(
-            f"{where}: the closing '//' line is missing, the file may be cut off; fetch it again or add it"
+            f"{where}: the closing '//' line is missing, so the file may be cut off; download it again or add the line"
         )
     names = [name.decode("utf-8", "replace") for name, _ in parts]
     return names, [b"".join(chunks).translate(None, _WHITESPACE) for chunks in parts.values()]
 
 
 def guess_format(rows: list[bytes]) -> str:
-    """A3M, A2M or FASTA, told from the rows."""
+    """Guess from the rows whether they are A3M, A2M or FASTA."""
     joined = b"".join(rows)
     if len({len(row) for row in rows}) > 1:
         return "a3m" if len({row_width(row, "a3m") for row in rows}) == 1 else "fasta"
@@ -221,12 +225,12 @@ def guess_format(rows: list[bytes]) -> str:
 
 
 def _warn_of_soft_masking(rows: list[bytes], where: str) -> None:
-    """Say that rows which could as well be FASTA were taken for A3M or A2M: residues of the query would go unseen."""
+    """Warn if rows that could also be FASTA were read as A3M or A2M, which leaves out residues of the query."""
     inserted = len(rows[0]) - len(rows[0].translate(None, _LOWER))
     if inserted and len({len(row) for row in rows}) == 1 and not any(b"." in row for row in rows):
         warnings.warn(
-            f"{where}: taken for A3M or A2M, so {inserted} lower-case residues of the query have no column; if they "
-            "are soft-masked FASTA, say format='fasta'",
+            f"{where}: read as A3M or A2M, so {inserted} lower-case residues of the query have no column; if the file "
+            "is soft-masked FASTA, pass format='fasta'",
             stacklevel=3,
         )
 

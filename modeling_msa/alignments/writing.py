@@ -20,20 +20,19 @@ def write_alignment(
 ) -> None:
     """Write an alignment to a file.
 
-    The file appears whole or not at all: it is written beside its place first. A3M and A2M are read back to the same
-    alignment; FASTA and Stockholm hold the match columns alone, and Stockholm the first words of the names, with the
-    rest as ``#=GS ... DE`` lines.
+    The file appears complete or not at all. Reading A3M and A2M back gives the same alignment; FASTA and Stockholm
+    contain only the match columns, and Stockholm the first words of the names, with the rest as ``#=GS ... DE`` lines.
 
     Parameters
     ----------
     alignment : Alignment
-        What to write.
+        Alignment to write.
     path : str or path-like
-        File to write or replace; an ending ``.gz`` or ``.xz`` compresses it.
+        File to write or replace; compressed if the suffix is ``.gz`` or ``.xz``.
     format : {"a3m", "a2m", "fasta", "stockholm"}, optional
-        By default told from the file name's ending, see `read_alignment`.
+        By default the one of the file's suffix, see `read_alignment`.
     insertions : bool, default: True
-        Whether A3M and A2M files get the insertions.
+        Whether A3M and A2M files include the insertions.
 
     Raises
     ------
@@ -44,7 +43,7 @@ def write_alignment(
     format = format or format_of(path.name)
     if format is None:
         raise AlignmentError(
-            f"{path}: the ending tells no format; end the name with one of {' '.join(SUFFIXES)}, or say format="
+            f"{path}: the suffix is not that of an alignment format; use one of {' '.join(SUFFIXES)}, or pass format="
         )
     check_format(format)
     if format == "stockholm":
@@ -63,7 +62,7 @@ def write_alignment(
 
 
 def _padded_rows(alignment: Alignment) -> list[bytes]:
-    """A2M rows: each insertion is padded with dots to the longest that any row has in its place."""
+    """A2M rows: each insertion is padded with dots to the longest one of any row at its position."""
     assert alignment.raw_rows is not None
     found: list[tuple[int, int, bytes]] = []  # row, number of match columns before it, letters
     widest = np.zeros(alignment.length + 1, dtype=np.int64)

@@ -152,7 +152,7 @@ def test_features_that_are_none():
         ({"visit": (0, 0)}, "remove_unused_columns=False"),
         ({"name": "f1", "alignment": np.zeros((2, 2))}, r"f1: an alignment is an Alignment or a uint8 array \(R, L\)"),
         ({"name": "f1", "sequences": ["MKV", "MK"]}, "f1: row 2 .* has 2 columns"),
-        ({"name": "f1", "sequences": []}, "f1: there is no sequence"),
+        ({"name": "f1", "sequences": []}, "f1: contains no sequence"),
         ({"sequences": ["MkV", "MRV"]}, "lowercase letters are insertions"),
     ):
         with pytest.raises(ValueError, match=message):
