@@ -1,4 +1,4 @@
-"""Known contacts: maps and structures, by the name of their alignment, and lists of families that have them."""
+"""Known contacts: files of contact maps and structures, and lists of the families that they belong to."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
     Parameters
     ----------
     folder : str or path-like
-        Holds ``NAME.npy``, ``NAME.npz`` or structures ``NAME.pdb .ent .cif .mmcif``, with or without ``.gz``.
+        Contains ``NAME.npy``, ``NAME.npz`` or structures ``NAME.pdb .ent .cif .mmcif``, with or without ``.gz``.
 
     Returns
     -------
@@ -35,32 +35,32 @@ def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
     Raises
     ------
     ValueError
-        If there is none, or two are of one name.
+        If the folder contains none, or two with the same name.
     """
     files: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()):
         bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
         if bare.suffix.lower() in (*_ARRAYS, *_STRUCTURES) and not path.name.startswith("."):
             if bare.stem in files:
-                raise ValueError(f"{files[bare.stem]} and {path} are both of {bare.stem!r}; keep one.")
+                raise ValueError(f"{files[bare.stem]} and {path} are both named {bare.stem!r}; keep one.")
             files[bare.stem] = path
     if not files:
-        raise ValueError(f"{folder}: has neither contact maps (.npy, .npz) nor structures (.pdb, .cif).")
+        raise ValueError(f"{folder}: contains neither contact maps (.npy, .npz) nor structures (.pdb, .cif).")
     return files
 
 
 def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str | None = None) -> np.ndarray:
-    """Read the contacts of a query: a contact map, or a structure.
+    """Read the contacts of a query from a contact map or a structure.
 
     Parameters
     ----------
     path : str or path-like
-        ``.npy`` or ``.npz`` (its only array, or that called ``contacts``) of 1 (contact), 0 and -100 (unknown), over
-        the query's N residues; or a structure, see `modeling_msa.alignments.structure.structure_contacts`.
+        ``.npy`` or ``.npz`` (its only array, or the one named ``contacts``) of 1 (contact), 0 and -100 (unknown) over
+        the query's N residues; or a structure, see `structure_contacts`.
     alignment : Alignment
         Query first.
     chain : str, optional
-        Of a structure; default: the one that fits the query best.
+        Chain of a structure; by default the one that fits the query best.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str
     Raises
     ------
     OSError, ValueError
-        If the file cannot be read, is of another size, or has other values.
+        If the file cannot be read, does not have the query's size, or contains other values.
     """
     path = Path(path)
     if path.suffix.lower() not in _ARRAYS:
@@ -79,7 +79,8 @@ def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str
     values = _load_array(path)
     check_shape(values.shape, len(alignment.query), path, alignment.source or alignment.names[0])
     if not np.isin(values, (0, 1, _IGNORE)).all():
-        raise ValueError(f"{path}: holds {values[~np.isin(values, (0, 1, _IGNORE))].flat[0]}, not only 1, 0 and -100.")
+        wrong = values[~np.isin(values, (0, 1, _IGNORE))].flat[0]
+        raise ValueError(f"{path}: contains {wrong}; a contact map contains only 1, 0 and -100.")
     return values.astype(np.int8)
 
 
@@ -87,18 +88,18 @@ def _load_array(path: Path) -> np.ndarray:
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: is no array of NumPy ({error}).") from None
+        raise ValueError(f"{path}: is not a NumPy array ({error}).") from None
     if isinstance(loaded, np.ndarray):
         return loaded
     with loaded:
         key = "contacts" if "contacts" in loaded.files else loaded.files[0]
         if key != "contacts" and len(loaded.files) > 1:
-            raise ValueError(f"{path}: none of its arrays ({', '.join(loaded.files)}) is called contacts.")
+            raise ValueError(f"{path}: none of its arrays ({', '.join(loaded.files)}) is named contacts; rename one.")
         return loaded[key]
 
 
 def label_shape(label: Any) -> tuple[int, ...]:
-    """Shape of a label that has to fit the query's residues; () of any other, and where it would take long."""
+    """Shape of a label that must fit the query's residues; () for other labels, and where finding out is slow."""
     if isinstance(label, os.PathLike):
         path = Path(label)
         return _load_array(path).shape if path.suffix.lower() == ".npy" else ()
@@ -107,7 +108,7 @@ def label_shape(label: Any) -> tuple[int, ...]:
 
 
 def check_shape(shape: tuple[int, ...], residues: int, label: Any, where: str) -> None:
-    """Raise if labels of this shape, of residues or of pairs, are not those of a query of so many residues."""
+    """Raise ValueError if labels of this shape, of residues or pairs, do not fit a query of `residues` residues."""
     if any(count != residues for count in shape):
         source = f" ({label})" if isinstance(label, os.PathLike) else ""
         raise ValueError(
@@ -127,18 +128,17 @@ class KnownFamily(NamedTuple):
 def list_families(
     source: str | os.PathLike[str], structures: str | os.PathLike[str] | None = None
 ) -> list[KnownFamily]:
-    r"""List families of known structure; nothing is read but the list.
+    r"""List families of known structure without opening their files.
 
     Parameters
     ----------
     source : path
-        A table with a line for each family: alignment, TAB, structure and, optionally, TAB and the chain. Paths count
-        from the table's folder; ``#`` begins a comment. With `structures`: what
-        `modeling_msa.alignments.listing.list_alignments`
-        takes, a folder of alignments for one.
+        A table with one line per family: alignment, TAB, structure and, optionally, TAB and the chain. Paths are
+        relative to the table's folder; ``#`` begins a comment. With `structures`: a folder or list of alignments, see
+        `modeling_msa.alignments.listing.list_alignments`.
     structures : path, optional
-        Folder of structures (``.pdb .ent .cif .mmcif``, also ``.gz``) or contact maps (``.npy .npz``) that are called
-        as the alignments are. Alignments without one are left out, with a warning.
+        Folder of structures (``.pdb .ent .cif .mmcif``, also ``.gz``) or contact maps (``.npy .npz``) with the names
+        of the alignments. Alignments without one are left out, with a warning.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def list_families(
     Raises
     ------
     OSError, ValueError
-        If a file is not there, a line is none, two alignments have one name, or there is no family.
+        If a file does not exist, a line cannot be read, two alignments have the same name, or the list is empty.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def list_families(
         paths = list_alignments(source)
         families = [KnownFamily(path, known[name_of(path)]) for path in paths if name_of(path) in known]
         if not families:
-            raise ValueError(f"No alignment of {source} has a structure in {structures}: name them alike.")
+            raise ValueError(f"No alignment of {source} has a structure in {structures}; give them the same names.")
         if lacking := [name_of(path) for path in paths if name_of(path) not in known]:
             warnings.warn(
                 f"{len(lacking)} of {len(paths)} alignments have no structure in {structures} and are left out: "
@@ -173,16 +173,16 @@ def list_families(
                 stacklevel=2,
             )
     elif source.is_dir():
-        raise ValueError(f"{source} is a folder of alignments: say where their structures are, or give a table.")
+        raise ValueError(f"{source} is a folder of alignments; give the folder of their structures too, or a table.")
     else:
         families = list(_table_of_families(source))
         if not families:
-            raise ValueError(f"{source}: the table has no family; each line is alignment, TAB, structure.")
+            raise ValueError(f"{source}: the table lists no family; each line is alignment, TAB, structure.")
     by_name: dict[str, Path] = {}
     for path, *_ in families:
         if by_name.setdefault(name_of(path), path) is not path:
             raise ValueError(
-                f"{by_name[name_of(path)]} and {path} have one name, {name_of(path)}: rename or drop one."
+                f"{by_name[name_of(path)]} and {path} are both named {name_of(path)}; rename or drop one."
             )
     return families
 
@@ -195,19 +195,19 @@ def _table_of_families(table: Path) -> Iterator[KnownFamily]:
         where = f"{table}, line {number}"
         if len(fields) not in (2, 3) or not all(fields[:2]):
             raise ValueError(
-                f"{where}: {line.strip()!r} is not alignment, TAB, structure and, optionally, TAB, chain; if the "
-                "structures are in a folder, name it."
+                f"{where}: {line.strip()!r} is not alignment, TAB, structure and, optionally, TAB, chain; for a list "
+                "of alignments, give the folder of their structures too."
             )
         family = KnownFamily(table.parent / fields[0], table.parent / fields[1], (fields[2:] or [""])[0] or None)
         for path in family[:2]:
             if not path.is_file():
-                raise FileNotFoundError(f"{where}: there is no file {path}; paths count from the table's folder.")
+                raise FileNotFoundError(f"{where}: {path} does not exist; paths are relative to the table's folder.")
         yield family
 
 
 def read_known(
     alignment: Alignment | str | os.PathLike[str], known: np.ndarray | str | os.PathLike[str], chain: str | None = None
 ) -> tuple[Alignment, np.ndarray]:
-    """Read a family and its known contacts, as far as they are files: see `evaluate_contacts`."""
+    """Read a family and its known contacts, if they are given as files; see `modeling_msa.evaluate_contacts`."""
     family = alignment if isinstance(alignment, Alignment) else read_alignment(alignment)
     return family, known if isinstance(known, np.ndarray) else load_contacts(known, family, chain)

@@ -16,10 +16,10 @@ _IGNORE = -100
 
 
 class Labels(NamedTuple):
-    """Labels of a file."""
+    """Labels read from a file."""
 
     by_name: dict[str, Any]  # int, float, or int64 (N,), by the name of the alignment
-    classes: tuple[str, ...] | None  # names of the classes, where labels are names
+    classes: tuple[str, ...] | None  # names of the classes, if labels are names
 
 
 def read_labels(
@@ -27,30 +27,30 @@ def read_labels(
 ) -> Labels:
     r"""Read a table of labels.
 
-    One label for an alignment, under `label`: a class (its name, or its number from 0), or a value. One label for each
-    residue of the query, insertions included, under `labels`: a string of letters (``?`` where there is none), or in
-    JSON a list of names or numbers (null or -100 where there is none).
+    A column `label` has one label per alignment: a class (its name, or its number from 0) or a value. A column
+    `labels` has one label per residue of the query, insertions included: a string of letters (``?`` for unknown), or
+    in JSON a list of names or numbers (null or -100 for unknown).
 
     Parameters
     ----------
     path : str or path-like
         ``.csv`` or ``.tsv`` with a header that has ``name`` and ``label`` or ``labels``; JSON Lines (``.jsonl``) of
-        objects with these keys; or FASTA (``.fasta``, ``.fa``) with residue classes in the place of sequences.
+        objects with these keys; or FASTA (``.fasta``, ``.fa``) with residue classes in place of sequences.
     classes : sequence of str, optional
-        Names of the classes, in the order of their numbers; default: those of the file, sorted.
+        Names of the classes, in the order of their numbers; by default those of the file, sorted.
     num_labels : int, optional
-        Number of classes, if labels are numbers, which are then checked.
+        Number of classes, against which labels that are numbers are checked.
 
     Returns
     -------
     labels : Labels
-        ``by_name`` is what `MsaDataset` takes.
+        ``by_name`` is for `MsaDataset`.
 
     Raises
     ------
     OSError, ValueError
-        If the file is not there or no such table, has a name twice, or a label that is no class; the message names the
-        line.
+        If the file does not exist or cannot be read, or has a name twice or a label that is not a class; the message
+        names the line.
 
     Examples
     --------
@@ -66,10 +66,10 @@ def read_labels(
     lines: dict[str, int] = {}
     for line, name, label in _records(path):
         if name in by_name:
-            raise ValueError(f"{path}, line {line}: {name!r} stands in line {lines[name]} already; keep one.")
+            raise ValueError(f"{path}, line {line}: {name!r} is already in line {lines[name]}; keep one.")
         by_name[name], lines[name] = label, line
     if not by_name:
-        raise ValueError(f"{path}: there is no label in it.")
+        raise ValueError(f"{path}: contains no label.")
     symbols = {name: label if isinstance(label, list) else [label] for name, label in by_name.items()}
     found = {symbol for each in symbols.values() for symbol in each if symbol not in (None, _UNKNOWN, _IGNORE)}
     if classes is None and any(isinstance(symbol, str) for symbol in found):
@@ -87,15 +87,15 @@ def read_labels(
 def _check(numbers: list[Any], where: str, classes: Sequence[str] | None, count: int | None) -> None:
     for number in numbers:
         if isinstance(number, str) or (classes and isinstance(number, float)):
-            raise ValueError(f"{where}: {number!r} is no class; the classes are {', '.join(classes or ())}.")
+            raise ValueError(f"{where}: {number!r} is not a class; the classes are {', '.join(classes or ())}.")
         if isinstance(number, float) and not np.isfinite(number):
-            raise ValueError(f"{where}: the label is {number}; leave the line out.")
+            raise ValueError(f"{where}: the label is {number}; remove the line.")
         if count and isinstance(number, int) and number != _IGNORE and not 0 <= number < count:
-            raise ValueError(f"{where}: {number} is no class; the classes are 0 to {count - 1}.")
+            raise ValueError(f"{where}: {number} is not a class; the classes are 0 to {count - 1}.")
 
 
 def _records(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """Line, name and label; a label of residues is a list."""
+    """Line, name and label of each record; labels of residues are a list."""
     text = path.read_text(encoding="utf-8-sig")
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
@@ -109,7 +109,7 @@ def _records(path: Path) -> Iterator[tuple[int, str, Any]]:
     elif suffix in (".csv", ".tsv", ".tab"):
         yield from _table_records(path, text, "," if suffix == ".csv" else "\t")
     else:
-        raise ValueError(f"{path}: labels come as .csv, .tsv, .jsonl or .fasta.")
+        raise ValueError(f"{path}: unknown format of labels; use .csv, .tsv, .jsonl or .fasta.")
 
 
 def _json_records(path: Path, text: str) -> Iterator[tuple[int, str, Any]]:
@@ -119,9 +119,11 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[int, str, Any]]:
         try:
             entry = json.loads(row)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {line}: no JSON ({error}); each line is one object.") from None
+            raise ValueError(f"{path}, line {line}: is not JSON ({error}); each line is one object.") from None
         if not isinstance(entry, dict) or "name" not in entry or not {"label", "labels"} & entry.keys():
-            raise ValueError(f'{path}, line {line}: each line is an object with "name" and "label" or "labels".')
+            raise ValueError(
+                f'{path}, line {line}: lacks a key; each line is an object with "name" and "label" or "labels".'
+            )
         label = list(entry["labels"]) if "labels" in entry else entry["label"]
         yield line, str(entry["name"]), label
 
@@ -131,7 +133,7 @@ def _table_records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int,
     columns = reader.fieldnames or []
     key = next((column for column in ("label", "labels") if column in columns), None)
     if key is None or "name" not in columns:
-        raise ValueError(f"{path}: the columns are {', '.join(columns) or 'none'}; they have to be name and label.")
+        raise ValueError(f"{path}: the columns are {', '.join(columns) or 'none'}, but name and label are required.")
     rows = [(reader.line_num, row["name"], row[key]) for row in reader]
     for line, name, label in rows:
         if not name or not label:

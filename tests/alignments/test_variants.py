@@ -1,17 +1,13 @@
-"""Contract of `modeling_msa.alignments.variants`, and of the dataset made of a table of variants.
+"""Contract of `modeling_msa.alignments.variants`.
 
 - Variants are numbered on the query's residues from 1, and checked all at once before any is used.
 - The query's row changes, nothing else.
 """
 
 import pytest
-from made_up import SHARED, TOKENIZER, real_data
 
 from modeling_msa import Alignment
 from modeling_msa.alignments.variants import mutate, parse_variants, read_variants
-from modeling_msa.training.collators import MsaDataCollatorForSequenceClassification
-from modeling_msa.training.datasets import VariantDataset
-from modeling_msa.training.sampler import SizeGroupedSampler
 
 
 def test_variants_by_hand():
@@ -48,21 +44,3 @@ def test_tables_of_variants(tmp_path):
     table.write_text("mutant,score\n")
     with pytest.raises(ValueError, match="the table has no row"):
         read_variants(table)
-
-
-@real_data
-def test_variants_of_gb1():
-    dataset = VariantDataset(SHARED / "msa" / "gb1.a2m", SHARED / "variants" / "gb1_four_site.csv")
-    assert len(dataset) == 2076
-    example = dataset[dataset.names.index("V39N:D40E:G41W:V54M")]
-    wild = "MQYKLILNGKTLKGETTTEAVDAATAEKVFKQYANDNGVDGEWTYDDATKTFTVTE"
-    assert dataset.alignment.query == wild
-    assert example["alignment"].query == wild[:38] + "NEW" + wild[41:53] + "M" + wild[54:]
-    assert example["alignment"].sequences[0] == example["alignment"].query[2:]  # two residues have no column
-    assert example["labels"] == 0
-    sampler = SizeGroupedSampler(dataset, 4)
-    assert sorted(sampler) == list(range(2076))
-    sampler.set_epoch(2)
-    assert dataset[7]["visit"] == (2, 7)
-    batch = MsaDataCollatorForSequenceClassification(TOKENIZER, num_labels=1)([dataset[0], dataset[1]])
-    assert batch["labels"].tolist() == pytest.approx([0.061909656, 0.242237278])

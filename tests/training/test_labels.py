@@ -1,20 +1,21 @@
-"""Contract of `modeling_msa.alignments.labels`, and of labels in `MsaDataset`.
+"""Contract of `modeling_msa.training.labels`, and of labels in `MsaDataset` and `VariantDataset`.
 
-- Labels go by the name of the alignment; one that is missing, of another length or no class is an error that names it,
-  before training starts.
+- Labels go by the name of the alignment; one that is missing, of another length or not a class is an error that names
+  it, before training starts.
 """
 
 import numpy as np
 import pytest
 from made_up import SHARED, TOKENIZER, a3m, real_data, write_folder
 
-from modeling_msa import Alignment
-from modeling_msa.alignments.known_contacts import contact_files, load_contacts
-from modeling_msa.training.collators import MsaDataCollatorForContactPrediction
-from modeling_msa.training.datasets import MsaDataset
+from modeling_msa.alignments.known_contacts import contact_files
+from modeling_msa.training.collators import (
+    MsaDataCollatorForContactPrediction,
+    MsaDataCollatorForSequenceClassification,
+)
+from modeling_msa.training.datasets import MsaDataset, VariantDataset
 from modeling_msa.training.labels import read_labels
-
-FAMILY = Alignment.from_sequences(["mKV--Lc", "RVAGL", "R-AGI"], source="family.a3m")
+from modeling_msa.training.sampler import SizeGroupedSampler
 
 
 def test_dataset_labels_go_by_name(tmp_path):
@@ -60,43 +61,24 @@ def test_tables_of_labels(tmp_path):
     assert (by_name["f0"].tolist(), by_name["f1"].tolist(), classes) == ([0, 0, 1], [1, 2], ("H", "E", "C"))
     for name, text, options, message in (
         ("a.csv", "id,label\n1,2\n", {}, "the columns are id, label"),
-        ("a.csv", "name,label\n", {}, "there is no label in it"),
-        ("a.csv", "name,label\nf0,1\nf0,1\n", {}, "line 3: 'f0' stands in line 2 already"),
+        ("a.csv", "name,label\n", {}, "contains no label"),
+        ("a.csv", "name,label\nf0,1\nf0,1\n", {}, "line 3: 'f0' is already in line 2"),
         ("a.csv", "name,label\nf0,1\nf1,\n", {}, "line 3: the name or the label is missing"),
-        ("a.csv", "name,label\nf0,1\nf1,7\n", {"num_labels": 3}, r"line 3 \(f1\): 7 is no class; .* are 0 to 2"),
+        ("a.csv", "name,label\nf0,1\nf1,7\n", {"num_labels": 3}, r"line 3 \(f1\): 7 is not a class; .* are 0 to 2"),
         (
             "a.csv",
             "name,label\nf0,c\n",
             {"classes": ["a", "b"]},
-            r"line 2 \(f0\): 'c' is no class; the classes are a, b",
+            r"line 2 \(f0\): 'c' is not a class; the classes are a, b",
         ),
         ("a.csv", "name,label\nf0,nan\n", {}, "the label is nan"),
-        ("a.jsonl", '{"name": "f0", "labels": "HX"}', {"classes": "HEC"}, r"line 1 \(f0\): 'X' is no class"),
-        ("a.jsonl", '{"name": "f0"', {}, "line 1: no JSON"),
-        ("a.jsonl", '{"id": "f0", "label": 1}', {}, 'line 1: each line is an object with "name"'),
-        ("a.xlsx", "", {}, "labels come as .csv"),
+        ("a.jsonl", '{"name": "f0", "labels": "HX"}', {"classes": "HEC"}, r"line 1 \(f0\): 'X' is not a class"),
+        ("a.jsonl", '{"name": "f0"', {}, "line 1: is not JSON"),
+        ("a.jsonl", '{"id": "f0", "label": 1}', {}, 'line 1: lacks a key; each line is an object with "name"'),
+        ("a.xlsx", "", {}, "unknown format of labels; use .csv"),
     ):
         with pytest.raises(ValueError, match=message):
             read(name, text, **options)
-
-
-def test_contact_maps(tmp_path):
-    contacts = np.array([[1, 0, -100, 0, 0]] * 5)
-    np.save(tmp_path / "a.npy", contacts)
-    np.savez(tmp_path / "b.npz", distances=np.zeros(3), contacts=contacts.astype(bool))
-    (tmp_path / "c.pdb.gz").write_bytes(b"")
-    assert contact_files(tmp_path) == {name[0]: tmp_path / name for name in ("a.npy", "b.npz", "c.pdb.gz")}
-    assert load_contacts(tmp_path / "a.npy", FAMILY).tolist() == contacts.tolist()
-    assert load_contacts(tmp_path / "b.npz", FAMILY).dtype == np.int8
-    np.save(tmp_path / "a.npy", contacts * 8.5)
-    with pytest.raises(ValueError, match=r"a.npy: holds .*, not only 1, 0 and -100"):
-        load_contacts(tmp_path / "a.npy", FAMILY)
-    (tmp_path / "a.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match=r"a.npy: is no array of NumPy"):
-        load_contacts(tmp_path / "a.npy", FAMILY)
-    (tmp_path / "a.pdb").write_text("")
-    with pytest.raises(ValueError, match="are both of 'a'"):
-        contact_files(tmp_path)
 
 
 @real_data
@@ -114,3 +96,21 @@ def test_structures_are_labels():
         assert 0.5 < (j - i >= 6).sum() / len(labels) < 5
     batch = MsaDataCollatorForContactPrediction(TOKENIZER, max_tokens=512)([dataset[2], dataset[3]])
     assert batch["labels"].shape == (2, 69, 69)
+
+
+@real_data
+def test_variants_of_gb1():
+    dataset = VariantDataset(SHARED / "msa" / "gb1.a2m", SHARED / "variants" / "gb1_four_site.csv")
+    assert len(dataset) == 2076
+    example = dataset[dataset.names.index("V39N:D40E:G41W:V54M")]
+    wild = "MQYKLILNGKTLKGETTTEAVDAATAEKVFKQYANDNGVDGEWTYDDATKTFTVTE"
+    assert dataset.alignment.query == wild
+    assert example["alignment"].query == wild[:38] + "NEW" + wild[41:53] + "M" + wild[54:]
+    assert example["alignment"].sequences[0] == example["alignment"].query[2:]  # two residues have no column
+    assert example["labels"] == 0
+    sampler = SizeGroupedSampler(dataset, 4)
+    assert sorted(sampler) == list(range(2076))
+    sampler.set_epoch(2)
+    assert dataset[7]["visit"] == (2, 7)
+    batch = MsaDataCollatorForSequenceClassification(TOKENIZER, num_labels=1)([dataset[0], dataset[1]])
+    assert batch["labels"].tolist() == pytest.approx([0.061909656, 0.242237278])
