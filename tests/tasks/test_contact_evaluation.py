@@ -160,14 +160,14 @@ def test_list_of_families(places, tmp_path):
     alignment, structure = places / "families/f0.a3m", places / "labels/maps/f0.npy"
     for text, error, words in (
         (f"{alignment}\n", ValueError, "line 1: .* is not alignment, TAB, structure"),
-        (f"{alignment}\tnowhere.pdb\n", FileNotFoundError, "line 1: there is no file .*nowhere.pdb"),
-        (f"{alignment} {structure}\n{alignment} {structure} B\n", ValueError, "have one name, f0"),
-        ("# nothing\n", ValueError, "has no family"),
+        (f"{alignment}\tnowhere.pdb\n", FileNotFoundError, "line 1: .*nowhere.pdb does not exist"),
+        (f"{alignment} {structure}\n{alignment} {structure} B\n", ValueError, "are both named f0"),
+        ("# nothing\n", ValueError, "lists no family"),
     ):
         table.write_text(text)
         with pytest.raises(error, match=words):
             list_families(table)
-    with pytest.raises(ValueError, match="say where their structures are"):
+    with pytest.raises(ValueError, match="give the folder of their structures too"):
         list_families(places / "families")
 
 

@@ -421,7 +421,7 @@ def test_unreadable_files_are_named_skipped_or_fatal_and_counted(recipe, data, t
     ("kind", "text", "message"),
     [
         ("token", ">f0\nHHH\n", "f0.*3 .*residues"),
-        ("token", ">f0\nHHX\n", "X.* is no class"),
+        ("token", ">f0\nHHX\n", "X.* is not a class"),
         ("token", ">nobody\nHHE\n", "nobody"),
         ("token", "", "no label"),
     ],
@@ -436,7 +436,7 @@ def test_labels_that_do_not_fit(kind, text, message, recipe, tmp_path):
 
 def test_class_ids_out_of_range_and_empty_data(recipe, tmp_path):
     (tmp_path / "labels.csv").write_text("name,label\nf0,0\nf1,3\n")
-    with pytest.raises(ValueError, match=r"line 3.*3 is no class.*0 to 1"):
+    with pytest.raises(ValueError, match=r"line 3.*3 is not a class.*0 to 1"):
         train(recipe(objective="sequence", labels=str(tmp_path / "labels.csv"), num_labels=2))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no alignment"):
