@@ -165,7 +165,7 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 from modeling_msa.hub.card import card_template
-from modeling_msa.training.recipes import find_config, find_recipe
+from modeling_msa.training.shipped import find_config, find_recipe
 
 for found in (sys.modules["modeling_msa"].__file__, find_recipe("fitness"), find_config("msa-1b")):
     print(Path(found).relative_to(folder).as_posix())

@@ -7,37 +7,47 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import errors_in_words
+from .errors import errors_in_words
+from .inputs import require
+from .options import InputFormat, option
+from .session import start_torch
 
 
+@errors_in_words()
 def pack_command(
-    source: Annotated[list[Path], typer.Argument(help="Folder of alignments, a list file, or files.")],
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of the shards.")],
-    format: Annotated[Literal["parquet", "webdataset"], typer.Option(help="Of the shards.")] = "parquet",
-    rows_per_shard: Annotated[int, typer.Option(min=1, help="Alignments in a shard.")] = 500,
-    input_format: Annotated[
-        Literal["a3m", "a2m", "fasta", "stockholm"] | None, typer.Option(help="Default: by the files' endings.")
-    ] = None,
-    on_error: Annotated[Literal["raise", "skip"], typer.Option(help="What an unreadable file does.")] = "raise",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read.")] = 0,
+    source: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="Folder of alignments, list with one path per line (.txt), or files."
+        ),
+    ],
+    output_dir: Annotated[Path, option("FOLDER", "Folder of the shards.", None, "--output-dir", "-o")],
+    format: Annotated[Literal["parquet", "webdataset"], option(None, "Format of the shards.")] = "parquet",
+    rows_per_shard: Annotated[int, option("N", "Number of alignments per shard.", min=1)] = 500,
+    input_format: InputFormat = None,
+    on_error: Annotated[
+        Literal["raise", "skip"], option(None, "At a file that cannot be read, stop or leave it out.")
+    ] = "raise",
+    workers: Annotated[int, option("N", "Number of processes that read alignments.", min=0)] = 0,
 ) -> None:
     """Pack a folder of alignments into shards, which training reads as a stream.
 
-    A call that was interrupted is gone on with. Have at least as many shards as processes times workers.
+    After an interruption, the same command continues where it stopped. For training, make at least as many shards as
+    there are processes times data-loading workers.
 
     Example: msa pack families/ -o shards/
     """
-    with errors_in_words():
-        from ..training.streaming import pack_alignments  # takes an extra
+    require(*source)
+    start_torch()
+    from ..training.streaming import pack_alignments
 
-        paths = source[0] if len(source) == 1 else source
-        report = pack_alignments(
-            paths,
-            output_dir,
-            format,
-            rows_per_shard=rows_per_shard,
-            input_format=input_format,
-            on_error=on_error,
-            workers=workers,
-        )
-        typer.echo(report)
+    report = pack_alignments(
+        source[0] if len(source) == 1 else source,
+        output_dir,
+        format,
+        rows_per_shard=rows_per_shard,
+        input_format=input_format,
+        on_error=on_error,
+        workers=workers,
+    )
+    typer.echo(report)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import typer
 
-from .._processes import leave_processes
-from .options import errors_in_words
+from .._processes import is_main_process, leave_processes
+from .errors import errors_in_words
+from .inputs import require
+from .session import start_torch
 
 
 def train_command(context: typer.Context) -> None:
     """Train by a recipe; `modeling_msa.training.recipes.help_text` is its help."""
-    from ..training.recipes import help_text  # the Trainer takes seconds to import
-
     if not context.args or "--help" in context.args:
+        from ..training.recipes import help_text
+
         typer.echo(help_text())
         return
     with errors_in_words():
-        from ..training.training import train as train_by_recipe
+        recipe = Path(context.args[0])
+        require(recipe if recipe.suffix in (".yaml", ".yml") else None)
+        start_torch()
+        from ..training.train import train
 
-        report = train_by_recipe(context.args[0], context.args[1:])
+        report = train(recipe, context.args[1:])
         leave_processes()
-        if os.environ.get("RANK", "0") == "0":
+        if is_main_process():
             typer.echo(report)

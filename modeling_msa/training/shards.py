@@ -1,12 +1,13 @@
-"""Alignments as rows of a Hugging Face dataset: name, sequences, query.
+"""Alignments as rows of Hugging Face `datasets`: `load_alignments` for any use, `load_stream` for long training runs.
 
-`load_alignments` gives the same rows of a folder of alignment files, of Parquet or WebDataset shards and of a dataset
-on the Hub. They suit `datasets`' own methods (filter, map, push_to_hub) and the collators. For long training runs
-`modeling_msa.training.streaming.load_stream` reads shards with draws that a resumed run repeats.
+`load_alignments` gives the same rows for a folder of alignment files, for Parquet or WebDataset shards and for a
+dataset on the Hub. `load_stream` gives the rows of shards as features for the collators, endlessly and with draws
+that a resumed run repeats.
 """
 
 from __future__ import annotations
 
+import copy
 import gzip
 import itertools
 import json
@@ -18,22 +19,38 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from glob import glob, has_magic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch.utils.data import get_worker_info
+
+from .._version import __version__
 from ..alignments.alignment import FORMATS, Alignment
+from ..alignments.known_contacts import load_contacts
 from ..alignments.listing import list_alignments, name_of
 from ..alignments.reading import format_of, read_alignment
+from .packing import query_in_a3m
 
-if TYPE_CHECKING:
+try:
     import datasets
+    import pyarrow as pa
+    from datasets.distributed import split_dataset_by_node
+except ImportError as error:
+    raise ImportError("Datasets of alignments require datasets: pip install 'modeling-msa[train]'.") from error
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("name", "sequences", "query")
+_TEXT = datasets.Value("string")
+_FEATURES = datasets.Features({"name": _TEXT, "sequences": datasets.List(_TEXT), "query": _TEXT})
 _PARQUET, _TARS = (".parquet",), (".tar", ".tar.gz", ".tgz")
 _BATCH = 16  # rows held at a time: one may have many megabytes
+_MAX_WORKERS = 1024
+
+# ------------------------------------------------------------------------------------------------------------ datasets
 
 
 def load_alignments(
@@ -51,41 +68,39 @@ def load_alignments(
     ----------
     source : str, path-like, or sequence
         - A folder (with its subfolders), a pattern or files: alignments (see
-        `modeling_msa.alignments.listing.list_alignments`),
-          or Parquet files, or tar files, but one kind only. ``hf://`` and other addresses work for the last two.
-        - Parquet takes the columns `name` and `sequences`; `query` is made of the first row where it is not there.
-          A tar file is one of `msa pack` or any other with alignment files in it, plain or compressed.
-        - ``owner/name``, where there is no such path: a dataset on the Hub with these columns, or of such tar files.
+          `modeling_msa.alignments.listing.list_alignments`), or Parquet files, or tar files, but only one kind.
+          The last two may be ``hf://`` and other addresses.
+        - Parquet requires the columns `name` and `sequences`; without `query`, the first row gives it. A tar file is
+          one of `msa pack` or any other that contains alignment files, plain or compressed.
+        - ``owner/name``, if no such path exists: a dataset on the Hub with these columns, or of such tar files.
     split : str, optional
-        Of the Hub's dataset, by default "train"; of Parquet and tar files those whose names begin with it, by default
-        all.
+        Split of the Hub's dataset, by default "train"; of Parquet and tar files those whose names begin with it, by
+        default all.
     streaming : bool, default False
-        Files are listed now and read when it is their turn. Otherwise all are read now, into `datasets`' cache.
+        List files now and read each when its turn comes. Otherwise all are read now, into the cache of `datasets`.
     input_format : {"a3m", "a2m", "fasta", "stockholm"}, optional
-        Of the alignments; default: by their endings, else by their content. `sequences` of Parquet files that
+        Format of the alignments; default: by their endings, else by their content. `sequences` of Parquet files that
         `msa pack` has not made are "a3m" by default, with or without insertions.
     on_error : {"raise", "skip"}, default "raise"
-        What an alignment that cannot be read does. Those left out are named in warnings when they are read, not
-        when the rows come from the cache.
+        Whether an alignment that cannot be read stops the call or is left out. Warnings name those left out when they
+        are read, not when the rows come from the cache.
     num_proc : int, optional
-        Processes that read, without `streaming`.
+        Number of reading processes, without `streaming`.
 
     Returns
     -------
     datasets.Dataset or datasets.IterableDataset
         One row is one alignment. `name`: string, the file's without endings. `sequences`: list of strings of one
         length, the match columns of all rows, query first; insertions, which a model does not see, are left out.
-        `query`: string, the query's residues without gaps, insertions included and in upper case, hence what
-        residue numbers count.
+        `query`: string, the query's residues without gaps, insertions included and in upper case: what residue
+        numbers count.
 
     Raises
     ------
-    ImportError
-        Without `datasets`.
     OSError, ValueError
-        If there are no such files, they are of several kinds, Parquet has other columns, a tar file has no
-        alignment, or an alignment cannot be read and is not skipped: now, or as the stream comes to it. Without
-        `streaming`, also if all files were skipped.
+        If there are no such files, they are of several kinds, Parquet has other columns, a tar file has no alignment,
+        or an alignment cannot be read and is not skipped: now, or when the stream comes to it. Without `streaming`,
+        also if all files were skipped.
 
     Examples
     --------
@@ -96,28 +111,27 @@ def load_alignments(
     >>> list(load_alignments(folder, streaming=True))
     [{'name': '1abc_A', 'sequences': ['KV-L', 'RVGL'], 'query': 'MKVL'}]
     """
-    from .streaming import datasets  # says which extra it takes
-
     if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}.")
+        raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}.")
     if input_format not in (None, *FORMATS):
-        raise ValueError(f"input_format is one of {', '.join(FORMATS)}, not {input_format!r}.")
+        raise ValueError(f"input_format must be one of {', '.join(FORMATS)}, not {input_format!r}.")
+    settings = {"input_format": input_format, "on_error": on_error}
     if _is_hub_id(source):
         load = partial(datasets.load_dataset, source, split=split or "train")
-        return _from_columns(load, str(source), streaming, input_format, on_error, num_proc)
-    kind, files = _find(source, split)
+        return _from_columns(load, str(source), streaming, num_proc, settings)
+    kind, files = _find(_list_files(source), split)
     if kind == "parquet":
         load = partial(datasets.load_dataset, "parquet", data_files=files, split="train")
-        return _from_columns(load, files[0], streaming, input_format, on_error, num_proc)
-    features, settings = _features(), {"input_format": input_format, "on_error": on_error}
+        return _from_columns(load, files[0], streaming, num_proc, settings)
+    arguments = {"files": files, **settings}
     if streaming:
-        return datasets.IterableDataset.from_generator(_read_rows, features, {"files": files, **settings})
+        return datasets.IterableDataset.from_generator(_read_rows, _FEATURES, arguments)
     try:
         with _causes():
             return datasets.Dataset.from_generator(
                 _read_rows,
-                features,
-                gen_kwargs={"files": files, **settings},
+                _FEATURES,
+                gen_kwargs=arguments,
                 num_proc=num_proc,
                 fingerprint=_fingerprint(files, settings),
                 writer_batch_size=_BATCH,
@@ -125,25 +139,245 @@ def load_alignments(
     except ValueError as error:
         if "corresponds to no data" not in str(error):
             raise
-        raise ValueError(f"none of the {len(files)} files could be read; the warnings say why.") from None
+        raise ValueError(f"None of the {len(files)} files could be read; the warnings say why.") from None
+
+
+def _from_columns(
+    load: Callable[..., Any], where: str, streaming: bool, num_proc: int | None, settings: dict[str, Any]
+) -> Any:
+    """Dataset of our columns, made from one that `load` reads."""
+    split = str(load.keywords["split"]).partition("[")[0]  # type: ignore[attr-defined]  # a stream has no slices
+    head = load(streaming=True, split=split)  # knows the columns before anything is read
+    _check_columns(head, where)
+    known = head.column_names or []
+    with _causes():
+        dataset = load(streaming=True) if streaming else load(streaming=False, num_proc=num_proc)
+    if "query_a3m" in known:  # made by `msa pack`, which has checked the rows
+        return dataset.select_columns(list(COLUMNS)).cast(_FEATURES)
+    if "__key__" not in known:
+        dataset = dataset.select_columns([column for column in COLUMNS if column in known])
+    options: dict[str, Any] = {} if streaming else {"num_proc": num_proc, "writer_batch_size": _BATCH}
+    return dataset.map(
+        partial(_convert, where=where, **settings),
+        batched=True,
+        batch_size=_BATCH,
+        remove_columns=[column for column in dataset.column_names if column not in COLUMNS],
+        features=_FEATURES,
+        **options,
+    )
+
+
+def _check_columns(head: datasets.IterableDataset, where: str) -> None:
+    """Raise ValueError if a dataset's columns are neither ours nor those of a WebDataset."""
+    known = list(head.features or head.column_names or [])
+    if "__key__" in known:
+        return
+    lacking = [column for column in COLUMNS[:2] if column not in known]
+    if lacking:
+        raise ValueError(
+            f"{where}: has the columns {', '.join(known)}, but not {' and '.join(lacking)}; rename columns "
+            "(rename_column), or make the files with `msa pack`."
+        )
+    kind = head.features.arrow_schema.field("sequences").type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not is_list or not (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)):
+        raise ValueError(f"{where}: the column sequences is {kind}, but must be a list of strings, one per row.")
+
+
+def _convert(
+    batch: Mapping[str, list[Any]], where: str, input_format: str | None, on_error: str
+) -> dict[str, list[Any]]:
+    """Checked rows of our columns, made from a batch of foreign ones."""
+    rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
+    for values in zip(*batch.values(), strict=True):
+        raw = dict(zip(batch, values, strict=True))
+        try:
+            row = _row_of_sample(raw) if "__key__" in raw else _row_of_columns(raw, where, input_format)
+        except ValueError as error:
+            _refuse(error, on_error)
+            continue
+        for column in COLUMNS:
+            rows[column].append(row[column])
+    return rows
 
 
 def _fingerprint(files: list[str], settings: dict[str, Any]) -> str:
-    """Name of the cache, which must not outlive what it was made of."""
-    from .._version import __version__
-    from .streaming import datasets
-
-    if any("://" in file for file in files):  # nothing tells whether it is still the same there
+    """Name of the cache, which must not outlive its files."""
+    if any("://" in file for file in files):  # nothing shows whether it has changed there
         return datasets.fingerprint.generate_random_fingerprint()
     stats = [(os.path.abspath(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]
     return datasets.fingerprint.Hasher.hash((__version__, COLUMNS, stats, settings))
 
 
-def _features() -> Any:
-    from .streaming import datasets
+@contextmanager
+def _causes() -> Iterator[None]:
+    """Raise the error that `datasets` met in a file instead of its report that there was one."""
+    try:
+        yield
+    except datasets.exceptions.DatasetGenerationError as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, (OSError, ValueError)) else error from None
 
-    text = datasets.Value("string")
-    return datasets.Features({"name": text, "sequences": datasets.List(text), "query": text})
+
+def _refuse(error: Exception, on_error: str) -> None:
+    if on_error == "raise":
+        raise error
+    logger.warning("skipped: %s", error)
+
+
+# ------------------------------------------------------------------------------------------------------------- streams
+
+
+@dataclass(frozen=True)
+class _StreamSettings:
+    where: str
+    labels: Mapping[str, Any] | None
+    on_error: str
+    fixed: bool
+    repeat: bool
+    skipped: torch.Tensor = field(  # by worker, in memory that the workers share
+        default_factory=lambda: torch.zeros(_MAX_WORKERS, dtype=torch.int64).share_memory_()
+    )
+
+
+class MsaStream(datasets.IterableDataset):
+    """Rows of shards as features for the collators; `load_stream` makes it."""
+
+    def __init__(self, rows: datasets.IterableDataset, settings: _StreamSettings) -> None:
+        self.__dict__.update(rows.__dict__)  # to accelerate and Trainer it is `rows`: shards, epoch, columns
+        self._rows = rows
+        self._settings = settings
+
+    @property
+    def skipped(self) -> int:
+        """Number of alignments that were left out, in all passes and workers of this process."""
+        return int(self._settings.skipped.sum())
+
+    @property
+    def repeat_passes(self) -> bool:
+        """Whether the stream begins again at its end."""
+        return self._settings.repeat
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin a new pass, in another order and with other draws; reaches running workers."""
+        super().set_epoch(epoch)
+        self._rows.set_epoch(epoch)
+
+    def shard(self, num_shards: int, index: int, contiguous: bool = True) -> MsaStream:
+        """Take one of several parts, as accelerate does for each process."""
+        return MsaStream(self._rows.shard(num_shards, index, contiguous), self._settings)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield from self._one_pass(self._rows, self.epoch)
+        for k in itertools.count(1) if self.repeat_passes else ():
+            rows = copy.deepcopy(self._rows)  # with an epoch of its own: workers do not wait for each other
+            rows.set_epoch(epoch := self.epoch + k)
+            features = self._one_pass(rows, epoch)
+            if (first := next(features, None)) is None:
+                return
+            yield first
+            yield from features
+
+    def _one_pass(self, rows: datasets.IterableDataset, epoch: int) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        for raw in rows:
+            try:
+                yield self._feature(raw, 0 if self._settings.fixed else epoch)
+            except ValueError as error:
+                self._settings.skipped[0 if worker is None else worker.id] += 1
+                _refuse(error, self._settings.on_error)
+
+    def _feature(self, raw: Mapping[str, Any], epoch: int) -> dict[str, Any]:
+        if raw.get("error") is not None:
+            raise ValueError(raw["error"])
+        row = raw if raw.get("query_a3m") is not None else _row_of_columns(raw, self._settings.where, None)
+        name = row["name"]
+        feature = {"name": name, "query": row["query_a3m"], "sequences": row["sequences"]}
+        # an alignment's place in the stream depends on the number of workers, its name does not
+        feature["visit"] = (epoch, zlib.crc32(name.encode()))
+        if (labels := self._settings.labels) is None:
+            return feature
+        if name not in labels:
+            raise ValueError(f"{name}: this alignment has no label.")
+        label = labels[name]
+        if isinstance(label, os.PathLike):
+            label = load_contacts(label, Alignment.from_sequences([feature["query"]], source=name))
+        return feature | {"labels": label}
+
+
+def load_stream(
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    labels: Mapping[str, Any] | None = None,
+    shuffle_buffer: int = 64,
+    seed: int = 0,
+    rank: int | None = None,
+    world_size: int | None = None,
+    on_error: str = "raise",
+    fixed: bool = False,
+    repeat: bool = False,
+) -> MsaStream:
+    """Read shards as a stream of alignments, through Hugging Face `datasets`.
+
+    A stream requires neither a list of files nor random access, so it suits collections too large for a folder, on
+    network drives or the Hub. Worker processes of a DataLoader share the shards. So do the processes of a run under
+    accelerate, hence under Trainer, where ``accelerator_config={"dispatch_batches": False}`` is required (otherwise
+    one process reads all); other programs pass `rank` and `world_size`. Provide at least as many shards, of equal
+    size, as there are processes times workers.
+
+    Parameters
+    ----------
+    files : str, path-like, or sequence
+        Folder, pattern (``shards/*.parquet``), files, or addresses (``hf://datasets/...``, ``https://...``) of
+        Parquet or tar files, as `load_alignments` reads them.
+    labels : mapping of str to label, optional
+        See `MsaDataset`.
+    shuffle_buffer : int, default 64
+        Number of alignments to choose the next one from; shards are shuffled too, and anew in each epoch. 0 keeps
+        the files' order.
+    seed : int, default 0
+        Random seed of the shuffle.
+    rank, world_size : int, optional
+        Take this process's part (`datasets.distributed.split_dataset_by_node`). Leave them out under accelerate,
+        which takes it itself.
+    on_error : {"raise", "skip"}, default "raise"
+        Whether an alignment that is unreadable or has no label stops the stream or is left out; `skipped` counts
+        those left out.
+    fixed : bool, default False
+        See `MsaDataset`.
+    repeat : bool, default False
+        For training: begin again at the end, as the next epoch, so that no process waits for others with more
+        alignments, and a resumed run, which reads again what it has trained on, continues with the same batches.
+
+    Returns
+    -------
+    MsaStream
+        A `datasets.IterableDataset` of features as `MsaDataset` has them, with the rows under ``sequences`` and the
+        query in A3M notation under ``query`` in the place of an `Alignment`. `set_epoch` reaches running workers.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there are no such files, or they contain no alignments.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}.")
+    if (rank is None) != (world_size is None):
+        raise ValueError("Pass both rank and world_size, or neither.")
+    kind, paths = _find(_list_files(files, shards_only=True))
+    if kind == "parquet":
+        rows = datasets.load_dataset("parquet", data_files=paths, split="train", streaming=True)
+        _check_columns(rows, paths[0])
+    else:
+        rows = datasets.IterableDataset.from_generator(_read_rows_and_errors, gen_kwargs={"files": paths})
+    if shuffle_buffer:
+        rows = rows.shuffle(seed=seed, buffer_size=shuffle_buffer)
+    if rank is not None and world_size is not None:
+        rows = split_dataset_by_node(rows, rank=rank, world_size=world_size)
+    return MsaStream(rows, _StreamSettings(paths[0], labels, on_error, fixed, repeat))
+
+
+# --------------------------------------------------------------------------------------------------------------- files
 
 
 def _is_hub_id(source: Any) -> bool:
@@ -154,102 +388,162 @@ def _is_hub_id(source: Any) -> bool:
     )
 
 
-def _find(source: Any, split: str | None) -> tuple[str, list[str]]:
-    """Kind ("alignments", "parquet" or "tar") and files of a source; none is opened."""
-    files = _list_files(source)
-    kinds = {kind: [file for file in files if _kind_of(file) == kind] for kind in ("alignments", "parquet", "tar")}
-    found = {kind: those for kind, those in kinds.items() if those}
-    if len(found) > 1:
-        counts = " and ".join(f"{len(those)} of {kind} ({those[0]})" for kind, those in found.items())
-        raise ValueError(f"the files are of several kinds, {counts}: load one kind at a time, by a pattern.")
-    if not found:
-        raise ValueError("there is no alignment to load: the list is empty.")
-    ((kind, files),) = found.items()
-    if split is not None:
-        if kind == "alignments":
-            raise ValueError(f"alignment files have no splits, so there is no {split!r}: give the files of the split.")
-        names = sorted({re.split(r"[-_.]", os.path.basename(file))[0] for file in files})
-        files = [file for file in files if re.match(rf"{re.escape(split)}[-_.]", os.path.basename(file))]
-        if not files:
-            raise ValueError(f"no file's name begins with the split {split!r}; they begin with {', '.join(names)}.")
-    return kind, files
-
-
 def _kind_of(file: str) -> str:
     lower = file.lower()
     return "parquet" if lower.endswith(_PARQUET) else "tar" if lower.endswith(_TARS) else "alignments"
 
 
-def _list_files(source: Any) -> list[str]:
+def _list_files(source: Any, shards_only: bool = False) -> list[str]:
+    """List the files of a source; none is opened."""
     if not isinstance(source, (str, os.PathLike)):
-        return [file for each in source for file in _list_files(each)]
+        return [file for each in source for file in _list_files(each, shards_only)]
     text = os.fspath(source)
     if "://" in text:
         return [text]
     if os.path.isdir(text):
-        shards = []
-        for folder, folders, names in os.walk(text):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            shards += [os.path.join(folder, name) for name in names if not name.startswith(".")]
-        shards = sorted(file for file in shards if _kind_of(file) != "alignments")
-        try:
-            return shards + list(map(str, list_alignments(text)))
-        except ValueError as error:
-            if shards:
-                return shards
-            raise ValueError(f"{error} Nor has it shards (.parquet, .tar).") from None
+        return _list_folder(text, shards_only)
     if has_magic(text) and not os.path.exists(text):
         if not (files := sorted(glob(text, recursive=True))):
-            raise FileNotFoundError(f"{text}: no file fits the pattern.")
+            raise FileNotFoundError(f"{text}: no file matches the pattern.")
         return files
-    return list(map(str, list_alignments(text)))
+    files = list(map(str, list_alignments(text)))
+    if shards_only and any(_kind_of(file) == "alignments" for file in files):
+        raise ValueError(f"{text}: not a shard (.parquet or .tar); make shards with `msa pack`.")
+    return files
+
+
+def _list_folder(folder: str, shards_only: bool) -> list[str]:
+    shards = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shards += [os.path.join(parent, name) for name in names if not name.startswith(".")]
+    shards = sorted(file for file in shards if _kind_of(file) != "alignments")
+    if shards_only:
+        if not shards:
+            raise FileNotFoundError(
+                f"{folder}: the folder has no shards (.parquet or .tar); make them with `msa pack`."
+            )
+        return shards
+    try:
+        return shards + list(map(str, list_alignments(folder)))
+    except ValueError as error:
+        if shards:
+            return shards
+        raise ValueError(f"{error} It has no shards (.parquet, .tar) either.") from None
+
+
+def _find(files: list[str], split: str | None = None) -> tuple[str, list[str]]:
+    """Kind ("alignments", "parquet" or "tar") of files, and those of a split."""
+    kinds = {kind: [file for file in files if _kind_of(file) == kind] for kind in ("alignments", "parquet", "tar")}
+    found = {kind: those for kind, those in kinds.items() if those}
+    if len(found) > 1:
+        counts = " and ".join(f"{len(those)} of {kind} ({those[0]})" for kind, those in found.items())
+        raise ValueError(f"The files are of several kinds, {counts}: load one kind at a time, by a pattern.")
+    if not found:
+        raise ValueError("The list of alignments to load is empty.")
+    ((kind, files),) = found.items()
+    if split is not None:
+        if kind == "alignments":
+            raise ValueError(f"Alignment files have no splits, so there is no {split!r}: pass the files of the split.")
+        names = sorted({re.split(r"[-_.]", os.path.basename(file))[0] for file in files})
+        files = [file for file in files if re.match(rf"{re.escape(split)}[-_.]", os.path.basename(file))]
+        if not files:
+            raise ValueError(f"No file's name begins with the split {split!r}; they begin with {', '.join(names)}.")
+    return kind, files
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def _row_of(name: str, alignment: Alignment) -> dict[str, Any]:
+    queries = {"query": alignment.query, "query_a3m": query_in_a3m(alignment)}
+    return {"name": name, "sequences": alignment.sequences, **queries}
+
+
+def _row_of_columns(raw: Mapping[str, Any], where: str, input_format: str | None) -> dict[str, Any]:
+    """Row of foreign columns, checked and without insertions; ``query_a3m`` is its own ``query`` if it has one."""
+    source, sequences = f"{where}, {raw['name']}", raw["sequences"] or []
+    if not all(isinstance(row, str) for row in sequences):
+        raise ValueError(f"{source}: a row of the column sequences is not a string.")
+    alignment = Alignment.from_sequences(sequences, format=input_format or "a3m", source=source)
+    row = _row_of(raw["name"], alignment)
+    if (given := raw.get("query")) is None:
+        return row
+    query = re.sub(r"[-.~_*\s]", "", given).upper()  # older versions of `msa pack` wrote A3M notation
+    letters = iter(query)
+    if not all(letter in letters for letter in alignment.query):  # they are a subsequence: the rest is insertions
+        raise ValueError(
+            f"{source}: the first of the sequences, {alignment.query[:20]}, is not the query, {query[:20]}."
+        )
+    return row | {"query": query, "query_a3m": given}
+
+
+def _row_of_sample(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Row of a WebDataset's sample as `datasets` reads it: an alignment file, and perhaps JSON with its name."""
+    key = next((key for key in raw if format_of(f"alignment.{key}") and raw[key] is not None), None)
+    name = (raw.get("json") or {}).get("name") or raw["__key__"].rpartition("/")[2]
+    if key is None:
+        raise ValueError(f"{raw['__url__']}: the sample {raw['__key__']!r} has no alignment (.a3m, .sto ...).")
+    data = raw[key].encode() if isinstance(raw[key], str) else raw[key]
+    return _row_of(name, _parse(data, format_of(f"alignment.{key}"), f"{raw['__url__']}, {name}"))
 
 
 def _read_rows(files: list[str], input_format: str | None, on_error: str) -> Iterator[dict[str, Any]]:
-    """Rows of alignment files and tar files. `datasets` splits the list between processes and workers."""
+    """Rows of alignment files or tar files; `datasets` splits the list between processes and workers."""
     for file in files:
-        one = [(name_of(file), partial(read_alignment, file, input_format))]
-        entries = _read_tar(file, input_format) if _kind_of(file) == "tar" else iter(one)
-        while True:
-            try:
-                name, read = next(entries)
-                alignment = read()
-            except StopIteration:
-                break
-            except (OSError, ValueError) as error:
-                _refuse(error, on_error)
-                continue  # a tar file that is damaged has ended here
-            yield {"name": name, "sequences": alignment.sequences, "query": alignment.query}
+        for name, alignment in _alignments_in(file, input_format):
+            if isinstance(alignment, Alignment):
+                row = _row_of(name, alignment)
+                yield {column: row[column] for column in COLUMNS}
+            else:
+                _refuse(alignment, on_error)
 
 
-def _refuse(error: Exception, on_error: str) -> None:
-    if on_error == "raise":
-        raise error
-    logger.warning("skipped: %s", error)
+def _read_rows_and_errors(files: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows of tar files; one that cannot be read keeps its place in the stream, with the reason in ``error``."""
+    for file in files:
+        for name, alignment in _alignments_in(file, None):
+            if isinstance(alignment, Alignment):
+                yield {**_row_of(name, alignment), "error": None}
+            else:
+                yield {"name": name, "sequences": [], "query": None, "query_a3m": None, "error": str(alignment)}
 
 
-def _read_tar(file: str, input_format: str | None) -> Iterator[tuple[str, Callable[[], Alignment]]]:
-    """Names of the alignments in a tar file, and how to read each."""
+def _alignments_in(file: str, input_format: str | None) -> Iterator[tuple[str, Alignment | Exception]]:
+    """Names and alignments of an alignment file or a tar file, or why one cannot be read."""
+    if _kind_of(file) != "tar":
+        yield name_of(file), _attempt(read_alignment, file, input_format)
+        return
     empty = True
     try:
         for key, group in itertools.groupby(_members(file), key=lambda member: member[0]):
-            by_name = {name: data for _, name, data in group}
-            name = key.rpartition("/")[2]
-            for each, data in by_name.items():
-                if each.endswith(".json"):
-                    name = _name_in(data) or name
-            for each, data in by_name.items():
-                if not each.endswith(".json"):
+            contents = {member: data for _, member, data in group}
+            names = [_name_in(data) for member, data in contents.items() if member.endswith(".json")]
+            name = next(filter(None, reversed(names)), key.rpartition("/")[2])
+            for member, data in contents.items():
+                if not member.endswith(".json"):
                     empty = False
-                    yield name, partial(_parse, data, input_format or format_of(each), f"{file}, {each}")
+                    yield name, _attempt(_parse, data, input_format or format_of(member), f"{file}, {member}")
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{file}: the tar file is damaged ({error}); fetch it again.") from None
+        yield name_of(file), ValueError(f"{file}: the tar file is damaged ({error}); fetch it again.")
+        return
+    except OSError as error:
+        yield name_of(file), error
+        return
     if empty:
-        raise ValueError(f"{file}: there is no alignment (.a3m, .a2m, .fasta, .sto ..., .gz, .xz) in the tar file.")
+        endings = ".a3m, .a2m, .fasta, .sto ..., .gz, .xz"
+        yield name_of(file), ValueError(f"{file}: there is no alignment ({endings}) in the tar file.")
+
+
+def _attempt(read: Callable[..., Alignment], *args: Any) -> Alignment | Exception:
+    try:
+        return read(*args)
+    except (OSError, ValueError) as error:
+        return error
 
 
 def _members(file: str) -> Iterator[tuple[str, str, bytes]]:
-    """Key of the sample, name and content of the members that count."""
+    """Key of the sample, name and content of the alignments and JSON files in a tar file."""
     import fsspec  # comes with datasets
 
     with fsspec.open(file, "rb") as raw, tarfile.open(fileobj=raw, mode="r|*") as tar:
@@ -274,116 +568,8 @@ def _parse(data: bytes, format: str | None, where: str) -> Alignment:
         data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
         data = lzma.decompress(data) if data.startswith(b"\xfd7zXZ\x00") else data
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{where}: is cut off or damaged ({error}); fetch it again.") from None
+        raise ValueError(f"{where}: the file is cut off or damaged ({error}); fetch it again.") from None
     try:
         return read_alignment(data.decode("utf-8", "replace") + "\n", format)
     except ValueError as error:
         raise ValueError(f"{where}: {str(error).removeprefix('alignment text: ')}") from None
-
-
-def _from_columns(
-    load: partial[Any],
-    where: str,
-    streaming: bool,
-    input_format: str | None,
-    on_error: str,
-    num_proc: int | None,
-) -> Any:
-    """Dataset of our columns from one that has them; `load` takes `streaming`."""
-    from .streaming import pa
-
-    split = str(load.keywords["split"]).partition("[")[0]  # a stream has no parts of a split, which is fine here
-    head = load(streaming=True, split=split)  # knows the columns before anything is read
-    known = list(head.features or head.column_names or [])
-    convert: Callable[..., dict[str, list[Any]]] = _checked
-    if "__key__" in known:
-        convert = _of_samples
-    else:
-        lacking = [column for column in COLUMNS[:2] if column not in known]
-        if lacking:
-            raise ValueError(
-                f"{where}: has the columns {', '.join(known)}, but not {' and '.join(lacking)}; rename columns "
-                "(rename_column), or make the files with `msa pack`."
-            )
-        kind = head.features.arrow_schema.field("sequences").type
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        if not is_list or not (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)):
-            raise ValueError(f"{where}: the column sequences is {kind}, but has to be a list of strings, one a row.")
-    with _causes():
-        dataset = load(streaming=True) if streaming else load(streaming=False, num_proc=num_proc)
-    features = _features()
-    if "query_a3m" in known and convert is _checked:  # of `msa pack`, which has checked the rows
-        return dataset.select_columns(list(COLUMNS)).cast(features)
-    if convert is _checked:
-        dataset = dataset.select_columns([column for column in COLUMNS if column in known])
-    settings = {"where": where, "input_format": input_format, "on_error": on_error}
-    options: dict[str, Any] = {} if streaming else {"num_proc": num_proc, "writer_batch_size": _BATCH}
-    return dataset.map(
-        partial(convert, **settings),
-        batched=True,
-        batch_size=_BATCH,
-        remove_columns=[column for column in dataset.column_names if column not in COLUMNS],
-        features=features,
-        **options,
-    )
-
-
-def _checked(
-    batch: Mapping[str, list[Any]], where: str, input_format: str | None, on_error: str
-) -> dict[str, list[Any]]:
-    """Rows that are alignments, without insertions, and their queries without gaps."""
-    rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
-    for k, (name, sequences) in enumerate(zip(batch["name"], batch["sequences"], strict=True)):
-        source = f"{where}, {name}"
-        try:
-            if not all(isinstance(row, str) for row in sequences or []):
-                raise ValueError(f"{source}: a row of the column sequences is no string.")
-            alignment = Alignment.from_sequences(sequences or [], format=input_format or "a3m", source=source)
-            given = batch["query"][k] if "query" in batch else None
-            query = alignment.query if given is None else _residues(given, alignment, source)
-        except ValueError as error:
-            _refuse(error, on_error)
-            continue
-        for column, value in zip(COLUMNS, (name, alignment.sequences, query), strict=True):
-            rows[column].append(value)
-    return rows
-
-
-def _residues(query: str, alignment: Alignment, where: str) -> str:
-    """Residues of a query, which the alignment's first row has too, but for insertions."""
-    query = re.sub(r"[-.~_*\s]", "", query).upper()  # in shards of `msa pack` it once was in A3M notation
-    first, letters = alignment.query, iter(query)
-    if not all(letter in letters for letter in first):
-        raise ValueError(f"{where}: the first of the sequences, {first[:20]}, is not the query, {query[:20]}.")
-    return query
-
-
-def _of_samples(
-    batch: Mapping[str, list[Any]], where: str, input_format: str | None, on_error: str
-) -> dict[str, list[Any]]:
-    """Rows of a WebDataset's samples, as `datasets` reads them."""
-    from .streaming import _from_tar
-
-    rows: dict[str, list[Any]] = {column: [] for column in COLUMNS}
-    for values in zip(*batch.values(), strict=True):
-        try:
-            feature = _from_tar(dict(zip(batch, values, strict=True)))
-        except ValueError as error:
-            _refuse(error, on_error)
-            continue
-        alignment = feature["alignment"]
-        for column, value in zip(COLUMNS, (feature["name"], alignment.sequences, alignment.query), strict=True):
-            rows[column].append(value)
-    return rows
-
-
-@contextmanager
-def _causes() -> Iterator[None]:
-    """Raise what `datasets` met in a file, not that something was met."""
-    from .streaming import datasets
-
-    try:
-        yield
-    except datasets.exceptions.DatasetGenerationError as error:
-        cause = error.__cause__
-        raise cause if isinstance(cause, (OSError, ValueError)) else error from None

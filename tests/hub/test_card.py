@@ -48,7 +48,7 @@ from modeling_msa.hub.card import (
 from modeling_msa.hub.conversion import ConversionReport
 from modeling_msa.hub.repository import complete_folder
 from modeling_msa.training.run_report import report_of_run
-from modeling_msa.training.training import train
+from modeling_msa.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]

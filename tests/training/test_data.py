@@ -43,7 +43,7 @@ def test_lists_folders_and_lists(tmp_path):
 
 def test_nothing_is_read_at_the_start(tmp_path, monkeypatch):
     write_folder(tmp_path)
-    monkeypatch.setattr(data_module, "_beginning", None)
+    monkeypatch.setattr(data_module, "peek", None)
     monkeypatch.setattr(data_module, "read_alignment", None)
     assert len(MsaDataset(tmp_path)) == 6
 

@@ -21,7 +21,7 @@ from packaging.version import Version
 from safetensors.torch import load_file
 
 from modeling_msa import MsaForMaskedLM
-from modeling_msa.training.training import train
+from modeling_msa.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]

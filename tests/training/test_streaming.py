@@ -15,14 +15,17 @@ from accelerate.data_loader import prepare_data_loader
 from made_up import SHARED, TOKENIZER, a3m, batches_equal, interrupt_reading, real_data, write_folder
 from torch.utils.data import DataLoader
 
-from modeling_msa import Alignment, read_alignment
+from modeling_msa import read_alignment
 from modeling_msa.training.collators import MsaDataCollatorForContactPrediction, MsaDataCollatorForMaskedLM
 from modeling_msa.training.datasets import MsaDataset
 
-pytest.importorskip("datasets")
+datasets = pytest.importorskip("datasets")
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from modeling_msa.training import streaming
-from modeling_msa.training.streaming import load_stream, pack_alignments
+from modeling_msa.training import packing
+from modeling_msa.training.packing import pack_alignments
+from modeling_msa.training.shards import load_stream
 
 FORMATS = {"parquet": ".parquet", "webdataset": ".tar"}
 per_format = pytest.mark.parametrize("format", FORMATS)
@@ -31,7 +34,7 @@ per_format = pytest.mark.parametrize("format", FORMATS)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path_factory):
     """Datasets waits five seconds at the end of each pass over Parquet, for the sake of old versions of pyarrow."""
-    monkeypatch.setattr(streaming.datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
 
 
 def pack(source, output, format="parquet", **kwargs):
@@ -74,7 +77,7 @@ def test_shards_are_the_files(tmp_path, format):
 @per_format
 def test_a_killed_call_goes_on(tmp_path, format, monkeypatch):
     folder, output = write_folder(tmp_path / "files"), tmp_path / "shards"
-    seen = interrupt_reading(monkeypatch, streaming, 5)
+    seen = interrupt_reading(monkeypatch, packing, 5)
     with pytest.raises(KeyboardInterrupt):
         pack(folder, output, format, rows_per_shard=2)
     # two shards are whole, of the third nothing is there
@@ -83,11 +86,11 @@ def test_a_killed_call_goes_on(tmp_path, format, monkeypatch):
     assert pack(folder, output, format, rows_per_shard=2).packed == 6
     assert seen == ["f0", "f1", "f2", "f3", "f4", "f4", "f5"]
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    monkeypatch.setattr(streaming, "read_alignment", read_alignment)
+    monkeypatch.setattr(packing, "read_alignment", read_alignment)
     assert names_of(load_stream(output, shuffle_buffer=0)) == [f"f{k}" for k in range(6)]
-    with pytest.raises(ValueError, match="is a shard of other alignments; give an empty folder"):
+    with pytest.raises(ValueError, match="this shard has other alignments; pass an empty folder"):
         pack(folder, output, format, rows_per_shard=3)
-    with pytest.raises(ValueError, match="is a shard of other alignments"):
+    with pytest.raises(ValueError, match="this shard has other alignments"):
         pack([folder / f"f{k}.a3m" for k in (5, 4, 3, 2, 1, 0)], output, format, rows_per_shard=2)
 
 
@@ -96,7 +99,7 @@ def test_unreadable_files(tmp_path, workers):
     folder = write_folder(tmp_path / "files", 5)
     (folder / "f2.a3m").write_text(a3m(["MKV", "MK"]))
     (folder / "f4.a3m").write_text("")
-    with pytest.raises(ValueError, match=r"(?s)f2.a3m: row 2.*on_error='skip' leaves such files out"):
+    with pytest.raises(ValueError, match=r"(?s)f2.a3m: row 2.*Pass on_error='skip' to leave such files out"):
         pack(folder, tmp_path / "fatal", rows_per_shard=2, workers=workers)
     assert [path.name for path in (tmp_path / "fatal").iterdir()] == ["train-00000-of-00003.parquet"]
     report = pack(folder, tmp_path / "shards", rows_per_shard=2, on_error="skip", workers=workers)
@@ -107,7 +110,7 @@ def test_unreadable_files(tmp_path, workers):
     again = pack(folder, tmp_path / "shards", rows_per_shard=2, on_error="skip")
     assert again.packed == 3
     assert list(again.unreadable) == list(report.unreadable)
-    with pytest.raises(ValueError, match="none of the 1 alignments could be read"):
+    with pytest.raises(ValueError, match="None of the 1 alignments could be read"):
         pack([folder / "f2.a3m"], tmp_path / "none", on_error="skip")
 
 
@@ -180,7 +183,7 @@ def test_labels_of_a_stream(tmp_path, caplog):
     pack(folder, tmp_path / "shards", rows_per_shard=2)
     np.save(tmp_path / "f1.npy", np.eye(len(read_alignment(folder / "f1.a3m").query), dtype=np.int8))
     labels = {"f0": 3, "f1": tmp_path / "f1.npy", "f2": 5}
-    with pytest.raises(ValueError, match="f3: has no label"):
+    with pytest.raises(ValueError, match="f3: this alignment has no label"):
         list(load_stream(tmp_path / "shards", labels=labels))
     stream = load_stream(tmp_path / "shards", labels=labels, on_error="skip", shuffle_buffer=0)
     with caplog.at_level(logging.WARNING):
@@ -188,7 +191,7 @@ def test_labels_of_a_stream(tmp_path, caplog):
     assert (first["labels"], third["labels"]) == (3, 5)
     assert second["labels"].trace() == len(second["labels"])
     assert stream.skipped == 1
-    assert "f3: has no label" in caplog.text
+    assert "f3: this alignment has no label" in caplog.text
 
 
 def test_tar_files_of_others(tmp_path):
@@ -200,14 +203,13 @@ def test_tar_files_of_others(tmp_path):
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for name in ("1abc.a3m", "2def.a3m"):
             tar.add(tmp_path / name, f"families/{name}")
-    with pytest.raises(ValueError, match=r"shard.tar, 2def: .*row 2"):
+    with pytest.raises(ValueError, match=r"shard.tar, families/2def.a3m: .*row 2"):
         list(load_stream(tmp_path / "shard.tar", shuffle_buffer=0))
     stream = load_stream(tmp_path / "shard.tar", shuffle_buffer=0, on_error="skip")
     loader = DataLoader(stream, batch_size=None, num_workers=1, collate_fn=lambda feature: feature)
     (feature,) = list(loader)
     assert feature["name"] == "1abc"
-    assert isinstance(feature["alignment"], Alignment)
-    assert feature["alignment"].sequences == ["KV", "RV"]
+    assert (feature["query"], feature["sequences"]) == ("mKV", ["KV", "RV"])
     assert stream.skipped == 1
 
 
@@ -216,20 +218,20 @@ def test_what_is_no_stream(tmp_path):
     pack(folder, tmp_path / "shards")
     pack(folder, tmp_path / "shards2", "webdataset")
     for source, error, message in (
-        (tmp_path / "nothing", FileNotFoundError, "there are no such shards"),
-        (folder, FileNotFoundError, "there are no such shards .*make them with `msa pack`"),
-        (str(tmp_path / "*.parquet"), FileNotFoundError, "there are no such shards"),
-        ([tmp_path / "shards", tmp_path / "shards2"], ValueError, "either all .parquet or all .tar"),
+        (tmp_path / "nothing", FileNotFoundError, "there is no such file or folder"),
+        (folder, FileNotFoundError, "has no shards .*make them with `msa pack`"),
+        (str(tmp_path / "*.parquet"), FileNotFoundError, "no file matches the pattern"),
+        ([tmp_path / "shards", tmp_path / "shards2"], ValueError, "several kinds, 1 of parquet .* and 1 of tar"),
     ):
         with pytest.raises(error, match=message):
             load_stream(source)
-    with pytest.raises(ValueError, match="rank and world_size go together"):
+    with pytest.raises(ValueError, match="both rank and world_size, or neither"):
         load_stream(tmp_path / "shards", rank=0)
-    with pytest.raises(ValueError, match="format is 'parquet' or 'webdataset'"):
+    with pytest.raises(ValueError, match="format must be 'parquet' or 'webdataset'"):
         pack(folder, tmp_path / "x", "zip")
-    table = streaming.pa.table({"text": ["MKV"]})
-    streaming.pq.write_table(table, tmp_path / "other.parquet")
-    with pytest.raises(ValueError, match=r"other.parquet: has the columns text; make shards with `msa pack`"):
+    table = pa.table({"text": ["MKV"]})
+    pq.write_table(table, tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match=r"other.parquet: has the columns text, but not name and sequences.*make the files with `msa pack`"):
         load_stream(tmp_path / "other.parquet")
 
 

@@ -29,9 +29,13 @@ from typer.testing import CliRunner
 from modeling_msa import MsaForMaskedLM, MsaForSequenceClassification, MsaTokenizer, read_alignment
 from modeling_msa.cli import app
 from modeling_msa.training.metrics import Classes, Contacts, Tokens, Values
-from modeling_msa.training.recipes import find_recipe, help_text, parse_recipe
-from modeling_msa.training.streaming import pack_alignments
-from modeling_msa.training.training import MsaTrainer, find_broken, find_checkpoint, make_trainer, train
+from modeling_msa.training.recipes import help_text, parse_recipe
+from modeling_msa.training.shipped import find_recipe
+from modeling_msa.training.packing import pack_alignments
+from modeling_msa.training.building import make_trainer
+from modeling_msa.training.checkpoints import find_broken, find_checkpoint
+from modeling_msa.training.train import train
+from modeling_msa.training.trainer import MsaTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,16 +115,16 @@ def test_all_that_is_wrong_is_said_at_once(recipe):
         parse_recipe(path, ["--depth", "deep", "--mlm-probabilty", "0.2", "--seed", "1", "2"])
     message = str(error.value)
     assert str(path) in message
-    assert "learning_rte: there is no such key; the nearest is learning_rate" in message
-    assert "mlm_probabilty: there is no such key; the nearest is mlm_probability" in message
-    assert "max_tokens: invalid int value: 'many'" in message
-    assert "depth: invalid choice: 'deep'" in message
-    assert "seed takes one value" in message
+    assert "learning_rte: there is no such key; did you mean learning_rate?" in message
+    assert "mlm_probabilty: there is no such key; did you mean mlm_probability?" in message
+    assert "max_tokens: 'many' is not a whole number" in message
+    assert "depth: 'deep' is not one of full, log_uniform" in message
+    assert "seed: only one value is allowed, not 1 2" in message
     path = recipe(train_data=["nowhere"], objective="token", eval_strategy="epoch", mlm_probability=2, model="x")
     with pytest.raises(ValueError, match="5 problems") as error:
         parse_recipe(path)
     message = str(error.value)
-    for part in ("either model", "there is no nowhere", "needs labels", "needs eval_data", "between 0 and 1"):
+    for part in ("either model", "nowhere does not exist", "requires labels", "requires eval_data", "between 0 and 1"):
         assert part in message
 
 
@@ -128,23 +132,23 @@ def test_all_that_is_wrong_is_said_at_once(recipe):
     ("text", "message"),
     [
         ("- a list", "key: value"),
-        ("a: [", "no YAML"),
+        ("a: [", "not a YAML"),
         ("config: nonesuch\ntrain_data: [.]", "nonesuch"),
-        ("config: msa-tiny\ntrain_data: [.]\nconfig_overrides: {hiden_size: 8}", "nearest is hidden_size"),
-        ("config: msa-tiny\ntrain_data: [.]\nstreaming: true", "needs max_steps"),
-        ("config: msa-tiny\ntrain_data: [.]\nlora_r: 4", "goes with model"),
+        ("config: msa-tiny\ntrain_data: [.]\nconfig_overrides: {hiden_size: 8}", "did you mean hidden_size"),
+        ("config: msa-tiny\ntrain_data: [.]\nstreaming: true", "requires max_steps"),
+        ("config: msa-tiny\ntrain_data: [.]\nlora_r: 4", "requires model"),
         ("config: msa-tiny\ntrain_data: [.]\nload_best_model_at_end: true", "eval"),
         ("config: msa-tiny\ntrain_data: [.]\nlabels: .", "has no labels"),
         ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: -1", "at least 0, not -1"),
         ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 5", "is 5, but save_total_limit keeps 3"),
-        ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nsave_strategy: 'no'", "needs checkpoints"),
+        ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nsave_strategy: 'no'", "requires checkpoints"),
         (
             "config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nload_best_model_at_end: true\n"
             "eval_fraction: 0.5\neval_strategy: steps",
             "either average_checkpoints or",
         ),
         ("model: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nlora_r: 4", "mean of adapters"),
-        ("model: msa-tiny\ntrain_data: [.]\nmuon: true\nlora_r: 4", "muon does not go with lora_r"),
+        ("model: msa-tiny\ntrain_data: [.]\nmuon: true\nlora_r: 4", "muon and lora_r exclude"),
     ],
 )
 def test_a_bad_recipe_is_refused(text, message, tmp_path):
@@ -441,7 +445,7 @@ def test_class_ids_out_of_range_and_empty_data(recipe, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no alignment"):
         train(recipe(train_data=[str(tmp_path / "empty")]))
-    with pytest.raises(ValueError, match="max_rows is 99, but the model takes 32"):
+    with pytest.raises(ValueError, match="max_rows is 99, but the model can read at most 32"):
         train(recipe(), ["--max_rows", "99"])
 
 
@@ -449,7 +453,8 @@ def test_class_ids_out_of_range_and_empty_data(recipe, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from modeling_msa.training.training import MsaTrainer, train
+from modeling_msa.training.train import train
+from modeling_msa.training.trainer import MsaTrainer
 
 save = MsaTrainer._save_rng_state
 
@@ -486,7 +491,7 @@ def test_a_killed_run_resumes_to_the_same_weights(recipe, tmp_path, caplog):
         train(path, ["--resume_from_checkpoint", str(run / "checkpoint-6")])
     with caplog.at_level(logging.WARNING):
         resumed = train(path, ["--resume_from_checkpoint", "true"])
-    assert "checkpoint-6 is not a whole checkpoint (trainer_state.json is missing): it is passed over" in caplog.text
+    assert "checkpoint-6 is not a whole checkpoint (trainer_state.json is missing): skipped" in caplog.text
     assert resumed.steps == 9
     assert equal(weights(run), weights(tmp_path / "whole"))
     histories = [json.loads((each / "trainer_state.json").read_text())["log_history"] for each in (run, whole.folder)]

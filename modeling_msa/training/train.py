@@ -1,0 +1,109 @@
+"""Training by a recipe, from reading it to a folder that the auto classes load.
+
+A killed run continues from its last whole checkpoint. On a CPU it ends with the same weights, bit for bit, as one that
+was not killed: which rows, columns and masks are drawn depends on example and epoch alone. A stream has no random
+access: what was trained on is read again, and the same batches follow if shards, processes and workers are as many as
+before.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import yaml
+
+from .._files import whole_file
+from .building import make_trainer
+from .checkpoints import find_checkpoint, list_checkpoints, load_mean
+from .recipes import parse_recipe
+from .trainer import MsaTrainer
+
+
+class RunReport(NamedTuple):
+    """The result of `train`."""
+
+    folder: Path
+    steps: int
+    figures: dict[str, float]  # the last ones of training and evaluation
+    skipped: str  # which alignments could not be read; empty if all could
+
+    def __str__(self) -> str:
+        keys = ("train_loss", *(key for key in self.figures if key.startswith("eval_")))
+        shown = [f"{key} {self.figures[key]:.4g}" for key in keys if not key.endswith(("_runtime", "_second"))]
+        return "\n".join(filter(None, [f"{self.folder}: {self.steps} steps, {', '.join(shown)}", self.skipped]))
+
+
+def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport:
+    """Train by a recipe, and save a folder that the auto classes load.
+
+    Parameters
+    ----------
+    recipe : path
+        See `modeling_msa.training.recipes`.
+    overrides : sequence of str
+        Command-line arguments that replace its values.
+
+    Returns
+    -------
+    RunReport
+
+    Raises
+    ------
+    ValueError, OSError
+        If the recipe, the data, the weights or a checkpoint to resume from are wrong; before training.
+    """
+    read = parse_recipe(recipe, overrides)
+    folder = Path(str(read.training.output_dir))
+    checkpoint = find_checkpoint(folder, read.training.resume_from_checkpoint)
+    trainer = make_trainer(read)
+    averaged = read.training.average_checkpoints
+    if averaged > 1 and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise ValueError(
+            "average_checkpoints requires whole weights, but FSDP and DeepSpeed save them in parts: train with DDP."
+        )
+    if trainer.is_world_process_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / "recipe.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(read.given, sort_keys=False), encoding="utf-8")
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    figures = dict(result.metrics)
+    if averaged > 1:
+        trainer.accelerator.wait_for_everyone()  # the last checkpoint is written by one process
+        kept = list_checkpoints(folder)[-averaged:]
+        load_mean(trainer.accelerator.unwrap_model(trainer.model), kept)
+        trainer.averaged_checkpoints = len(kept)
+    if trainer.eval_dataset is not None:
+        last = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+        known = last and last[-1]["step"] == result.global_step and averaged < 2
+        figures |= last[-1] if known else trainer.evaluate()
+    trainer.save_model(_internal_call=True)  # not pushed yet
+    trainer.save_metrics("all", figures, combined=False)
+    trainer.save_state()
+    if read.model.lora_r is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        _save_merged(trainer, folder / "merged")
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()  # with the card
+    else:
+        trainer.create_model_card()
+    skipped = [_skipped(dataset) for dataset in (trainer.train_dataset, trainer.eval_dataset)]
+    return RunReport(folder, result.global_step, figures, "\n".join(filter(None, skipped)))
+
+
+def _skipped(dataset: Any) -> str:
+    """Message about the alignments that were left out; empty if none was."""
+    if hasattr(dataset, "report"):
+        return dataset.report()
+    count = getattr(dataset, "skipped", 0)  # a stream's
+    return f"{count} alignments could not be read." if count else ""
+
+
+def _save_merged(trainer: MsaTrainer, folder: Path) -> None:
+    """Save a copy of the model with its adapters merged in: a folder for the auto classes, without PEFT."""
+    if trainer.is_world_process_zero():
+        model = copy.deepcopy(cast(Any, trainer.accelerator.unwrap_model(trainer.model))).merge_and_unload()
+        model.save_pretrained(folder)
+        cast(Any, trainer.processing_class).save_pretrained(folder)

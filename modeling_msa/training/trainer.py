@@ -1,0 +1,208 @@
+"""transformers' Trainer for alignments.
+
+Batches hold alignments of similar size, losses and metrics are sums over all targets, and the log has the accuracy
+and tokens per second of training.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from transformers import Trainer, TrainerCallback
+
+from ..hub.card import write_model_card
+from .metrics import Statistics
+from .optimizers import MuonWithAdamW
+from .run_report import report_of_run
+from .sampler import SizeGroupedSampler
+
+if TYPE_CHECKING:
+    from .recipes import Recipe
+
+
+class _EpochCallback(TrainerCallback):
+    """Tell dataset and sampler which epoch begins.
+
+    accelerate's loader tells only one of them, and neither when a run of several processes was resumed.
+    """
+
+    def __init__(self, trainer: MsaTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        listeners: tuple[Any, Any] = (self.trainer.train_dataset, self.trainer.train_sampler)
+        for listener in listeners:
+            if hasattr(listener, "set_epoch"):
+                listener.set_epoch(int(state.epoch or 0))
+
+
+class MsaTrainer(Trainer):
+    """transformers' Trainer for alignments.
+
+    It adds batches of alignments of similar size; an evaluation whose loss and metrics are over all targets of all
+    batches and processes, from a few numbers per alignment instead of logits ``(B, R, C, V)``; and perplexity, target
+    accuracy and tokens per second in the log of the training loss.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Arguments of transformers' Trainer.
+    metric : Statistics, optional
+        Metric of evaluation; see `modeling_msa.training.metrics`.
+    eval_collator : callable, optional
+        Collator of evaluation; default: that of training.
+    group_by_size : bool, default True
+        Whether to put alignments of similar size in one batch.
+    recipe : Recipe, optional
+        The recipe it is built from, for the model card.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        metric: Statistics | None = None,
+        eval_collator: Any = None,
+        group_by_size: bool = True,
+        recipe: Recipe | None = None,
+        **kwargs: Any,
+    ):
+        self.metric = metric
+        self.recipe = recipe
+        self.eval_collator = eval_collator
+        self.group_by_size = group_by_size
+        self.averaged_checkpoints = 0  # `train` counts them, for the card
+        self.train_sampler: Any = None
+        if metric is not None:
+            kwargs.setdefault("compute_metrics", lambda prediction: metric.summarise(prediction.predictions))
+        super().__init__(*args, **kwargs)
+        self.add_callback(_EpochCallback(self))
+        self._restart_figures()
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if self.group_by_size:
+            # the step of all processes together, so that any number of them gets the same batches
+            size = self._train_batch_size * self.args.world_size
+            collator: Any = self.data_collator
+            self.train_sampler = SizeGroupedSampler(dataset, size, collator, seed=seed)
+        else:  # a shuffle that knows epochs; each process draws all of it, and accelerate splits it
+            self.train_sampler = DistributedSampler(dataset, num_replicas=1, rank=0, seed=seed)
+        return self.train_sampler
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Make the loader as transformers does; an endless stream, already split between processes, is read as is."""
+        dataset: Any = self.train_dataset
+        if not getattr(dataset, "repeat_passes", False):
+            return super().get_train_dataloader()
+        return DataLoader(
+            dataset,
+            self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Make the loader as transformers does, with the collator of evaluation."""
+        training = self.data_collator
+        try:
+            self.data_collator = self.eval_collator or training
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Make the optimizer as transformers does, or with `muon` Muon and AdamW."""
+        if self.optimizer is None and getattr(self.args, "muon", False):
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("muon requires whole matrices, but FSDP and DeepSpeed split them: train with DDP.")
+            args, trained = self.args, cast(Any, self.model if model is None else model)
+            self.optimizer = MuonWithAdamW(
+                trained,
+                set(self.get_decay_parameter_names(trained)),
+                args.learning_rate,
+                args.weight_decay,
+                (args.adam_beta1, args.adam_beta2),
+                args.adam_epsilon,
+            )
+        return super().create_optimizer(model)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Compute the loss as transformers does, and count tokens and correct targets of training."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training:
+            tokens = inputs["attention_mask"].sum() if "attention_mask" in inputs else inputs["input_ids"].numel()
+            right, targets = self.metric.count_right(outputs["logits"], inputs["labels"]) if self.metric else (0, 0)
+            self._figures += torch.stack([torch.as_tensor(n, device=loss.device) for n in (tokens, right, targets)])
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> Any:
+        """Reduce each alignment's logits, whose shapes differ between processes, to a few sums."""
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if logits is None or self.metric is None:
+            return loss, logits, labels
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        numbers = self.metric.per_example(logits, inputs["labels"])
+        return loss, numbers, numbers[:, :1]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate as transformers does; its time does not count as training's."""
+        start = time.perf_counter()
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._clock += time.perf_counter() - start
+
+    def _restart_figures(self) -> None:
+        self._figures = torch.zeros(3, dtype=torch.int64, device=self.args.device)  # tokens, right targets, targets
+        self._clock = time.perf_counter()
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log as transformers does, with the training loss what was counted since the last time."""
+        if "loss" in logs:
+            figures = self.accelerator.reduce(self._figures, "sum")
+            tokens, right, targets = figures.tolist()
+            if targets:
+                logs["accuracy"] = right / targets
+            if self.metric is not None:
+                logs.update(self.metric.of_loss(logs["loss"]))
+            logs["tokens_per_second"] = round(tokens / max(time.perf_counter() - self._clock, 1e-9), 1)
+            self._restart_figures()
+        super().log(logs, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        for name, source in (getattr(self.model, "_tied_weights_keys", None) or {}).items():
+            pair = [state_dict[key] for key in (name, source) if key in state_dict] if state_dict else []
+            if len(pair) == 2 and torch.equal(*pair):
+                del state_dict[name]  # a state gathered from shards has tied weights twice
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            for file in Path(output_dir or str(self.args.output_dir)).glob("_fsdp_*.py"):
+                file.unlink()  # FSDP2 subclasses the model's class, and transformers copies that class's "code"
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write this package's card about the run in the place of transformers'."""
+        if not self.is_world_process_zero():
+            return
+        folder, model = Path(str(self.args.output_dir)), cast(Any, self.accelerator.unwrap_model(self.model))
+        model = model.get_base_model() if hasattr(model, "peft_config") else model
+        config = copy.deepcopy(model.config)
+        # the config still has the class of the weights that training started from
+        config.architectures = [type(model).__name__.removeprefix("FSDP")]
+        name = (self.hub_model_id or str(folder.resolve())).rpartition("/")[2]
+        report = report_of_run(self, self.recipe)
+        write_model_card(folder, name, self.hub_model_id or str(folder), config, training=report)
+        if (merged := folder / "merged").is_dir():
+            merged_id = "merged" if self.hub_model_id else str(merged)  # folders in a repository have no id
+            write_model_card(merged, f"{name}, merged", merged_id, config, training=report)
