@@ -1,13 +1,12 @@
-"""Time and memory beside fair-esm: same weights, same inputs, taking turns in one run. `make bench` runs it.
+"""Time and memory compared with fair-esm: same weights, same inputs, alternating calls. `make bench` runs it.
 
     python benchmarks/bench.py [--only contacts training ...] [--repeats 3] [--device auto] [--layers 12]
 
-Weights are random, in the published size. Ratios of times are medians over calls that followed each other; columns
-count residues, to which the models add <cls>. Memory is what torch's allocator hands out at its peak, above the
-weights, counted once.
+Weights are random, in the published size. Ratios of times are medians over consecutive calls; columns count residues,
+to which the models add <cls>. Memory is the peak of torch's allocator above the weights, measured once.
 "fp32 medium" is torch.set_float32_matmul_precision("medium").
-The table is printed and written to benchmarks/results/, with the machine. On a GPU there is also a grid of sizes,
-precisions and torch.compile (`--only grid --device cpu` runs a small one here).
+The table is printed and written to benchmarks/results/, with a description of the machine. On a GPU there is also a
+grid of sizes, precisions and torch.compile (`--only grid --device cpu` runs a small one on the CPU).
 """
 
 import argparse
@@ -39,8 +38,7 @@ from side_by_side import (
 )
 from training_memory import training_model, training_step
 
-from modeling_msa import Alignment, MsaConfig, MsaTokenizer, read_alignment
-from modeling_msa.tasks.scoring import score_all_singles, score_variants
+from modeling_msa import Alignment, MsaConfig, MsaTokenizer, read_alignment, score_all_singles, score_variants
 
 RESULTS = Path(__file__).parent / "results"
 GIB = 2**30
@@ -48,7 +46,7 @@ GIB = 2**30
 
 @dataclass
 class Line:
-    """A line of the table; `ratio` is what `goal` is about, the rest says what it is made of."""
+    """A line of the table; `goal` is a bound on `ratio`."""
 
     what: str
     ours: str
@@ -59,7 +57,7 @@ class Line:
 
     @property
     def met(self) -> str:
-        """Whether the goal holds: yes, no, or nothing."""
+        """Whether the goal is met: yes, no, or empty without a goal."""
         if not self.goal or self.ratio is None:
             return ""
         sign, bound = self.goal.split()
@@ -68,7 +66,7 @@ class Line:
 
 @dataclass
 class Settings:
-    """What all cases share."""
+    """Settings of all cases."""
 
     device: str
     config: MsaConfig
@@ -85,19 +83,19 @@ def spread(above: list[float], below: list[float]) -> str:
 
 
 def beside(what: str, ours: list[float], theirs: list[float], goal: str, detail: str) -> Line:
-    """A line about seconds of calls that took turns."""
+    """A line on the seconds of alternating calls."""
     detail = f"pairs {spread(ours, theirs)}; {detail}"
     return Line(what, seconds(ours), seconds(theirs), ratio(ours, theirs), goal, detail)
 
 
 def contacts(settings: Settings) -> Iterator[Line]:
-    """128 x 256: time in float32 and bfloat16, memory, utilisation."""
+    """Contacts at 128 x 256: time in float32 and bfloat16, memory, utilisation."""
     goals = {"fp32": "<= 0.55", "fp32 medium": "", "bf16": "<= 0.30"}
     yield from _forward(settings, "contacts", 128, 256, goals, memory="<= 0.10")
 
 
 def logits(settings: Settings) -> Iterator[Line]:
-    """64 x 128, as `contacts`."""
+    """Logits at 64 x 128, measured as `contacts`."""
     yield from _forward(settings, "logits", 64, 128, {"fp32": "<= 0.90", "fp32 medium": "", "bf16": ""}, memory="")
 
 
@@ -160,7 +158,7 @@ def _medium(function: Callable[[], torch.Tensor]) -> torch.Tensor:
 
 
 def forward_memory(settings: Settings) -> Iterator[Line]:
-    """Peak above the weights of a forward pass without gradients, in hidden states, at several sizes and depths."""
+    """Peak memory of a forward pass above the weights, in units of the hidden states, at several sizes and depths."""
     for layers, rows, columns in (
         (2, 16, 128),
         (2, 64, 128),
@@ -236,7 +234,7 @@ def reading(settings: Settings) -> Iterator[Line]:
         path.write_text("".join(f">row{k}\n{text}\n" for k, text in enumerate(texts)))
 
         def ours() -> torch.Tensor:
-            # verbose=False: it is deeper than a model reads, on purpose
+            # verbose=False: it is deeper than the model's limit, on purpose
             return tokenizer(read_alignment(path), return_tensors="pt", verbose=False)["input_ids"]
 
         def theirs() -> torch.Tensor:
@@ -302,7 +300,7 @@ def scoring(settings: Settings) -> Iterator[Line]:
 
 
 def grid(settings: Settings) -> Iterator[Line]:
-    """Tokens per second, memory and utilisation over sizes, precisions and torch.compile; no goals, a GPU's table."""
+    """Tokens per second, memory and utilisation over sizes, precisions and torch.compile, without goals."""
     on_gpu = settings.device == "cuda"
     sizes = [(64, 128), (128, 256), (256, 512), (512, 1023), (1024, 1023)] if on_gpu else [(16, 64), (64, 128)]
     theirs = make_fair_esm(settings.config, settings.device)
@@ -366,7 +364,7 @@ CASES = {case.__name__: case for case in (contacts, logits, forward_memory, trai
 
 
 def machine(device: str) -> dict[str, str]:
-    """Where this is measured, in words."""
+    """The machine and the versions that the table is about."""
     name = platform.processor() or platform.machine()
     if device == "cuda":
         name = torch.cuda.get_device_name()
@@ -388,7 +386,7 @@ def _number(value: float | None) -> str:
 
 
 def table(lines: list[Line], about: dict[str, str], config: MsaConfig, repeats: int) -> str:
-    """The whole page, in Markdown."""
+    """The page of results in Markdown."""
     head = ", ".join(f"{key} {value}" for key, value in about.items())
     text = [
         "# Time and memory beside fair-esm",
@@ -412,12 +410,14 @@ def main() -> None:
         "--only",
         nargs="+",
         choices=CASES,
-        help="default: all, grid on a GPU alone; these replace their lines in the table",
+        help="cases to run (default: all, grid only on a GPU); they replace their lines in the table",
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="timed calls of each (default: 3)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--layers", type=int, default=12, help="fewer for a trial; ratios then differ")
-    parser.add_argument("--output", type=Path, help="folder of the tables; default benchmarks/results")
+    parser.add_argument(
+        "--layers", type=int, default=12, help="number of layers (default: 12); a trial with fewer has other ratios"
+    )
+    parser.add_argument("--output", type=Path, help="folder for the tables (default: benchmarks/results)")
     options = parser.parse_args()
     device = options.device
     if device == "auto":
@@ -434,7 +434,7 @@ def main() -> None:
     folder = options.output or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / f"{re.sub(r'[^a-z0-9]+', '-', about['device'].lower()).strip('-')}.json"
-    if options.only and record.exists():  # a part takes its lines' places in the table
+    if options.only and record.exists():  # a part replaces its lines in the table
         new = {line.what: line for line in lines}
         old = [Line(**line) for line in json.loads(record.read_text())["lines"]]
         lines = [new.pop(line.what, line) for line in old] + list(new.values())

@@ -1,7 +1,7 @@
-"""Contacts without a neural network, to compare with: mutual information and pseudo-likelihood DCA, both with APC.
+"""Contact baselines without a neural network: mutual information and pseudo-likelihood DCA, both with APC.
 
-Both take an alignment's `array`, ``(R, L)`` uint8 ASCII codes, and give a symmetric ``(L, L)`` float64 score whose
-diagonal is zero. Letters that stand for no one amino acid (X) count as gaps.
+Both read an alignment's `array`, ``(R, L)`` uint8 ASCII codes, and return a symmetric ``(L, L)`` float64 score with a
+zero diagonal. The ambiguous letter X counts as a gap.
 """
 
 import numpy as np
@@ -40,11 +40,12 @@ def mutual_information(
     ----------
     array : ndarray, shape=(R, L), dtype=uint8
     gaps : bool, default False
-        The gap is a 21st state; otherwise only the rows that have a residue in both columns count for a pair.
+        Treat the gap as a 21st state; otherwise a pair counts only the rows with a residue in both columns.
     pseudocount : float, default 1
-        Added to the (weighted) count of each pair of states, and what follows from it to each single one.
+        Added to the (weighted) count of each pair of states; counts of single states follow from these.
     theta : float, optional
-        Weigh rows by 1 / the number of those at most this fraction different (`modeling_msa.sequence_weights`).
+        Weight each row by 1 / the number of rows that differ in at most this fraction of columns
+        (`modeling_msa.sequence_weights`).
     correct : bool, default True
         Subtract the average product (`apc`).
     """
@@ -76,7 +77,7 @@ def pseudo_likelihood(
 
     One Potts model of 21 states is fitted to all columns at once by L-BFGS: the sum over columns and weighted rows of
     -log p(column | the others), plus `regularization` * |h|^2 on fields and `regularization` * (L - 1) / 2 * |J|^2 on
-    couplings, which here are one symmetric array, so that each is counted twice. Scores are the Frobenius norms of
+    couplings. The couplings are one symmetric array, so each counts twice. Scores are the Frobenius norms of
     the couplings in zero-sum gauge without the gap, APC-corrected.
 
     Parameters
@@ -84,9 +85,9 @@ def pseudo_likelihood(
     array : ndarray, shape=(R, L), dtype=uint8
     regularization : float, default 0.01
     theta : float, optional
-        As `mutual_information`.
+        As in `mutual_information`.
     iterations : int, default 100
-        At most.
+        Maximum number of iterations.
     """
     codes = torch.from_numpy(_CODES[array])
     weights = np.ones(len(codes)) if theta is None else sequence_weights(array, theta)

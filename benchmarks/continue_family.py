@@ -1,12 +1,13 @@
-"""Continued pretraining on one family: perplexity of masked residues in rows that were held out, before and after.
+"""Continued pretraining on one family: perplexity of masked residues in held-out rows, before and after.
 
     python benchmarks/continue_family.py family.a3m [--model modeling_msa/checkpoints/msa-tiny] [--steps 300]
 
-A fifth of the rows is drawn; of these, rows that are more than 80 % identical to a row trained on, or to one that is
-held out already, are left out of both. The model sees the query and training rows as they are, and some held-out rows
-in which a seventh of the residues is masked, in seven turns, so that each is predicted once; the masks are the same
-before and after. Gaps are not counted, and probabilities are normalised over the 20 amino acids: a model that knows
-nothing has perplexity 20. A profile, the residue frequencies of each column of the training rows, is given beside it.
+A fifth of the rows is drawn to be held out. Drawn rows that are more than 80 % identical to a training row, or to an
+earlier held-out row, are dropped from both sets. The model sees the query and training rows unmasked, and some
+held-out rows with a seventh of their residues masked, in seven turns, so that each residue is predicted once; the
+masks are the same before and after. Gaps do not count, and probabilities are normalised over the 20 amino acids:
+guessing has perplexity 20. For comparison a profile, the residue frequencies of each column of the training rows, is
+printed too.
 """
 
 import argparse
@@ -18,10 +19,15 @@ import numpy as np
 import torch
 from transformers import Trainer, TrainingArguments
 
-from modeling_msa import Alignment, MsaForMaskedLM, MsaTokenizer, read_alignment
+from modeling_msa import (
+    Alignment,
+    MsaDataCollatorForMaskedLM,
+    MsaDataset,
+    MsaForMaskedLM,
+    MsaTokenizer,
+    read_alignment,
+)
 from modeling_msa.alignments.sampling import diverse_rows
-from modeling_msa.training.collators import MsaDataCollatorForMaskedLM
-from modeling_msa.training.datasets import MsaDataset
 
 MODEL = Path(__file__).parents[1] / "modeling_msa" / "checkpoints" / "msa-tiny"
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
@@ -29,7 +35,7 @@ TURNS = 7  # a seventh is near the 15 % of pretraining
 
 
 def identities(array: np.ndarray) -> np.ndarray:
-    """Share of identical residues of each two rows, over the columns in which both have one: (R, R), 0 without any."""
+    """Identity of every two rows over the columns in which both have a residue, (R, R); 0 without such columns."""
     letters = [(array == ord(letter)).astype(np.float32) for letter in AMINO_ACIDS]
     residues = sum(letters)
     return sum(letter @ letter.T for letter in letters) / np.maximum(residues @ residues.T, 1)
@@ -46,12 +52,12 @@ def hold_out(array: np.ndarray, fraction: float, identity: float, seed: int) -> 
         if alike[row, training].max() <= identity and alike[row, held_out].max(initial=0) <= identity:
             held_out.append(int(row))
     if not held_out:
-        raise ValueError(f"no row drawn is at most {identity:.0%} identical to all others: give a higher --identity")
+        raise ValueError(f"no row drawn is at most {identity:.0%} identical to all others: pass a higher --identity")
     return training, np.sort(held_out)
 
 
 def masked_turns(array: np.ndarray, seed: int) -> np.ndarray:
-    """In which turn each residue is masked, -1 for what is none; same shape as `array`."""
+    """The turn in which each residue is masked, -1 where there is no residue; same shape as `array`."""
     turns = np.random.default_rng(seed).integers(0, TURNS, array.shape)
     return np.where(np.isin(array, [ord(letter) for letter in AMINO_ACIDS]), turns, -1)
 
@@ -65,7 +71,7 @@ def perplexity(
     rows: int = 128,
     seed: int = 0,
 ) -> tuple[float, int]:
-    """Perplexity of the residues of `held_out`, and their number; of `rows` shown at a time a quarter are those."""
+    """Perplexity of the residues of `held_out`, and their number; a quarter of the `rows` shown are held out."""
     tokenizer = MsaTokenizer()
     letters = torch.tensor(tokenizer.convert_tokens_to_ids(list(AMINO_ACIDS)))
     step = max(1, rows // 4)
@@ -91,7 +97,7 @@ def perplexity(
 
 
 def profile_perplexity(array: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> float:
-    """Perplexity of the residues of `held_out` by the columns' frequencies in `training`, ten rows' worth smoothed."""
+    """Perplexity of the residues of `held_out` by the column frequencies of `training`, with a pseudocount of 10."""
     one_hot = np.stack([array == ord(letter) for letter in AMINO_ACIDS], axis=-1).astype(float)  # (R, L, 20)
     counts = one_hot[training].sum(0)
     background = counts.sum(0) / counts.sum()
@@ -103,7 +109,7 @@ def profile_perplexity(array: np.ndarray, training: np.ndarray, held_out: np.nda
 def train(
     model: MsaForMaskedLM, family: Alignment, steps: int, learning_rate: float, max_tokens: int, seed: int
 ) -> None:
-    """Masked language modelling on `family`, other rows and masks at each step."""
+    """Masked language modelling on `family`, with other rows and masks at each step."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -135,7 +141,7 @@ def continue_family(
     identity: float = 0.8,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train `model` on `family` without the held-out rows; what was measured."""
+    """Train `model` on `family` without the held-out rows; return what was measured."""
     training, held_out = hold_out(family.array, fraction, identity, seed)
     rows = min(128, max(4, max_tokens // (family.length + 1)))
     before, residues = perplexity(model, family, training, held_out, rows, seed)
@@ -156,14 +162,16 @@ def continue_family(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "families", nargs="+", type=Path, metavar="FILE", help="an alignment, or several, each by itself"
+        "families", nargs="+", type=Path, metavar="FILE", help="alignment; several are trained on separately"
     )
     parser.add_argument("--model", default=MODEL, help="folder of a masked language model")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--max-tokens", type=int, default=2**12, help="rows x columns of a step")
-    parser.add_argument("--fraction", type=float, default=0.2, help="of the rows drawn to be held out")
-    parser.add_argument("--identity", type=float, default=0.8, help="of a held-out row to any other, at most")
+    parser.add_argument("--max-tokens", type=int, default=2**12, help="maximum rows x columns of a step")
+    parser.add_argument("--fraction", type=float, default=0.2, help="fraction of rows drawn to be held out")
+    parser.add_argument(
+        "--identity", type=float, default=0.8, help="maximum identity of a held-out row to any other row"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = vars(parser.parse_args())
     folder, files = options.pop("model"), options.pop("families")

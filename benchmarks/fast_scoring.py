@@ -1,20 +1,21 @@
-"""How well the fast mode of scoring agrees with the exact one, and what it saves.
+"""How well the fast mode of scoring agrees with the exact mode, and how much time it saves.
 
     python benchmarks/fast_scoring.py [ALIGNMENT ...] [--families 20] [--output benchmarks/results/fast_scoring.md]
 
-On the embedded model, synthetic families that it was not trained on (examples/synthetic_families, seed 1, made anew)
-and the alignments named. Exact scores of whole families would take hours, so each is sampled, with fixed seeds:
+Uses the embedded model, synthetic families that it was not trained on (examples/synthetic_families, seed 1, generated
+in the run) and the given alignments. Exact scores of whole families would take hours, so each is sampled, with fixed
+seeds:
 
 - single substitutions: all of some residues, masked marginals;
-- several substitutions: doubles and triples, half each, among those residues, masked marginals. They add up, so that
-  no further pass is needed;
-- pseudo-log-likelihoods: doubles and triples like these, of an alignment that is cut to a window of the query, since
-  each takes as many passes as there are residues.
+- several substitutions: doubles and triples, half each, among those residues, masked marginals. They add up, so no
+  further pass is needed;
+- pseudo-log-likelihoods: similar doubles and triples, of an alignment that is cut to a window of the query, since each
+  variant requires as many passes as there are residues.
 
-Spearman's correlation is that of exact and fast scores of a family's variants. Both modes alternate, the order from
-family to family. The exact time grows with the residues; the fast time has one pass of the homologues in it, which
-more residues share. So the ratio of times is that of whole families: exact time per residue, times residues, and the
-fast mode's own run over all residues.
+Spearman's correlation compares exact and fast scores of a family's variants. The two modes alternate in order from
+family to family. The exact time grows with the number of residues; the fast time includes one pass of the homologues,
+which all residues share. So the ratio of times is that of whole families: the exact time per residue times the number
+of residues, and the fast mode's run over all residues.
 """
 
 import argparse
@@ -45,7 +46,7 @@ KINDS = ("singles", "doubles and triples", "pseudo-log-likelihood")
 
 
 def synthetic(count: int) -> list[Alignment]:
-    """Held-out families, every second one of the kind that is like nature."""
+    """Held-out families, of the kinds "varied" and "natural" in turn."""
     return [simulate.make_family(1, k, ("varied", "natural")[k % 2])[0] for k in range(count)]
 
 
@@ -109,7 +110,7 @@ def compare(family: Alignment, model: MsaForMaskedLM, number: int) -> dict[str, 
 def table(
     results: dict[tuple[str, int], list[dict[str, tuple[float, float]]]], shallow: dict[tuple[str, int], int]
 ) -> str:
-    """A line for each set of families and depth, of Spearman's median (lowest) and the median time, fast / exact."""
+    """One line per set of families and depth: Spearman's median (lowest), and the median time, fast / exact."""
     heads = ["rows", "families", *KINDS, "time, fast / exact", "of likelihoods"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for (name, depth), families in results.items():
@@ -125,14 +126,14 @@ def table(
 
 
 def _one_swap(count: int) -> float:
-    """What Spearman's correlation of `count` values loses where two neighbours in rank change places."""
+    """How much Spearman's correlation of `count` values falls when two neighbours in rank change places."""
     return 12 / (count * (count**2 - 1))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("alignments", nargs="*", type=Path)
-    parser.add_argument("--families", type=int, default=20, help="synthetic ones")
+    parser.add_argument("--families", type=int, default=20, help="number of synthetic families")
     parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "fast_scoring.md")
     arguments = parser.parse_args()

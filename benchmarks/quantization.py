@@ -1,10 +1,10 @@
-"""Size, time and contacts of a model whose linear layers have int8 weights (torchao), beside float32 and bfloat16.
+"""Size, time and contacts of a model with int8 weights in its linear layers (torchao), float32 and bfloat16.
 
     python benchmarks/quantization.py [--alignments FOLDER] [--structures FOLDER] [--output FILE]
 
-Size and time are those of a random model of the published size, read from a folder as a user reads it. Contacts are
-those of msa-tiny on the alignments' first 128 rows; structures have the alignments' names. Takes the extras test and
-quantization.
+Size and time are those of a random model of the published size, loaded from a folder as a user loads it. Contacts are
+those of msa-tiny on the first 128 rows of each alignment; structures have the names of the alignments. Requires the
+extras test and quantization.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def load_all(folder: str | Path) -> dict[str, Any]:
 
 
 def bytes_of(model: torch.nn.Module) -> int:
-    """Of all weights; a quantized one is several plain tensors."""
+    """Bytes of all weights; a quantized weight is several plain tensors."""
 
     def plain(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
         if not hasattr(tensor, "__tensor_flatten__"):
@@ -56,9 +56,9 @@ def bytes_of(model: torch.nn.Module) -> int:
 
 
 def take_turns(models: dict[str, Any], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds and processor seconds of each call, (repeats, 2), after one call each that is not counted.
+    """Seconds and processor seconds of each call, (repeats, 2), after one warm-up call each.
 
-    On a busy machine processor time says more, on one thread: several threads wait for each other busily.
+    On a busy machine processor time on one thread is more reliable: several threads spin while they wait.
     """
     tokens = random_msa(ROWS, COLUMNS)
     clocks: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
@@ -72,7 +72,7 @@ def take_turns(models: dict[str, Any], repeats: int) -> dict[str, np.ndarray]:
 
 
 def of_random_weights(layers: int, repeats: int) -> list[str]:
-    """Table of sizes and times."""
+    """Table of sizes and times, with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         make_ours(MsaConfig(num_hidden_layers=layers)).save_pretrained(folder)
         models = load_all(folder)
@@ -100,7 +100,7 @@ def of_random_weights(layers: int, repeats: int) -> list[str]:
 
 
 def of_contacts(alignments: Path, structures: Path | None) -> list[str]:
-    """Table of what the contact maps of msa-tiny become."""
+    """Table of the differences in msa-tiny's contact maps."""
     models = load_all(resolve_model("msa-tiny"))
     names = [name for name in models if name != "float32"]
     lines = [

@@ -2,8 +2,8 @@
 
     python benchmarks/real_families.py ALIGNMENTS STRUCTURES --model FOLDER [--model FOLDER ...] [--dca]
 
-ALIGNMENTS and STRUCTURES are folders whose files have the same names but for the ending (1prw.a3m, 1prw.pdb). Every
-method sees the same rows, and columns with a residue of the query only. The baselines' settings are the defaults in
+ALIGNMENTS and STRUCTURES are folders whose files have the same names up to the extension (1prw.a3m, 1prw.pdb). All
+methods see the same rows, and only columns with a residue of the query. The baselines use the defaults of
 coevolution.py; --theta and --gaps change those of mutual information.
 """
 
@@ -15,13 +15,20 @@ from pathlib import Path
 import numpy as np
 from coevolution import mutual_information, pseudo_likelihood
 
-from modeling_msa import Alignment, neff, read_alignment
-from modeling_msa.alignments.structure import structure_contacts
-from modeling_msa.hub.loading import load_model, quiet_loading
-from modeling_msa.tasks.contacts import ContactMap, precision, predict_contacts
-from modeling_msa.tasks.inputs import prepare_alignment
+from modeling_msa import (
+    Alignment,
+    ContactMap,
+    load_model,
+    neff,
+    precision,
+    predict_contacts,
+    prepare_alignment,
+    read_alignment,
+    structure_contacts,
+)
+from modeling_msa.hub.loading import quiet_loading
 
-FIGURES = {  # a few letters per column, under the method's name
+FIGURES = {  # short heads of columns, under the method's name
     "L/2": {"top": "L/2"},
     "L": {"top": "L"},
     "long L/2": {"top": "L/2", "min_separation": 24},
@@ -38,7 +45,7 @@ def pairs_of_files(alignments: Path, structures: Path) -> dict[str, tuple[Path, 
 
 
 def of_scores(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Alignment], ContactMap]:
-    """Make a method of what gives scores for an alignment's array."""
+    """Make a method of a function from an alignment's array to scores."""
 
     def method(family: Alignment) -> ContactMap:
         scores = function(family.array)
@@ -48,7 +55,7 @@ def of_scores(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Alignme
 
 
 def methods(options: argparse.Namespace) -> dict[str, Callable[[Alignment], ContactMap]]:
-    """What is to be compared; each takes the family with the rows that are to be seen."""
+    """The methods to compare; each is called with the family, cut to the rows to use."""
     made = {"MI": of_scores(lambda array: mutual_information(array, gaps=options.gaps, theta=options.theta))}
     if options.dca:
         made["DCA"] = of_scores(pseudo_likelihood)
@@ -62,17 +69,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("alignments", type=Path)
     parser.add_argument("structures", type=Path)
-    parser.add_argument("--model", action="append", default=[], help="folder or Hub id; may be repeated")
-    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--model", action="append", default=[], help="folder or Hub id; repeatable")
+    parser.add_argument("--rows", type=int, default=1024, help="maximum number of rows (default: 1024)")
     parser.add_argument("--select", choices=("first", "diverse", "random", "weighted"), default="first")
-    parser.add_argument("--dca", action="store_true", help="pseudo-likelihood DCA too: minutes")
+    parser.add_argument("--dca", action="store_true", help="also run pseudo-likelihood DCA, which takes minutes")
     parser.add_argument("--gaps", action="store_true", help="mutual information with the gap as a 21st state")
     parser.add_argument("--theta", type=float, help="mutual information with sequence weights")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     files = pairs_of_files(options.alignments, options.structures)
     if not files:
-        parser.error(f"no alignment in {options.alignments} has a structure of its name in {options.structures}")
+        parser.error(f"no alignment in {options.alignments} has a structure of the same name in {options.structures}")
     quiet_loading()
     compared = methods(options)
     widths = [max(len(figure), 5) + 2 for figure in FIGURES]

@@ -1,30 +1,31 @@
-"""One MSA over several ranks (`modeling_msa.split_rows`): what moves, what each rank computes and holds, when it pays.
+"""Cost model of one MSA over several ranks (`modeling_msa.split_rows`): what is sent and computed, and when it pays.
 
     python benchmarks/row_sharding.py [--bandwidth 25 --rate 400 --bytes 2]
     python benchmarks/row_sharding.py --measure 4
 
-The model is arithmetic. Of R rows and C columns (with <cls>), with width D, feed-forward width I, H heads, and b bytes
-a number, a rank of W has r of the rows, and c of the columns while columns attend. A layer's forward pass
+The model is arithmetic. An MSA has R rows and C columns (with <cls>); the network has width D, feed-forward width I, H
+heads and b bytes per number. Each of W ranks has r of the rows, and c of the columns during column attention. A
+layer's forward pass
 
     computes   r C (8 D^2 + 4 D I + 4 C D)  +  R c (8 D^2 + 4 R D)  operations (two for each product): row attention
                and feed-forward on rows, column attention on columns
     sends      r (C - c) D b  to columns,  (R - r) c D b  back,  2 (W - 1) / W x 4 H C^2  to add up the row logits
                (float32, in a ring)
 
-A backward pass moves the same once more, and computes twice as much; gradient checkpointing does the forward pass
-twice. A training step also adds up the gradients, 2 (W - 1) / W times the parameters.
+A backward pass moves the same amount again and computes twice as much; gradient checkpointing runs the forward pass
+twice. A training step also sums the gradients, 2 (W - 1) / W times the parameters.
 
-One rank takes the time of its operations at `--rate`; several that of theirs and of what they send at `--bandwidth`,
-one after the other, as split_rows does it. Without the maps, whose share falls with the depth, and with I = 4 D,
-several are faster where
+The time of one rank is that of its operations at `--rate`; that of several is the time of their operations plus the
+time of what they send at `--bandwidth`, one after the other, as in split_rows. Ignoring the maps, whose share falls
+with the depth, and with I = 4 D, several ranks are faster where
 
     D + (R + C) / 8  >  b x rate / (16 W bandwidth)
 
-It leaves out what each call of a collective takes beside its bytes: for small alignments that is what counts.
+The latency of each collective is left out; for small alignments it dominates.
 
-The defaults of rate and bandwidth are assumptions for the sake of an example, not measurements: put in your own.
-`--measure` runs a small model in gloo processes on this machine, counts what goes through the collectives and what
-torch's allocator has out at most, and prints both beside the model.
+The default rate and bandwidth are assumptions for an example, not measurements: pass your own. `--measure` runs a
+small model in gloo processes on this machine, counts the bytes through the collectives and the peak of torch's
+allocator, and prints both next to the cost model.
 """
 
 import argparse
@@ -46,7 +47,7 @@ from modeling_msa import MsaConfig, MsaForMaskedLM, split_rows
 from modeling_msa._processes import leave_processes
 from modeling_msa.tasks import sharding
 
-LARGE = (16384, 1024)  # rows and columns of the alignment whose needs are printed
+LARGE = (16384, 1024)  # rows and columns of the example
 LENGTHS = (128, 256, 512, 1024)
 DEPTHS = (128, 512, 1024, 4096, 16384)
 PASSES = {"forward": 1, "forward + backward": 2, "the same, checkpointed": 3}  # times that a layer's tensors move
@@ -54,7 +55,7 @@ PASSES = {"forward": 1, "forward + backward": 2, "the same, checkpointed": 3}  #
 
 @dataclass(frozen=True)
 class Split:
-    """An MSA (a batch of one) on several ranks, and the model's sizes; the published ones by default."""
+    """An MSA (a batch of one) on several ranks, and the sizes of the model (default: the published ones)."""
 
     rows: int
     columns: int
@@ -66,13 +67,13 @@ class Split:
     heads: int = 12
 
     def share(self, rank: int) -> tuple[int, int]:
-        """Rows of a rank, and columns."""
+        """Numbers of rows and of columns of a rank."""
         each = sharding.RowSplit()
         parts = [each.rows(length, rank, self.ranks) for length in (self.rows, self.columns)]
         return parts[0].stop - parts[0].start, parts[1].stop - parts[1].start
 
     def operations(self, rank: int = 0) -> int:
-        """Of one layer's forward pass; rank 0 has most."""
+        """Operations of one layer's forward pass; rank 0 has most."""
         rows, columns = self.share(rank)
         on_rows = 8 * self.hidden**2 + 4 * self.hidden * self.inner + 4 * self.columns * self.hidden
         on_columns = 8 * self.hidden**2 + 4 * self.rows * self.hidden
@@ -85,15 +86,15 @@ class Split:
         return entries * self.hidden * self.number_bytes
 
     def summed(self) -> int:
-        """Bytes of one layer's row logits, which are added up over the ranks; one rank does not."""
+        """Bytes of one layer's row logits, which are summed over the ranks; 0 for one rank."""
         return 4 * self.heads * self.columns**2 if self.ranks > 1 else 0
 
     def sent(self) -> float:
-        """Bytes that leave a rank in one layer's forward pass, the sum going round in a ring."""
+        """Bytes that a rank sends in one layer's forward pass, with a ring for the sum."""
         return self.exchanged() + 2 * (self.ranks - 1) / self.ranks * self.summed()
 
     def seconds(self, rate: float, bandwidth: float) -> float:
-        """Of a forward pass, at operations and bytes a second."""
+        """Seconds of a forward pass, at so many operations and bytes per second."""
         return self.layers * (self.operations() / rate + self.sent() / bandwidth)
 
     def states(self) -> int:
@@ -101,16 +102,16 @@ class Split:
         return self.share(0)[0] * self.columns * self.hidden * self.number_bytes
 
     def peak(self) -> float:
-        """Bytes at most in inference above the weights: 2.5 times the hidden states, and one layer's maps."""
+        """Peak bytes of inference above the weights: 2.5 times the hidden states, and one layer's maps."""
         return 2.5 * self.states() + 4 * self.heads * self.columns**2
 
 
 def pays_from(split: Split, rate: float, bandwidth: float, most: int = 2**20) -> int | None:
-    """Smallest depth from which on the ranks are faster than one; None if none up to `most` is.
+    """Smallest depth from which the ranks are faster than one; None if there is none up to `most`.
 
-    More rows never make it worse: column attention computes more for each byte, and the maps are shared by more rows.
+    More rows never make it worse: column attention computes more per byte, and more rows share the maps.
     """
-    low, high = 1, most // split.ranks  # multiples of the ranks, so that all have the same
+    low, high = 1, most // split.ranks  # in multiples of the number of ranks
 
     def faster(multiple: int) -> bool:
         there = replace(split, rows=multiple * split.ranks)
@@ -161,7 +162,7 @@ def report(options: argparse.Namespace) -> None:
 
 @contextmanager
 def counted(counts: Counter) -> Iterator[None]:
-    """Count what goes into collectives: to others in exchanges, floating-point sums, and the rest, in bytes."""
+    """Count the bytes that go into collectives: sent to others in exchanges, in floating-point sums, and other."""
     originals = {name: getattr(dist, name) for name in ("all_reduce", "all_to_all_single")}
 
     def all_reduce(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -183,7 +184,7 @@ def counted(counts: Counter) -> Iterator[None]:
 
 
 def measure_moved(rows: int, columns: int) -> dict[str, dict[str, tuple[int, int]]]:
-    """Bytes that this rank of the world moves in passes through a small model, and what the model here says."""
+    """Bytes that this rank moves in passes through a small model, and those of the cost model."""
     rank, model, split = dist.get_rank(), *small_model(rows, columns)
     tokens = torch.randint(4, 24, (1, rows, columns), generator=torch.Generator().manual_seed(0))
     results = {}
@@ -202,7 +203,7 @@ def measure_moved(rows: int, columns: int) -> dict[str, dict[str, tuple[int, int
 
 
 def measure_peak(rows: int, columns: int) -> tuple[int, float]:
-    """Bytes out at most in a forward pass of this rank, in as many pieces as for a large MSA, and the model's."""
+    """Peak bytes of this rank's forward pass, in as many pieces as for a large MSA, and those of the cost model."""
     model, split = small_model(rows, columns)
     tokens = torch.randint(4, 24, (1, rows, columns), generator=torch.Generator().manual_seed(0))
     sharding.PIECE_BYTES = split.states() // sharding.MOST_PIECES
@@ -233,7 +234,7 @@ def measure_rank(rank: int, ranks: int, folder: str, rows: int, columns: int) ->
 
 
 def measure(ranks: int, rows: int, columns: int) -> list[dict[str, Any]]:
-    """By rank: what was counted and what the model says, in bytes, by pass and kind."""
+    """For each rank the bytes counted and those of the cost model, by pass and kind."""
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(measure_rank, (ranks, folder, rows, columns), ranks)
         return [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(ranks)]
@@ -241,12 +242,16 @@ def measure(ranks: int, rows: int, columns: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rate", type=float, default=400, help="10^12 operations a second of a rank (default: 400)")
-    parser.add_argument("--bandwidth", type=float, default=25, help="10^9 bytes a second out of a rank (default: 25)")
-    parser.add_argument("--bytes", type=int, default=2, help="of a number (default: 2, bfloat16)")
+    parser.add_argument("--rate", type=float, default=400, help="10^12 operations per second of a rank (default: 400)")
+    parser.add_argument(
+        "--bandwidth", type=float, default=25, help="10^9 bytes per second sent by a rank (default: 25)"
+    )
+    parser.add_argument("--bytes", type=int, default=2, help="bytes per number (default: 2, bfloat16)")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--measure", type=int, metavar="RANKS", help="count in gloo processes on this machine")
-    parser.add_argument("--shape", default="509x127", metavar="ROWSxCOLUMNS", help="of --measure (default: 509x127)")
+    parser.add_argument(
+        "--shape", default="509x127", metavar="ROWSxCOLUMNS", help="MSA of --measure (default: 509x127)"
+    )
     options = parser.parse_args()
     if not options.measure:
         report(options)

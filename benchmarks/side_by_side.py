@@ -1,4 +1,4 @@
-"""What the benchmarks share: both implementations with the same weights, alternating times, peak memory."""
+"""Shared by the benchmarks: both implementations with the same weights, alternating times, peak memory."""
 
 import itertools
 import statistics
@@ -43,7 +43,7 @@ def random_msa(rows: int, columns: int, device: str = "cpu") -> torch.Tensor:
 
 
 def alternate(functions: dict[str, Work], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call; the functions take turns, after one call each that is not counted."""
+    """Seconds of each call of alternating functions, after one warm-up call each."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for name, function in functions.items():
@@ -57,12 +57,12 @@ def alternate(functions: dict[str, Work], repeats: int) -> dict[str, list[float]
 
 
 def ratio(above: Iterable[float], below: Iterable[float]) -> float:
-    """Median of the ratios of calls that followed each other."""
+    """Median of the ratios of consecutive calls."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def square_product(dtype: torch.dtype, device: str, size: int) -> tuple[Work, int]:
-    """A matrix product to be timed, and its operations."""
+    """A matrix product to time, and its number of operations."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return lambda: left @ right, 2 * size**3
 
@@ -72,7 +72,7 @@ def count_flops(config: MsaConfig, rows: int, columns: int, contacts: bool = Fal
     with torch.device("meta"):
         model = MsaForMaskedLM._from_config(config, attn_implementation="eager").eval()
         tokens = torch.zeros(1, rows, columns + 1, dtype=torch.int64)
-    # newer versions of torch take this for a product with one row, and do not count it
+    # newer versions of torch do not count a product of a matrix and a vector
     counted = {torch.ops.aten.mv: lambda matrix, vector, **_: 2 * matrix[0] * matrix[1]}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
         if contacts:
@@ -83,7 +83,7 @@ def count_flops(config: MsaConfig, rows: int, columns: int, contacts: bool = Fal
 
 
 def peak_allocated(work: Work, device: str = "cpu") -> int:
-    """Most bytes that torch's allocator has out at a time while `work` runs, above what it has out before."""
+    """Peak bytes allocated by torch while `work` runs, above those allocated before."""
     if device == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -97,7 +97,7 @@ def peak_allocated(work: Work, device: str = "cpu") -> int:
 
 
 def peak_resident(work: Work) -> int:
-    """Bytes that `work` adds to this process's resident set at its peak; Linux only."""
+    """Peak bytes that `work` adds to this process's resident set; Linux only."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident("VmRSS")
     work()
@@ -105,13 +105,13 @@ def peak_resident(work: Work) -> int:
 
 
 def resident(field: str) -> int:
-    """A figure of /proc/self/status, in bytes."""
+    """A field of /proc/self/status, in bytes."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
 
 
 def in_own_process(script: str, arguments: Iterable[object], environment: dict[str, str] | None = None) -> str:
-    """The last line that a script prints."""
+    """Run a script in a process of its own and return the last line it prints."""
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

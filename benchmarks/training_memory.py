@@ -1,15 +1,15 @@
-"""Activation memory of a training step beside that of fair-esm's own modules, full-size, at the same shape.
+"""Activation memory of a training step compared with fair-esm's modules, at full size and the same shape.
 
     python benchmarks/training_memory.py [--shapes 16x64 16x128 32x128] [--layers 12]
     python benchmarks/training_memory.py --shapes 128x128 --layers 1 2 --extrapolate 12
 
-A step is the forward and backward pass of masked language modelling with dropout, gradients into buffers that exist
-already. Its activation memory is counted twice, each time above weights and gradients: the peak of what torch's
-allocator hands out, which is exact, and the peak resident set, which holds libraries' buffers too. Every step runs in
-a process of its own. Columns count <cls>.
+A step is the forward and backward pass of masked language modelling with dropout, into existing gradient buffers. Its
+activation memory is measured in two ways, both above weights and gradients: the peak of torch's allocator, which is
+exact, and the peak resident set, which includes the libraries' buffers. Every step runs in a process of its own.
+Columns include <cls>.
 
-What a step needs is a straight line in the number of layers: from two depths, `--extrapolate` says what a deeper model
-takes at a shape that does not fit here.
+Memory is linear in the number of layers: from two depths, `--extrapolate` computes that of a deeper model whose shape
+does not fit into memory.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def training_model(name: str, config: MsaConfig) -> torch.nn.Module:
 def training_step(
     name: str, config: MsaConfig, rows: int, columns: int, model: torch.nn.Module | None = None
 ) -> Callable[[], None]:
-    """A function that runs forward and backward on a made-up masked MSA, into gradients that are there already."""
+    """A function that runs forward and backward on a random masked MSA, into existing gradients."""
     torch.manual_seed(0)
     tokens = torch.randint(4, 24, (1, rows, columns))
     labels = tokens.masked_fill(torch.rand(tokens.shape) >= 0.15, -100)
@@ -73,7 +73,7 @@ def training_step(
 def measure(name: str, layers: int, rows: int, columns: int) -> dict[str, float]:
     """Peak bytes above weights and gradients, by the allocator and resident, and the seconds of the step."""
     step = training_step(name, MsaConfig(num_hidden_layers=layers), rows, columns)
-    training_step(name, MsaConfig(num_hidden_layers=1), 2, 8)()  # what torch sets up once
+    training_step(name, MsaConfig(num_hidden_layers=1), 2, 8)()  # warms up torch
     result: dict[str, float] = {}
 
     def watched() -> None:
@@ -86,13 +86,13 @@ def measure(name: str, layers: int, rows: int, columns: int) -> dict[str, float]
 def measure_alone(name: str, layers: int, rows: int, columns: int) -> dict[str, float]:
     """`measure` in a process of its own."""
     arguments = ("--measure", name, "--layers", layers, "--shapes", f"{rows}x{columns}")
-    # freed memory goes back to the system at once, so that the resident set follows what is in use
+    # return freed memory to the system at once, so that the resident set follows the memory in use
     environment = os.environ | {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     return json.loads(in_own_process(__file__, arguments, environment))
 
 
 def report(title: str, results: dict[str, dict[str, float]]) -> None:
-    """Print one shape's results; without seconds they were extrapolated."""
+    """Print the results of one shape; extrapolated ones have no seconds."""
     print(title)
     reference = results["fair-esm"]
     for name, result in results.items():
@@ -106,7 +106,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", default=["16x64", "16x128", "32x128"], metavar="ROWSxCOLUMNS")
     parser.add_argument("--layers", nargs="+", type=int, default=[12])
-    parser.add_argument("--extrapolate", type=int, metavar="LAYERS", help="from the first and last of --layers")
+    parser.add_argument(
+        "--extrapolate", type=int, metavar="LAYERS", help="extrapolate from the first and last of --layers"
+    )
     parser.add_argument("--implementations", nargs="+", default=["fair-esm", "checkpointed"], choices=IMPLEMENTATIONS)
     parser.add_argument("--measure", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -115,7 +117,7 @@ def main() -> None:
         print(json.dumps(measure(options.measure, options.layers[0], *shapes[0])))
         return
     if options.extrapolate and len(set(options.layers)) < 2:
-        parser.error("--extrapolate takes two numbers of --layers")
+        parser.error("--extrapolate requires two different numbers of --layers")
     print(f"activation memory of a training step, float32, width 768, {torch.get_num_threads()} threads; "
           "in brackets: relative to fair-esm")  # fmt: skip
     for rows, columns in shapes:
