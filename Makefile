@@ -37,7 +37,7 @@ verify-official: $(VENV)/.test
 	$(BIN)/python examples/verify_official.py
 
 # model, golden numbers, training, tokenizer and shared folders on the lowest supported versions; with LOWEST_TESTS= all tests
-LOWEST_TESTS ?= tests/test_*_msa_transformer.py tests/test_heads.py tests/test_hub.py tests/test_deployment.py \
+LOWEST_TESTS ?= tests/test_*_msa_transformer.py tests/test_heads.py tests/test_deployment.py \
     tests/test_golden.py tests/training
 test-lowest: $(VENV)-lowest/.installed
 	$(VENV)-lowest/bin/python -m pytest $(XDIST) $(LOWEST_TESTS)

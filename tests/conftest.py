@@ -17,8 +17,8 @@ LONGEST = (
     "test_sharding",
     "test_training",
     "test_finetuning",
-    "test_push",
-    "test_complete",
+    "test_pushing",
+    "test_sharing_msa_transformer",
     "test_conversion",
     "test_scoring",
 )

@@ -6,8 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub import constants, is_offline_mode
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 # httpx's base of all errors, or httpx2's: which one huggingface_hub uses depends on its version
 _HTTP_ERRORS = tuple(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
@@ -46,7 +51,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
 
 def _advice(error: BaseException) -> str | None:
     """What to do about one error of a chain; None if it does not come from the Hub."""
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, OfflineModeIsEnabled) or (is_offline_mode() and isinstance(error, LocalEntryNotFoundError)):
         return "Offline mode is on: unset HF_HUB_OFFLINE, or name a folder."
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is None or not isinstance(error, HfHubHTTPError):
