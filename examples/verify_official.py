@@ -35,7 +35,8 @@ from modeling_msa._files import whole_file
 from modeling_msa.alignments.structure import structure_contacts
 from modeling_msa.hub import conversion
 from modeling_msa.hub.loading import quiet_loading
-from modeling_msa.tasks.contacts import precision, predict_contacts
+from modeling_msa.tasks.contact_precision import precision
+from modeling_msa.tasks.contacts import predict_contacts
 from modeling_msa.tasks.inputs import model_inputs
 
 ALIGNMENTS_URL = "https://raw.githubusercontent.com/facebookresearch/esm/main/examples/data"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,15 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_ending(path: str | os.PathLike[str], endings: Sequence[str]) -> str:
+    """Return the ending of an output, in lower case; ValueError, which names them all, if it is not in `endings`."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in endings:
+        *some, last = endings
+        raise ValueError(f"{path}: unknown output format {suffix!r}; use {', '.join(some)} or {last}.")
+    return suffix
 
 
 def require_new_folder(path: str | os.PathLike[str], error: type[Exception] = ValueError) -> None:

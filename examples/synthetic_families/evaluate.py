@@ -1,15 +1,15 @@
-"""Fit the contact regression of a trained model on synthetic families, and judge it on others that it never saw.
+"""Fit the contact regression of a trained model on synthetic families, and evaluate it on held-out families.
 
     python examples/synthetic_families/evaluate.py CHECKPOINT TRAINING HELD_OUT OUTPUT_DIR [--real MSAS STRUCTURES]
     python examples/synthetic_families/evaluate.py CHECKPOINT - HELD_OUT CHECKPOINT [--real MSAS STRUCTURES]
 
-CHECKPOINT is a run's folder; TRAINING and HELD_OUT are folders of simulate.py. The regression is fitted as in the
-paper on the first 20 training families (L1 penalty, C = 0.15, pairs at least 6 apart). P@L is the share of contacts
-among the L most probable pairs at least 6 apart; mutual information with average product correction
-(benchmarks/coevolution.py) sees the same rows, and so it does on families with structures (--real, two folders whose
-files have the same names), where P@L/2 is given. OUTPUT_DIR gets config, tokenizer, weights and a card, and no copy of
-the code: that is the form of a checkpoint inside the package. With - for TRAINING the checkpoint keeps the regression
-that it has, and its card alone is written.
+CHECKPOINT is the folder of a run; TRAINING and HELD_OUT are folders written by simulate.py. The regression is fitted as
+in the paper on the first 20 training families (L1 penalty, C = 0.15, pairs at least 6 apart). P@L is the share of
+contacts among the L most probable pairs at least 6 apart. Mutual information with average product correction
+(benchmarks/coevolution.py) sees the same rows. With --real, two folders whose files have the same names, P@L/2 on
+families with structures is added. OUTPUT_DIR receives config, tokenizer, weights and a card, but no copy of the code,
+as a checkpoint inside the package. With - for TRAINING the checkpoint keeps its regression, and only its card is
+written.
 """
 
 from __future__ import annotations
@@ -24,12 +24,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from modeling_msa import Alignment, MsaConfig, MsaForMaskedLM, MsaTokenizer, read_alignment, select_rows
-from modeling_msa.alignments.structure import structure_contacts
+from modeling_msa import (
+    Alignment,
+    MsaConfig,
+    MsaForMaskedLM,
+    MsaTokenizer,
+    fit_contact_regression,
+    precision,
+    predict_contacts,
+    prepare_alignment,
+    read_alignment,
+    select_rows,
+    structure_contacts,
+)
 from modeling_msa.hub.card import Result, TrainingReport, write_model_card
 from modeling_msa.hub.loading import quiet_loading
-from modeling_msa.tasks.contacts import fit_contact_regression, precision, predict_contacts
-from modeling_msa.tasks.inputs import prepare_alignment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from coevolution import mutual_information
@@ -51,7 +60,7 @@ LIMITS = (
 
 
 def families(folder: Path, count: int | None = None) -> Iterator[tuple[Alignment, np.ndarray]]:
-    """Alignments with at most 1,024 rows, drawn at random, and their contacts (L, L)."""
+    """Alignments, of at most 1,024 rows drawn at random, and their contacts (L, L)."""
     files = sorted((folder / "alignments").glob("*.a3m"), key=lambda path: int(path.stem.rpartition("_")[2]))
     for path in files[:count]:
         yield select_rows(read_alignment(path), ROWS, "random"), np.load(folder / "contacts" / f"{path.stem}.npy")
@@ -69,7 +78,7 @@ def synthetic_figures(model: MsaForMaskedLM, held_out: Path) -> list[Result]:
 
 
 def real_figures(model: MsaForMaskedLM, alignments: Path, structures: Path) -> list[Result]:
-    """P@L/2 on families of known structure, of the model and of mutual information on the first 1,024 rows."""
+    """P@L/2 on families of known structure: the model and mutual information on the first 1,024 rows."""
     of_information = of_scores(mutual_information)
     figures: list[tuple[str, list[float]]] = []
     few = []
@@ -92,7 +101,7 @@ def real_figures(model: MsaForMaskedLM, alignments: Path, structures: Path) -> l
 
 
 def write_checkpoint(model: MsaForMaskedLM, folder: Path, report: TrainingReport) -> None:
-    """Save without copies of the code, and hence without the map that names it."""
+    """Save without copies of the code and the auto_map that names them."""
     model.save_pretrained(folder)
     MsaTokenizer.for_config(model.config).save_pretrained(folder)
     for path in (*folder.glob("*.py"), folder / "LICENSE"):  # the package has it too

@@ -1,32 +1,22 @@
-"""Pictures of results; needs matplotlib (``pip install modeling-msa[plot]``)."""
+"""Pictures of results; requires matplotlib (``pip install modeling-msa[plot]``)."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._files import whole_file
-from .contacts import MIN_SEPARATION, ContactMap, precision
+from .contact_precision import precision
+from .contacts import MIN_SEPARATION, ContactMap
 from .distances import Distances
+from .pictures import check_picture
 from .scoring import SubstitutionScores
 
-# the eye tells these two apart whatever colours it sees (Okabe and Ito); their marks differ too
+# distinguishable with any colour vision (Okabe and Ito); their marks differ too
 _RIGHT, _WRONG = "#0072b2", "#d55e00"
 _KNOWN, _UNKNOWN = "#c4c4c4", "#f5eedc"
-
-
-def check_picture(path: str | os.PathLike) -> None:
-    """Raise, before work starts, if no picture can be drawn there: ImportError, ValueError."""
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError:
-        raise ImportError("Pictures need matplotlib: pip install 'modeling-msa[plot]'.") from None
-    endings = FigureCanvasBase.get_supported_filetypes()
-    if Path(path).suffix.removeprefix(".") not in endings:
-        raise ValueError(f"{path} names no kind of picture: end it with .png, .pdf or .svg.")
 
 
 def plot_contacts(
@@ -34,28 +24,25 @@ def plot_contacts(
 ) -> None:
     """Draw a contact map: probabilities above the diagonal, the L most probable contacts below it.
 
-    With a structure, its contacts are grey below the diagonal, pairs that it does not resolve are shaded, and on them
-    lie the L most probable pairs: right ones as blue dots, wrong ones as orange crosses, unresolved ones as rings. All
-    are pairs at least 6 apart.
+    With a structure, its contacts are grey below the diagonal and unresolved pairs are shaded. The L most probable
+    pairs are drawn over them: true positives as blue dots, false positives as orange crosses, unresolved pairs as
+    rings. All pairs are at least 6 apart.
 
     Parameters
     ----------
     contacts : ContactMap
-        What to draw.
+        The map to draw.
     path : path
-        The picture; its ending (.png, .pdf, .svg) decides the format. It appears whole or not at all.
+        Picture to write; its ending (.png, .pdf, .svg) is the format. It appears whole or not at all.
     title : str, optional
-        Default: the query's name and, with a structure, P@L (`modeling_msa.precision`, which passes over pairs that
-        are not resolved).
+        Default: the query's name and, with a structure, P@L (`modeling_msa.precision`, without unresolved pairs).
     known : ndarray, shape=(N, N) or (L, L), optional
         Contacts of the query's residues, or of the map's: 1, 0 and -100 (unknown); see `structure_contacts`.
 
     Raises
     ------
-    ImportError
-        Without matplotlib.
-    ValueError
-        If the ending is none of a picture, or `known` is of another size.
+    ImportError, ValueError
+        Without matplotlib; if the ending is not a picture format, or `known` has another size.
     """
     check_picture(path)
     from matplotlib.colors import ListedColormap
@@ -77,12 +64,12 @@ def plot_contacts(
 
     def mark(chosen: np.ndarray, label: str, **how: Any) -> None:
         marked = residues[pairs[chosen]]
-        axes.scatter(marked[:, 0], marked[:, 1], label=f"{len(marked)} {label}", **how)
+        axes.scatter(marked[:, 0], marked[:, 1], label=f"{label} ({len(marked)})", **how)
 
     image = draw(contacts.probabilities, False, cmap="Blues", vmin=0, vmax=1)
     name = title or contacts.name
     if known is None:
-        label = f"most probable pairs, |i - j| ≥ {MIN_SEPARATION}"
+        label = f"most probable pairs with |i - j| ≥ {MIN_SEPARATION}"
         mark(np.ones(len(pairs), dtype=bool), label, s=radius, color="0.25", marker="s", linewidths=0)
     else:
         value = precision(contacts, known)
@@ -90,13 +77,13 @@ def plot_contacts(
             known = known[np.ix_(residues - 1, residues - 1)]
         state = np.asarray(known)[pairs[:, 0], pairs[:, 1]]
         draw(np.where(known == 0, np.nan, known == 1), True, cmap=ListedColormap([_UNKNOWN, _KNOWN]), vmin=0, vmax=1)
-        axes.scatter([], [], s=40, color=_KNOWN, marker="s", label="contact in the structure")
-        mark(state == 1, "predicted, right", s=radius, color=_RIGHT, marker="o", linewidths=0)
-        mark(state == 0, "predicted, wrong", s=radius, color=_WRONG, marker="x", linewidths=1.2)
+        axes.scatter([], [], s=40, color=_KNOWN, marker="s", label="contacts in the structure")
+        mark(state == 1, "true positives", s=radius, color=_RIGHT, marker="o", linewidths=0)
+        mark(state == 0, "false positives", s=radius, color=_WRONG, marker="x", linewidths=1.2)
         if (known < 0).any():
-            axes.scatter([], [], s=40, color=_UNKNOWN, marker="s", label="not resolved")
+            axes.scatter([], [], s=40, color=_UNKNOWN, marker="s", label="unresolved in the structure")
             how = {"facecolors": "none", "edgecolors": "0.35", "marker": "o", "linewidths": 0.8}
-            mark(state < 0, "predicted, not resolved", s=radius, **how)
+            mark(state < 0, "predicted, unresolved", s=radius, **how)
         name = title or f"{contacts.name}, P@L {value:.2f}"
     axes.plot([first, last], [first, last], color="0.7", linewidth=0.8)
     axes.set(xlabel="residue", ylabel="residue", title=name)
@@ -106,31 +93,22 @@ def plot_contacts(
         figure.savefig(temporary, bbox_inches="tight")
 
 
-# neighbours are alike: aliphatic, aromatic, small, polar, basic, acidic
+# aliphatic, aromatic, small, polar, basic, acidic
 _BY_CHEMISTRY = "ILVMCAFYWGPSTNQHKRDE"
 
 
 def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, title: str | None = None) -> None:
-    """Draw the scores of all substitutions: residues across, in several panels for a long query, amino acids down.
+    """Draw the scores of all substitutions: residues from left to right, amino acids from top to bottom.
 
-    Amino acids are ordered by chemistry. Blue substitutions are better than the wild type, red ones worse; a dot marks
-    the wild type. Residues without a score are grey.
+    A long query is drawn in several panels. Amino acids are ordered by chemistry. Blue substitutions score higher than
+    the wild type, red ones lower; a dot marks the wild type. Residues without a score are grey.
 
     Parameters
     ----------
     scores : SubstitutionScores
-        What to draw; see `modeling_msa.score_all_singles`.
-    path : path
-        The picture; its ending (.png, .pdf, .svg) decides the format. It appears whole or not at all.
-    title : str, optional
-        Default: the query's name.
-
-    Raises
-    ------
-    ImportError
-        Without matplotlib.
-    ValueError
-        If the ending is none of a picture.
+        The scores to draw; see `modeling_msa.score_all_singles`.
+    path, title
+        As for `plot_contacts`; default title: the query's name.
     """
     check_picture(path)
     from matplotlib.figure import Figure
@@ -141,7 +119,7 @@ def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, titl
     order = [scores.amino_acids.index(letter) for letter in _BY_CHEMISTRY]
     whole[scores.residues - first] = scores.score[:, order]
     wild = dict(zip(scores.residues.tolist(), scores.wild_type, strict=True))
-    # a few extreme scores must not leave the others pale
+    # a few extreme scores must not make all others pale
     finite = np.abs(whole[np.isfinite(whole)])
     most = float(np.quantile(finite, 0.99)) if finite.any() else 1.0
     length = len(whole)
@@ -168,9 +146,9 @@ def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, titl
         axes.spines[["right", "top"]].set_visible(False)
         for number, letter in shown.items():
             axes.text(number, -0.8, letter, ha="center", va="bottom", fontsize=50 * size, family="monospace")
-    grid[-1].set_xlabel("residue; above it the wild type")
+    grid[-1].set_xlabel("residue (wild type above)")
     figure.suptitle(title or scores.name)
-    ratio = "log p(mutant) / p(wild type)"
+    ratio = "log [p(mutant) / p(wild type)]"
     figure.colorbar(
         image, ax=list(grid), label=ratio, shrink=min(1.0, 2.5 / panels), aspect=20, extend="both", pad=0.01
     )
@@ -184,25 +162,17 @@ def plot_distances(distances: Distances, path: str | os.PathLike, title: str | N
     Parameters
     ----------
     distances : Distances
-        What to draw; pairs that the weights were fitted on are grey.
-    path : path
-        The picture; its ending (.png, .pdf, .svg) decides the format. It appears whole or not at all.
-    title : str, optional
-        Default: the query's name, R2 and Pearson correlation.
-
-    Raises
-    ------
-    ImportError
-        Without matplotlib.
-    ValueError
-        If the ending is none of a picture.
+        The distances to draw; pairs that have a row in the fit of the weights are grey.
+    path, title
+        As for `plot_contacts`; default title: the query's name, R2 and Pearson correlation.
     """
     check_picture(path)
     from matplotlib.figure import Figure
 
     i, j = np.triu_indices(len(distances.names), 1)
     new = ~(distances.fitted[i] | distances.fitted[j])
-    shown = [(~new, "pairs with a row of the fit", "0.75"), (new, "pairs of other rows", "tab:blue")]
+    others = "pairs of rows" if new.all() else "pairs of other rows"
+    shown = [(~new, "pairs with a row in the fit", "0.75"), (new, others, "tab:blue")]
     figure = Figure(figsize=(5.6, 5.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     low = max(-0.02, min(distances.predicted[i, j].min(), distances.hamming[i, j].min()) - 0.02)
@@ -212,7 +182,7 @@ def plot_distances(distances: Distances, path: str | os.PathLike, title: str | N
     for chosen, label, color in shown:
         if chosen.any():
             x, y = distances.predicted[i[chosen], j[chosen]], distances.hamming[i[chosen], j[chosen]]
-            label = f"{chosen.sum()} {label}" if not new.all() else f"{chosen.sum()} pairs of rows"
+            label = f"{label} ({chosen.sum()})"
             # thousands of points: as pixels also in a .pdf or .svg
             axes.scatter(x, y, s=size, color=color, linewidths=0, alpha=0.5, label=label, rasterized=True)
     name = distances.names[0].split()[0] if distances.names[0].split() else "query"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..tasks.contacts import precision
+from ..tasks.contact_precision import precision
 
 
 class Statistics:
@@ -132,7 +132,7 @@ class Contacts(Statistics):
     """Cross-entropy of pairs, and the precision of the L pairs with the highest scores; logits ``(B, L, L)``.
 
     ``p_at_l`` is over pairs at least 6 apart, ``long_p_at_l`` at least 24 apart; each the mean over queries that have
-    such pairs (`modeling_msa.tasks.contacts.precision`).
+    such pairs (`modeling_msa.precision`).
     """
 
     def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

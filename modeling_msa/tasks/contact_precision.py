@@ -1,0 +1,184 @@
+"""Judge predicted contacts by known ones: precision, and the table of it.
+
+Known contacts are square arrays of 1 where two residues are in contact, 0 where they are not and -100 where this is
+unknown; `modeling_msa.alignments.structure` makes them from a structure.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+
+import numpy as np
+
+from .._files import whole_file
+from ..pipeline_msa_transformer import rank_pairs
+from .contacts import MIN_SEPARATION, ContactMap
+
+# smallest and largest separation; short, medium and long range are CASP's
+RANGES: dict[str, tuple[int, int | None]] = {
+    "all": (6, None),
+    "short": (6, 11),
+    "medium": (12, 23),
+    "long": (24, None),
+}
+TOPS = ("L", "L/2", "L/5")
+
+
+def figure_name(range_name: str, top: str) -> str:
+    """Name of a figure in `precisions`."""
+    return f"P@{top}" if range_name == "all" else f"{range_name} P@{top}"
+
+
+def precision(
+    scores: np.ndarray | ContactMap,
+    contacts: np.ndarray,
+    *,
+    top: int | str = "L",
+    min_separation: int = MIN_SEPARATION,
+    max_separation: int | None = None,
+    residues: np.ndarray | None = None,
+) -> float:
+    """Fraction of contacts among the pairs with the highest scores: P@L, P@L/2, P@L/5.
+
+    Computed as fair-esm does: of the pairs i < j of known state in the range of separations, the highest L/k are
+    taken, k = 1, 2, 5, and the number of contacts among them is divided by L/k (rounded down, at least 1). If the
+    range has fewer pairs than that, the missing ones count as wrong.
+
+    Parameters
+    ----------
+    scores : ndarray, shape=(L, L), or ContactMap
+        Probabilities or any other score; only those with i < j are used. Of equal scores, the pair that comes first
+        counts as higher.
+    contacts : ndarray, shape=(L, L), dtype=bool or int
+        1 (True) contact, 0 not, -100 unknown. For a `ContactMap` over its residues or over the whole query, (N, N).
+    top : {"L", "L/2", "L/5"} or "L/" with another number, or int, default "L"
+        Number of pairs; L is the size of the map.
+    min_separation, max_separation : int, optional
+        Smallest and largest difference of residue numbers, both included. Short range is 6 to 11, medium 12 to 23,
+        long 24 and more: ``RANGES``.
+    residues : ndarray, shape=(L,), optional
+        Residue numbers of an array's rows and columns, ascending; default: 1 to L.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN if the range has no pair of known state.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, contacts contain other numbers, scores contain NaN, or `top` is something else.
+
+    Examples
+    --------
+    >>> contacts = np.zeros((8, 8), dtype=bool)
+    >>> contacts[0, 6] = contacts[6, 0] = True
+    >>> scores = np.zeros((8, 8))
+    >>> scores[0, 6], scores[0, 7] = 0.5, 0.9
+    >>> precision(scores, contacts, top=2)
+    0.5
+    """
+    if isinstance(scores, ContactMap):
+        residues, values = scores.residues, scores.probabilities
+        sizes = {len(residues): "the map's residues", len(scores.query): "the query's"}
+    else:
+        values = np.asarray(scores, dtype=float)
+        residues = np.arange(1, len(values) + 1) if residues is None else residues
+        sizes = {len(values): "as the scores"}
+    length = len(residues)
+    if values.shape != (length, length):
+        raise ValueError(f"Scores must be a square array, (L, L), but have the shape {values.shape}.")
+    contacts = check_contact_array(contacts, sizes, "precision")
+    if len(contacts) != length:
+        contacts = contacts[np.ix_(residues - 1, residues - 1)]
+    count = _count_of(top, length)
+    i, j = rank_pairs(values, residues, min_separation, max_separation).T
+    known = contacts[i, j] >= 0
+    if np.isnan(values[i, j][known]).any():
+        raise ValueError("Scores contain NaN; pass a number for every pair of known state.")
+    if not known.any():
+        return float("nan")
+    return float((contacts[i, j][known][:count] == 1).sum() / count)
+
+
+def _count_of(top: int | str, length: int) -> int:
+    """Return the number of pairs that "L", "L/2" or a number stands for."""
+    named = re.fullmatch(r"L(?:/([1-9]\d*))?", top) if isinstance(top, str) else None
+    if named:
+        return max(1, length // int(named[1] or 1))
+    if isinstance(top, str) or operator.index(top) < 1:
+        raise ValueError(f"top must be L, L/2, L/5 or the like, or a number of pairs, 1 or more, not {top!r}.")
+    return top
+
+
+def check_contact_array(contacts: np.ndarray, sizes: dict[int, str], where: str) -> np.ndarray:
+    """Return known contacts as int8; ValueError if they are not a symmetric array of 1, 0 and -100 of a known size.
+
+    `sizes` says what each allowed length of the axes counts; `where` begins the error.
+    """
+    contacts = np.asarray(contacts)
+    if contacts.ndim != 2 or contacts.shape[0] != contacts.shape[1] or len(contacts) not in sizes:
+        wanted = " or ".join(f"({size}, {size}), {what}" for size, what in sizes.items())
+        raise ValueError(f"{where}: contacts must have the shape {wanted}, but have {contacts.shape}.")
+    wrong = ~np.isin(contacts, (0, 1, -100))
+    if wrong.any():
+        i, j = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{where}: contacts must be 1, 0 or -100 (unknown), but the value at ({i}, {j}), from 0, is "
+            f"{contacts[i, j]}; convert distances to contacts first (< 8 Angstrom)."
+        )
+    contacts = contacts.astype(np.int8)
+    if (contacts != contacts.T).any():
+        i, j = np.argwhere(contacts != contacts.T)[0]
+        raise ValueError(f"{where}: contacts must be symmetric, but ({i}, {j}) and ({j}, {i}), from 0, differ.")
+    return contacts
+
+
+def precisions(scores: np.ndarray | ContactMap, contacts: np.ndarray) -> dict[str, float]:
+    """Compute P@L, P@L/2 and P@L/5 of all pairs at least 6 apart, and of each range; see `precision`.
+
+    The keys are "P@L", "P@L/2", "P@L/5", then "short P@L" ... "long P@L/5".
+    """
+    return {
+        figure_name(name, top): precision(scores, contacts, top=top, min_separation=least, max_separation=most)
+        for name, (least, most) in RANGES.items()
+        for top in TOPS
+    }
+
+
+def precision_table(cells: dict[str, str]) -> str:
+    """Lay out the figures of `precisions`: a line for each range of separations, a column for each P@."""
+    rows = {name: [cells[figure_name(name, top)] for top in TOPS] for name in RANGES}
+    columns = zip((f"P@{top}" for top in TOPS), *rows.values(), strict=True)
+    widths = [max(map(len, column)) + 2 for column in columns]
+
+    def line(name: str, limits: str, values: list[str]) -> str:
+        numbers = (f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
+        return f"{name:<9}{limits:>6}{''.join(numbers)}"
+
+    lines = [line("contacts", "|i-j|", [f"P@{top}" for top in TOPS])]
+    for name, (least, most) in RANGES.items():
+        lines.append(line(name, f"{least}-{most}" if most else f">={least}", rows[name]))
+    return "\n".join(lines)
+
+
+def write_precisions(values: dict[str, float], path: str | os.PathLike) -> None:
+    """Write one family's `precisions` as a tab-separated table, whole or not at all.
+
+    A line for each range of separations: contacts, P@L, P@L/2, P@L/5; empty where the family has no such pair.
+    """
+    rows = [[name, *(text_of(values[figure_name(name, top)]) for top in TOPS)] for name in RANGES]
+    write_table(["contacts", *(f"P@{top}" for top in TOPS)], rows, path)
+
+
+def text_of(value: float) -> str:
+    """Write a figure with six decimals; NaN as nothing."""
+    return "" if np.isnan(value) else f"{value:.6f}"
+
+
+def write_table(header: list[str], rows: list[list[str]], path: str | os.PathLike) -> None:
+    """Write a tab-separated table, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text("".join("\t".join(row) + "\n" for row in [header, *rows]), encoding="utf-8")
