@@ -42,10 +42,11 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         chain: list[BaseException] = [error]
         while cause := chain[-1].__cause__ or chain[-1].__context__:
             chain.append(cause)
-        advice = next(filter(None, map(_advice, reversed(chain))), None)
-        if advice is None:
+        of_hub = [(each, advice) for each in reversed(chain) if (advice := _advice(each))]
+        if not of_hub:
             raise
-        words = " ".join(str(error).split()) or type(error).__name__
+        cause, advice = of_hub[0]
+        words = " ".join(str(error if isinstance(error, OSError) else cause).split()) or type(cause).__name__
         raise HubError(f"{repo_id}: {words.rstrip('.')}. {advice}") from error
 
 

@@ -125,7 +125,7 @@ def test_what_is_missing_is_named_and_can_be_completed(folder):
     for name in names:
         assert f"{name} is missing." in str(info.value)
     assert "lacks AutoConfig, AutoModel, AutoTokenizer." in str(info.value)
-    (lines,) = re.findall(r"In Python: (.*)", str(info.value))
+    (lines,) = re.findall(r"in Python: (.*)", str(info.value))
     exec(lines, {})
     assert plan_upload(folder, "me/thing").files.keys() == CODE | OTHERS
     (folder / "model.safetensors").unlink()
