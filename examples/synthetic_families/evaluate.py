@@ -3,7 +3,7 @@
     python examples/synthetic_families/evaluate.py CHECKPOINT TRAINING HELD_OUT OUTPUT_DIR [--real MSAS STRUCTURES]
     python examples/synthetic_families/evaluate.py CHECKPOINT - HELD_OUT CHECKPOINT [--real MSAS STRUCTURES]
 
-CHECKPOINT is the folder of a run; TRAINING and HELD_OUT are folders written by simulate.py. The regression is fitted as
+CHECKPOINT is a run's output; TRAINING and HELD_OUT are folders written by simulate.py. The regression is fitted as
 in the paper on the first 20 training families (L1 penalty, C = 0.15, pairs at least 6 apart). P@L is the share of
 contacts among the L most probable pairs at least 6 apart. Mutual information with average product correction
 (benchmarks/coevolution.py) sees the same rows. With --real, two folders whose files have the same names, P@L/2 on

@@ -2,12 +2,12 @@
 
     python examples/synthetic_families/simulate.py OUTPUT_DIR --families 3000 --seed 0 --processes 2
 
-Every family has a model of its own: a random topology of helices and strands (`random_topology`), a Potts model whose
-couplings sit on the topology's contacts (`random_potts`), and sequences that evolve in it along a random tree
-(`evolve`), with deletions and fragments (`delete`). Depth, length, divergence, strength of couplings, conservation and
-shape of the tree vary from family to family.
+Every family has its own model: a random topology of helices and strands (`random_topology`), a Potts model whose
+couplings lie on the contacts of the topology (`random_potts`), and sequences that evolve in it along a random tree
+(`evolve`), with deletions and fragments (`delete`). Depth, length, divergence, strength of the couplings, conservation
+and shape of the tree vary from family to family.
 
-OUTPUT_DIR gets ``alignments/NAME.a3m`` and ``contacts/NAME.npy``, (L, L) int8: 1 where two columns touch.
+OUTPUT_DIR receives ``alignments/NAME.a3m`` and ``contacts/NAME.npy``, (L, L) int8: 1 where two columns touch.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ HYDROPHOBIC, SIZE = _standard(HYDROPATHY), _standard(VOLUME)
 
 
 def _similarity_root() -> np.ndarray:
-    """(20, 20), R with R R^T the amino acids' similarity: 1 on the diagonal, near 0 for those that are unlike."""
+    """R (20, 20), where R R^T is the similarity of amino acids: 1 on the diagonal, near 0 for dissimilar ones."""
     minor = [0.5 * _standard(values) for values in (CHARGE, AROMATIC, HELIX, STRAND)]
     properties = np.stack([HYDROPHOBIC, SIZE, *minor], 1)
     distance = ((properties[:, None] - properties[None]) ** 2).sum(-1)
     return np.linalg.cholesky(np.exp(-distance / 2))
 
 
-# Noise drawn as SIMILAR @ normal is alike for amino acids that are alike, as they take each other's place in nature:
-# independent noise makes columns whose substitutions look like none of BLOSUM62's.
+# Noise drawn as SIMILAR @ normal is similar for similar amino acids, which replace each other in nature; with
+# independent noise the substitutions of columns look nothing like BLOSUM62's.
 SIMILAR = _similarity_root()
 
 
@@ -78,7 +78,7 @@ class Topology:
     kinds : ndarray, shape=(L,), dtype="<U1"
         ``H`` helix, ``E`` strand, ``-`` loop.
     weights : ndarray, shape=(L, L), dtype=float32
-        Strength of the coupling relative to a direct strand pair; 0 where there is none. Symmetric.
+        Strength of the coupling relative to a direct strand pair; 0 without a contact. Symmetric.
     """
 
     kinds: np.ndarray
@@ -86,12 +86,12 @@ class Topology:
 
     @property
     def contacts_per_residue(self) -> float:
-        """Contacts at least 6 apart, by length; proteins of 100 residues have about two."""
+        """Contacts at least 6 apart per residue; proteins of 100 residues have about two."""
         return float((np.triu(self.weights, 6) > 0).sum() / len(self.kinds))
 
 
 def random_topology(rng: np.random.Generator, length: int) -> Topology:
-    """Lay helices, strands and loops along the chain and pair them: ladders, sheets, helices that pack."""
+    """Place helices, strands and loops along the chain and pair them: ladders, sheets, packed helices."""
     kinds, elements = _elements(rng, length)
     weights = np.zeros((length, length), dtype=np.float32)
 
@@ -122,7 +122,7 @@ def random_topology(rng: np.random.Generator, length: int) -> Topology:
 
 
 def _near(rng: np.random.Generator, element: tuple, others: list) -> list:
-    """Sort `others`, the close ones more likely first."""
+    """Sort `others` at random, close ones more likely first."""
     return sorted(others, key=lambda e: abs(e[1] - element[1]) * rng.exponential())
 
 
@@ -142,7 +142,7 @@ def _elements(rng: np.random.Generator, length: int) -> tuple[np.ndarray, list[t
 
 
 def _sheet_neighbours(rng: np.random.Generator, strands: list) -> list[tuple]:
-    """Pairs of strands that lie side by side: strands join the edge of a sheet, or begin a new one."""
+    """Pairs of adjacent strands: each strand joins the edge of a sheet or starts a new one."""
     pairs, sheet = [], []
     for strand in strands:
         if not sheet or rng.random() < 0.08:
@@ -157,7 +157,7 @@ def _sheet_neighbours(rng: np.random.Generator, strands: list) -> list[tuple]:
 
 
 def _ladder(rng: np.random.Generator, first: tuple, second: tuple, strands: list, touch) -> None:
-    """Pair two strands residue by residue, antiparallel or parallel, with weaker pairs beside the ladder."""
+    """Pair two strands residue by residue, antiparallel or parallel, with weaker pairs next to the ladder."""
     hairpin = abs(strands.index(first) - strands.index(second)) == 1
     antiparallel = rng.random() < (0.9 if hairpin else 0.5)
     (_, a, a_end), (_, b, b_end) = sorted([first, second], key=lambda e: e[1])
@@ -176,7 +176,7 @@ def _ladder(rng: np.random.Generator, first: tuple, second: tuple, strands: list
 
 
 def _pack(rng: np.random.Generator, element: tuple, partner: tuple, touch) -> None:
-    """Pack two elements: every second residue of a strand, about every 3.6th of a helix, meets the other side."""
+    """Pack two elements: every second residue of a strand, about every 3.6th of a helix, touches the other."""
     turns = {"H": 3.6, "E": 2.0}
     (kind, a, a_end), (other, b, b_end) = element, partner
     here = np.arange(a + rng.uniform(0, turns[kind]), a_end - 0.5, turns[kind])
@@ -200,11 +200,11 @@ class Potts:
     ----------
     fields : ndarray, shape=(L, 20), dtype=float32
     neighbours : ndarray, shape=(L, N), dtype=int64
-        Coupled columns of each column; the column itself fills up the row.
+        Coupled columns of each column, padded with the column itself.
     couplings : ndarray, shape=(L, N, 20, 20), dtype=float32
-        ``[i, k, b, a]``: for state a of column i and state b of its k-th neighbour; 0 where filled up.
+        ``[i, k, b, a]``: for state a of column i and state b of its k-th neighbour; 0 in the padding.
     colours : list of ndarray
-        Columns that are not coupled to each other, to be sampled at once.
+        Sets of columns that are not coupled to each other and can be sampled at once.
     """
 
     fields: np.ndarray
@@ -214,7 +214,7 @@ class Potts:
 
 
 def random_potts(rng: np.random.Generator, topology: Topology, strength: float, conservation: float) -> Potts:
-    """Couplings of physico-chemical terms plus noise, fields of background, burial, structure and noise."""
+    """Draw couplings from physico-chemical terms and noise, fields from background, burial, structure and noise."""
     length = len(topology.kinds)
     degree = (topology.weights > 0).sum(1)
     width = max(1, int(degree.max()))
@@ -256,7 +256,7 @@ def _pair_energy(rng: np.random.Generator, mix: np.ndarray, noise: float) -> np.
 
 
 def _colour(graph: np.ndarray) -> list[np.ndarray]:
-    """Greedy colouring, the column with most neighbours first."""
+    """Colour greedily, columns with most neighbours first."""
     colours = np.full(len(graph), -1)
     for column in np.argsort(-graph.sum(1), kind="stable"):
         taken = set(colours[graph[column]].tolist())
@@ -265,7 +265,7 @@ def _colour(graph: np.ndarray) -> list[np.ndarray]:
 
 
 def gibbs(rng: np.random.Generator, potts: Potts, states: np.ndarray, probability: np.ndarray) -> None:
-    """Redraw columns of `states` (n, L) in place, each with its `probability` (n or 1, L), given its neighbours."""
+    """Resample columns of `states` (n, L) in place given their neighbours, each with a `probability` (n or 1, L)."""
     for columns in potts.colours:
         redrawn = rng.random((len(states), len(columns)), dtype=np.float32) < probability[:, columns]
         rows, which = np.nonzero(redrawn)
@@ -284,14 +284,14 @@ def gibbs(rng: np.random.Generator, potts: Potts, states: np.ndarray, probabilit
 def evolve(
     rng: np.random.Generator, potts: Potts, topology: Topology, depth: int, divergence: float, shape: float
 ) -> np.ndarray:
-    """Sequences at the leaves of a random tree, (depth, L), 20 where a residue was lost on the way.
+    """Sequences at the leaves of a random tree, (depth, L), 20 where a residue was lost along the way.
 
     Parameters
     ----------
     divergence : float
-        Gibbs updates a column sees between root and leaf, on average.
+        Mean number of Gibbs updates of a column between root and leaf.
     shape : float
-        The number of lineages grows like ``depth ** (time ** shape)``: below 1 they part early (a star), above 1 late
+        The number of lineages grows as ``depth ** (time ** shape)``: below 1 they split early (a star), above 1 late
         (close relatives).
     """
     length, steps = len(potts.fields), 14
@@ -299,7 +299,7 @@ def evolve(
     for _ in range(25):  # the root: a draw from the model
         gibbs(rng, potts, states, np.ones((1, length), dtype=np.float32))
     lost = np.zeros((1, length), dtype=bool)
-    luck = np.zeros(1)  # lineages differ in how often they part
+    luck = np.zeros(1)  # lineages split at different rates
     rates = rng.gamma(2.0, 0.5, length).clip(0.1, 3)
     deletions = rng.uniform(0, 4) / steps
     loopiness = np.where(topology.kinds == "-", 1.0, 0.15)
@@ -317,7 +317,7 @@ def evolve(
 
 
 def delete(rng: np.random.Generator, states: np.ndarray, fragments: float) -> np.ndarray:
-    """Cut the ends of a share `fragments` of the rows off, as local alignments do."""
+    """Cut off the ends of a share `fragments` of the rows, as local alignments do."""
     length = states.shape[1]
     states = states.copy()
     for row in np.flatnonzero(rng.random(len(states)) < fragments):
@@ -330,18 +330,18 @@ def delete(rng: np.random.Generator, states: np.ndarray, fragments: float) -> np
 
 @dataclass(frozen=True)
 class Ranges:
-    """From where to where the parameters of families go; the first four are drawn on a logarithmic scale."""
+    """Ranges of the parameters of families; the first four are drawn on a logarithmic scale."""
 
     length: tuple[float, float]
     depth: tuple[float, float]
     strength: tuple[float, float]  # standard deviation of the couplings of a direct contact
-    divergence: tuple[float, float]  # Gibbs updates of a column from root to leaf
-    conservation: tuple[float, float]  # standard deviation of the fields, from site to site gamma distributed
+    divergence: tuple[float, float]  # mean Gibbs updates of a column from root to leaf
+    conservation: tuple[float, float]  # standard deviation of the fields, gamma-distributed over sites
     shape: tuple[float, float]  # of the tree, see `evolve`
-    fragments: tuple[float, float]  # share of rows with their ends cut off
+    fragments: tuple[float, float]  # share of rows with ends cut off
 
     def draw(self, rng: np.random.Generator, name: str) -> float:
-        """A value of a parameter."""
+        """Draw a parameter by name."""
         low, high = getattr(self, name)
         if name in ("length", "depth", "strength", "divergence"):
             return float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -350,13 +350,13 @@ class Ranges:
 
 KINDS = {
     "varied": Ranges((40, 130), (256, 2048), (0.4, 1.2), (20, 60), (0.2, 0.8), (0.05, 0.6), (0, 0.8)),
-    # longer, of closer relatives, with more fragments
+    # longer, closer relatives, more fragments
     "natural": Ranges((50, 150), (400, 1024), (0.45, 1.1), (3, 20), (0.2, 0.8), (0.2, 0.9), (0.2, 0.9)),
 }
 
 
 def make_family(seed: int, index: int, kind: str = "varied") -> tuple[Alignment, np.ndarray]:
-    """One family; the same seed, index and kind always give the same.
+    """Make one family; it depends on seed, index and kind only.
 
     Returns
     -------
@@ -394,8 +394,10 @@ def _write(job: tuple[Path, int, int, str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", type=Path)
-    parser.add_argument("--families", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=0, help="training 0, held-out families 1")
+    parser.add_argument("--families", type=int, default=3000, help="number of families (default: 3000)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed: 0 for training, 1 for held-out families (default: 0)"
+    )
     parser.add_argument("--kind", choices=list(KINDS), default="varied")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
