@@ -1,4 +1,4 @@
-"""Files of alignments: which ones a folder or a list holds, what they are called, how large they are."""
+"""Files of alignments: which ones a folder or list contains, their names and sizes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from .alignment import Alignment, AlignmentError, build_alignment
 from .reading import format_of, guess_format, parse_fasta, read_alignment
 
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
-
-
 _PEEK_BYTES = 32_768
 
 
 def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
-    """List the alignment files of a folder, of a list file, or the one file itself; none is opened.
+    """List the alignment files of a folder or a list, or the single file itself, without opening them.
 
     Parameters
     ----------
     source : str or path-like
         A folder (searched with its subfolders for ``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
-        without ``.gz`` or ``.xz``), a list (``.txt .list .lst``: one path a line, from the list's folder; ``#`` begins
-        a comment), or one alignment file.
+        without ``.gz`` or ``.xz``), a list (``.txt .list .lst``: one path per line, relative to the list's folder;
+        ``#`` begins a comment), or one alignment file.
 
     Returns
     -------
@@ -36,9 +34,9 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     FileNotFoundError
-        If `source`, or a file that a list names, is not there.
+        If `source`, or a file that a list names, does not exist.
     ValueError
-        If there is no alignment.
+        If the folder or list contains no alignment.
     """
     source = Path(source)
     if source.is_dir():
@@ -58,18 +56,18 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     lines = [line.strip() for line in source.read_text().splitlines()]
     paths = [source.parent / line for line in lines if line and not line.startswith("#")]
     if not paths:
-        raise ValueError(f"{source}: the list names no alignment; give one path a line.")
+        raise ValueError(f"{source}: the list names no alignment; write one path per line.")
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{source}: {len(missing)} of {len(paths)} files are not there, the first is {missing[0]}; paths count "
-            "from the list's folder."
+            f"{source}: {len(missing)} of {len(paths)} files do not exist, the first is {missing[0]}; paths are "
+            "relative to the list's folder."
         )
     return paths
 
 
 def name_of(path: str | os.PathLike[str]) -> str:
-    """Name of an alignment file, without the endings of format and compression.
+    """Name of an alignment file, without the suffixes of format and compression.
 
     Examples
     --------
@@ -82,7 +80,7 @@ def name_of(path: str | os.PathLike[str]) -> str:
 
 
 class Peek(NamedTuple):
-    """Size of an alignment, as far as the beginning of its file tells."""
+    """Size of an alignment, estimated from the beginning of its file."""
 
     depth: int  # rows; estimated from the size of the file if that is large
     length: int  # match columns
@@ -90,14 +88,14 @@ class Peek(NamedTuple):
 
 
 def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) -> Peek:
-    """Find the size of an alignment from the first 32 kB of its file; Stockholm files are read whole.
+    """Estimate the size of an alignment from the first 32 kB of its file; Stockholm files are read completely.
 
     Parameters
     ----------
     item : str, path-like or Alignment
         File, plain or compressed, or an alignment, whose size is then exact.
     format : {"a3m", "a2m", "fasta", "stockholm"}, optional
-        Default: by the ending, else by the content.
+        By default the one of the suffix, otherwise guessed from the content.
 
     Returns
     -------
@@ -106,7 +104,7 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
     Raises
     ------
     OSError, AlignmentError
-        If the file is not there, or its first row cannot be read.
+        If the file does not exist, or its first row cannot be read.
 
     Examples
     --------
@@ -130,13 +128,13 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
         if rows or read == size:
             break
     if not rows:
-        raise AlignmentError(f"{where}: there is no sequence; give at least one")
+        raise AlignmentError(f"{where}: contains no sequence; give at least one")
     query = build_alignment(names[:1], rows[:1], format or guess_format(rows), where, where)
     return Peek(max(1, round(len(rows) * size / read)) if read < size else len(rows), query.length, len(query.query))
 
 
 def _beginning(path: str, count: int) -> tuple[int, int, bytes]:
-    """Size of a file, how many of its bytes were read, and what they say."""
+    """Size of a file, how many of its bytes were read, and their decompressed content."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(min(count, size))
@@ -147,5 +145,5 @@ def _beginning(path: str, count: int) -> tuple[int, int, bytes]:
         elif data.startswith(b"\xfd7zXZ\x00"):
             data = lzma.LZMADecompressor().decompress(data)
     except (zlib.error, lzma.LZMAError, EOFError) as error:
-        raise AlignmentError(f"{path}: the compressed file is damaged ({error}); fetch it again") from None
+        raise AlignmentError(f"{path}: the compressed file is damaged ({error}); download it again") from None
     return size, read, data

@@ -1,8 +1,8 @@
-"""From one sequence to its family's alignment: jackhmmer's search of a FASTA database, through pyhmmer.
+"""Build a protein's alignment from a FASTA database: jackhmmer's search, through pyhmmer.
 
-The first round searches with the query alone, the next ones with a profile of what the rounds before have found
-(Johnson, Eddy & Portugaly, BMC Bioinformatics 2010). As in jackhmmer the profile's match states are the query's
-residues in every round, so that the query's residues are the columns of the result.
+The first round searches with the query alone, later rounds with a profile of the sequences found so far (Johnson, Eddy
+& Portugaly, BMC Bioinformatics 2010). As in jackhmmer, the profile's match states are the query's residues in every
+round, so the query's residues are the columns of the result.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pyhmmer.easel import DigitalSequenceBlock
     from pyhmmer.plan7 import HMM, Domain, Hit, TopHits
 
-BLOCK_RESIDUES = 50_000_000  # of the database in a block; a smaller database is read once
-_LONGEST = 100_000  # residues of a sequence; HMMER takes no longer ones
+BLOCK_RESIDUES = 50_000_000  # residues of the database in a block; a smaller database is read only once
+_LONGEST = 100_000  # residues of a sequence, HMMER's limit
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _NUCLEOTIDES = frozenset("ACGTUN")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open}
@@ -48,36 +48,36 @@ def search_homologues(
     identity: float | None = None,
     cpus: int = 0,
 ) -> Alignment:
-    r"""Search a database for relatives of a protein and align them to it.
+    r"""Search a database for homologs of a protein and align them to it.
 
-    Rows are sorted by E-value and called ``NAME/FROM-TO`` with the description behind. All hits (domains) in one
-    sequence make one row: the best one comes first, and others are added where they stand on the same side of it in
-    the sequence and in the query. Columns that two would fill are the better one's, and one that keeps less than half
-    of its residues so is left out, as with repeats. Residues outside the hits, between two as well, are not in the
-    row. Copies of the query are left out.
+    Rows are sorted by E-value and named ``NAME/FROM-TO``, followed by the description. All hits (domains) in one
+    sequence form one row: starting with the best hit, others are added if they lie on the same side of it in the
+    sequence and in the query. If two cover the same columns, the better one keeps them, and a hit that loses more than
+    half of its residues this way is left out, as with repeats. Residues outside the hits, also those between two, are
+    not in the row. Copies of the query are left out.
 
     Parameters
     ----------
     query : path or str
-        FASTA file of the protein, or its text if there is a line break in it. Lower case is no matter, gaps and a
-        stop at the end are removed.
+        FASTA file of the protein, or its text if it contains a line break. Upper and lower case are the same; gaps
+        and a stop at the end are removed.
     database : path
-        FASTA file of unaligned proteins, plain or compressed by gzip or xz. A large one is read anew in each round,
-        with twice 50 million residues in memory at most.
+        FASTA file of unaligned proteins, plain or compressed by gzip or xz. A large one is read again in each round,
+        with at most 100 million residues in memory.
     query_name : str, optional
-        First word of the query's header, if there are several sequences.
+        First word of the query's header, if the file contains several sequences.
     iterations : int, default: 3
-        Most rounds; fewer are made if one finds nothing new. 1 is phmmer's search.
+        Maximum number of rounds; the search ends earlier if one finds nothing new. 1 is phmmer's search.
     evalue : float, default: 0.001
-        Largest E-value of a sequence that is included, in the next round's profile and in the result.
+        Maximum E-value of a sequence to include, in the next round's profile and in the result.
     domain_evalue : float, optional
-        Largest conditional E-value of a domain in such a sequence. Default: `evalue`.
+        Maximum conditional E-value of a domain in such a sequence. Default: `evalue`.
     bit_score : float, optional
-        Least bit score of sequences and domains, instead of the E-values.
+        Minimum bit score of sequences and domains, instead of the E-values.
     coverage, identity : float, optional
-        Filter the result, in percent; see `modeling_msa.filter_rows`.
+        Percentages by which the result is filtered, see `modeling_msa.filter_rows`.
     cpus : int, default: 0
-        Threads; 0 takes all physical cores. The result does not depend on it.
+        Number of threads; 0 uses all physical cores. The result does not depend on it.
 
     Returns
     -------
@@ -87,14 +87,15 @@ def search_homologues(
     Raises
     ------
     OSError, ValueError
-        For files that are not there, damaged or no FASTA, nucleotides, several queries, an empty database.
+        If a file does not exist, is damaged or is not FASTA, a sequence is DNA or RNA, the query is one of several
+        sequences, or the database is empty.
     ImportError
-        Without pyhmmer.
+        If pyhmmer is not installed.
 
     Warns
     -----
     UserWarning
-        If nothing is found; the alignment is the query alone then. If sequences of the database are too long.
+        If nothing is found, which leaves the query alone, or if sequences of the database are too long.
 
     Examples
     --------
@@ -111,9 +112,9 @@ def search_homologues(
     """
     _pyhmmer()
     if iterations < 1:
-        raise ValueError(f"iterations is {iterations}; make at least 1.")
+        raise ValueError(f"iterations is {iterations}, but must be at least 1.")
     name, sequence = read_query(query, query_name)
-    # reported: what may count as found at all, of which HMMER's conditional E-values depend, as in jackhmmer
+    # E and domE limit what is reported at all, on which HMMER's conditional E-values depend, as in jackhmmer
     options: dict[str, Any] = {"incE": evalue, "incdomE": evalue if domain_evalue is None else domain_evalue}
     options |= {"E": max(10.0, options["incE"]), "domE": max(10.0, options["incdomE"])}
     if bit_score is not None:
@@ -139,7 +140,7 @@ def _pyhmmer() -> None:
     try:
         import pyhmmer  # noqa: F401
     except ImportError as error:
-        raise ImportError("Searching takes pyhmmer: pip install 'modeling-msa[search]'.") from error
+        raise ImportError("Searching requires pyhmmer: pip install 'modeling-msa[search]'.") from error
 
 
 def read_query(query: str | os.PathLike[str], name: str | None = None) -> tuple[str, str]:
@@ -150,20 +151,20 @@ def read_query(query: str | os.PathLike[str], name: str | None = None) -> tuple[
     query : path or str
         File, or text with a line break.
     name : str, optional
-        First word of its header, if there are several.
+        First word of the header, if the file contains several sequences.
 
     Returns
     -------
     header : str
         The whole header line, or ``query`` if it is empty.
     sequence : str
-        In upper case, without gaps and a stop at the end.
+        In upper case, without gaps or a stop at the end.
 
     Raises
     ------
     OSError, ValueError
-        If there is no such file or name, there are several sequences and no name, the text is no FASTA, or the
-        sequence no protein.
+        If the file or name does not exist, one of several sequences is not named, the text is not FASTA, or the
+        sequence is not a protein.
 
     Examples
     --------
@@ -174,25 +175,25 @@ def read_query(query: str | os.PathLike[str], name: str | None = None) -> tuple[
         data, where = query.encode(), "query"
     else:
         if not Path(query).is_file():
-            raise FileNotFoundError(f"{query}: there is no such file; the query is a FASTA file.")
+            raise FileNotFoundError(f"{query}: no such file; the query is a FASTA file.")
         data, where = read_bytes(Path(query)), os.fspath(query)
     data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if not data.strip():
-        raise ValueError(f"{where}: is empty; give the query as FASTA, '>name' and the sequence below.")
+        raise ValueError(f"{where}: is empty; give the query as FASTA: '>name', and the sequence below it.")
     names, rows = parse_fasta(data, where)
     words = [(each.split() or [""])[0] for each in names]
     chosen = [k for k, word in enumerate(words) if name in (None, word, names[k])]
     if len(chosen) != 1:
         shown = ", ".join(words[:5]) + (", ..." if len(words) > 5 else "")
-        what = f"{len(rows)} sequences" if name is None else f"{len(chosen)} sequences called {name} among {len(rows)}"
-        raise ValueError(f"{where}: has {what} ({shown}); say which is the query by its name (--query-name).")
+        what = f"{len(rows)} sequences" if name is None else f"{len(chosen)} sequences named {name} among {len(rows)}"
+        raise ValueError(f"{where}: contains {what} ({shown}); name the query with query_name (--query-name).")
     header = names[chosen[0]] or "query"
     sequence = rows[chosen[0]].translate(None, b"-._~ \t").decode("ascii", "replace").upper().removesuffix("*")
     if not sequence:
         raise ValueError(f"{where}: {header} has no sequence.")
     for number, letter in enumerate(sequence, 1):
         if letter not in _LETTERS:
-            raise ValueError(f"{where}: residue {number} of {header} is {letter!r}, no amino acid; use X.")
+            raise ValueError(f"{where}: residue {number} of {header} is {letter!r}, not an amino acid; use X.")
     if _is_nucleotide(sequence):
         raise ValueError(f"{where}: {header} looks like DNA or RNA; give the protein's sequence.")
     return header, sequence
@@ -203,7 +204,7 @@ def _is_nucleotide(sequence: str) -> bool:
 
 
 class _Reader(io.RawIOBase):
-    """A file for HMMER, which takes an error while reading for the end of the file: the error is kept here."""
+    """A file for HMMER, which mistakes an error while reading for the end of the file; the error is kept here."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
@@ -222,18 +223,18 @@ class _Reader(io.RawIOBase):
 
 
 class _Database:
-    """A FASTA file of proteins, in blocks; one that fits into a block stays in memory."""
+    """A FASTA file of proteins, read in blocks; a file that fits into one block stays in memory."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such file; the database is a FASTA file of proteins.")
+            raise FileNotFoundError(f"{path}: no such file; the database is a FASTA file of proteins.")
         with open(path, "rb") as file:
             self._open = _OPENERS.get(file.read(2), open)
         self.path, self.size = path, path.stat().st_size
         self._block: DigitalSequenceBlock | None = None
 
     def blocks(self, bar: tqdm) -> Iterator[DigitalSequenceBlock]:
-        """Give the blocks, and show in the bar how much of the file is read."""
+        """Yield the blocks, and show in the bar how much of the file has been read."""
         if self._block is not None:
             yield self._block
             bar.update(self.size)
@@ -270,26 +271,28 @@ class _Database:
             empty = "is empty; the database is a FASTA file of proteins" if "empty" in str(error) else "is cut off"
             return ValueError(f"{self.path}: {empty}.")
         if isinstance(error, OSError | lzma.LZMAError | zlib.error):
-            return ValueError(f"{self.path}: cannot be read to its end, it may be damaged ({error}).")
+            return ValueError(
+                f"{self.path}: cannot be read to the end and may be damaged ({error}); download it again."
+            )
         what = str(error).removeprefix("Could not parse file: ")
-        mend = "remove gaps" if "character -" in what or "character ." in what else "see that it is whole"
+        advice = "remove gaps" if "character -" in what or "character ." in what else "check that it is complete"
         return ValueError(
-            f"{self.path}: cannot be read as FASTA ({what}); the database is a file of unaligned proteins: {mend}."
+            f"{self.path}: cannot be read as FASTA ({what}); the database is a file of unaligned proteins; {advice}."
         )
 
     def _check(self, block: DigitalSequenceBlock) -> None:
         letters = "".join(each.textize().sequence for each in block[:1000]).upper()
         if not letters.strip("*"):
-            raise ValueError(f"{self.path}: the database has no residue.")
+            raise ValueError(f"{self.path}: the database contains no residue.")
         if _is_nucleotide(letters):
-            raise ValueError(f"{self.path}: looks like DNA or RNA; the database must be of proteins.")
+            raise ValueError(f"{self.path}: looks like DNA or RNA; the database must contain proteins.")
 
     def _without_giants(self, block: Any) -> Any:  # pyhmmer's type stubs lack the block's alphabet
         giants = [each.name for each in block if len(each) > _LONGEST]
         if not giants:
             return block
         warnings.warn(
-            f"{self.path}: {len(giants)} sequences of more than {_LONGEST} residues are passed over ({giants[0]}).",
+            f"{self.path}: {len(giants)} sequences of more than {_LONGEST} residues are skipped ({giants[0]}).",
             stacklevel=2,
         )
         return type(block)(block.alphabet, (each for each in block if len(each) <= _LONGEST))
@@ -298,15 +301,15 @@ class _Database:
 def _iterate(
     name: str, sequence: str, database: _Database, iterations: int, cpus: int, options: dict[str, Any]
 ) -> TopHits:
-    """Make the rounds as jackhmmer. pyhmmer's own loop takes a database in memory and one thread for one query."""
+    """Search round by round, as jackhmmer. pyhmmer's own loop needs the database in memory and uses one thread."""
     from pyhmmer.easel import Alphabet, KeyHash, TextSequence
     from pyhmmer.plan7 import Background, Builder, Trace
 
     alphabet = Alphabet.amino()
     query = TextSequence(name=(name.split() or ["query"])[0].encode(), sequence=sequence).digitize(alphabet)
     background = Background(alphabet)
-    # "hand": match states are the columns that the alignment marks so, the query's residues; pyhmmer's default is to
-    # take the columns in which most rows have a residue, jackhmmer's is this
+    # "hand", jackhmmer's default: match states are the columns that the alignment marks, the query's residues.
+    # pyhmmer's default is the columns in which most rows have a residue.
     builder = Builder(alphabet, architecture="hand")
     profile = builder.build(query, background)[0]
     ranking, rows_before = KeyHash(), 1
@@ -336,7 +339,7 @@ def _search_blocks(profile: HMM, database: _Database, cpus: int, options: dict[s
     with tqdm(total=database.size, desc=what, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         for block in database.blocks(bar):
             parts += hmmsearch(profile, block, cpus=cpus, parallel="targets", **options)
-            if len(parts) > 1:  # E-values are of the number of sequences in all blocks
+            if len(parts) > 1:  # E-values refer to the number of sequences in all blocks
                 parts = [parts[0].merge(*parts[1:])]
             bar.set_postfix(hits=len(parts[0].included))
     if not parts:
@@ -347,11 +350,13 @@ def _search_blocks(profile: HMM, database: _Database, cpus: int, options: dict[s
 
 @dataclass(frozen=True)
 class _Segment:
-    """A part of a sequence along consecutive columns."""
+    """Part of a sequence, along consecutive columns."""
 
     column: int  # first column, from 0
-    cells: tuple[str, ...]  # of each column: the residue or "-", and the insertions behind it in lower case
-    places: tuple[int, ...]  # of each column: its residue's place in the sequence, or the last one before a "-"
+    cells: tuple[str, ...]  # of each column: the residue or "-", then the insertions after it in lower case
+    places: tuple[
+        int, ...
+    ]  # of each column: the position of its residue in the sequence, or of the last one before a "-"
 
     @property
     def end(self) -> int:
@@ -363,16 +368,16 @@ class _Segment:
         return sum(cell[0] != "-" for cell in self.cells)
 
     def part(self, keep: list[bool]) -> _Segment | None:
-        """Keep columns from the first residue to the last among those named, which are consecutive."""
+        """Keep the wanted columns, which are consecutive, from the first residue to the last."""
         kept = [k for k, (wanted, cell) in enumerate(zip(keep, self.cells, strict=True)) if wanted and cell[0] != "-"]
         if not kept:
             return None
         first, last = kept[0], kept[-1]
-        cells = (*self.cells[first:last], self.cells[last][0])  # insertions behind it belong between two columns
+        cells = (*self.cells[first:last], self.cells[last][0])  # insertions after it would lie between two columns
         return _Segment(self.column + first, cells, self.places[first : last + 1])
 
     def beside(self, better: _Segment) -> _Segment | None:
-        """Leave what stands on the same side of a better segment in the sequence and in the query."""
+        """Keep what lies on the same side of a better segment in the sequence and in the query."""
         if self.column + self.end < better.column + better.end:
             limits = better.column, better.places[0]
             keep = [column < limits[0] and place < limits[1] for column, place in self._located()]
@@ -401,7 +406,7 @@ def _segment(domain: Domain) -> _Segment:
 
 
 def _row(hit: Hit, length: int) -> tuple[str, str] | None:
-    """Name and A3M row of a sequence's included domains, the best first where they are at odds."""
+    """Name and A3M row of a sequence's included domains; where they conflict, the better one wins."""
     domains = sorted((each for each in hit.domains if each.included), key=lambda each: -each.score)
     taken: list[_Segment] = []
     for domain in domains:

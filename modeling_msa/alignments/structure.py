@@ -1,7 +1,7 @@
 """Known contacts of a query, from a structure.
 
-Residues are matched by aligning the query with the chain's sequence, never by author numbering: that starts anywhere,
-jumps, and has insertion codes.
+Residues are matched by aligning the query with the chain's sequence, never by author numbering, which starts anywhere,
+skips numbers and has insertion codes.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ def structure_contacts(
     min_identity: float = 0.8,
     impute_beta: bool = False,
 ) -> np.ndarray:
-    r"""Which residues of a query touch in a structure: C-beta atoms (C-alpha of glycine) less than `cutoff` apart.
+    r"""Find the contacts of a query in a structure: C-beta atoms (C-alpha of glycine) less than `cutoff` apart.
 
-    The paper's definition of a contact (section 4.1). The first model and the first conformation of an atom count.
+    This is the paper's definition of a contact (section 4.1), applied to the first model and each atom's first
+    conformation.
 
     Parameters
     ----------
     path : str or path-like
         PDB or mmCIF file, plain or compressed by gzip.
     alignment_or_query : Alignment or str
-        A family, for its query, or the query itself; gaps in a string are left out.
+        A family, whose query counts, or the query itself; gaps in a string are removed.
     chain : str, optional
-        The chain's name (author's); default: the one in which most residues of the query are found.
+        The chain's (author) name; by default the chain in which most residues of the query are found.
     cutoff : float, default 8.0
-        In Angstrom.
+        Distance in Angstrom.
     min_separation : int, default 0
-        Pairs closer in sequence are -100: not to be learnt.
+        Pairs closer in sequence are -100, which excludes them from training.
     min_identity : float, default 0.8
-        Least fraction of identical residues among the aligned ones.
+        Minimum fraction of identical residues among the aligned ones.
     impute_beta : bool, default False
-        Take no C-beta from the file: put each, glycine's too, where an ideal one lies, 1.522 Angstrom from C-alpha, by
-        the residue's N, C-alpha and C. So does fair-esm's contact notebook, which its published figures come from.
+        Ignore the file's C-beta atoms, and place an ideal one for each residue, glycine included, 1.522 Angstrom from
+        C-alpha, from its N, C-alpha and C. fair-esm's contact notebook does so for its published figures.
 
     Returns
     -------
@@ -60,11 +61,11 @@ def structure_contacts(
     Raises
     ------
     ImportError
-        Without gemmi.
+        If gemmi is not installed.
     OSError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file is no structure, has no such chain or no protein, or its sequence is not the query's.
+        If the file is not a structure, lacks the chain or a protein, or its sequence is not the query's.
 
     Examples
     --------
@@ -85,12 +86,12 @@ def structure_contacts(
     """
     query = alignment_or_query.query if isinstance(alignment_or_query, Alignment) else alignment_or_query
     query = "".join(letter for letter in query.upper() if letter.isalpha())
-    structure = _read(path)  # held: its chains live no longer
+    structure = _read(path)  # must be kept: its chains do not outlive it
     positions = _positions(_chains(structure, path, chain), query, path, min_identity, impute_beta)
     known = ~np.isnan(positions[:, 0])
     if known.sum() < 2:
         atoms = "N, CA and C atoms" if impute_beta else "a C-beta atom"
-        raise ValueError(f"{path}: {known.sum()} residues of the query have {atoms}; give the whole structure.")
+        raise ValueError(f"{path}: only {known.sum()} residues of the query have {atoms}; give the whole structure.")
     with np.errstate(invalid="ignore"):
         contacts = (np.linalg.norm(positions[:, None] - positions[None], axis=-1) < cutoff).astype(np.int8)
     numbers = np.arange(len(query))
@@ -103,11 +104,11 @@ def _read(path: str | os.PathLike[str]) -> gemmi.Structure:
     try:
         import gemmi
     except ImportError as error:
-        raise ImportError("Reading structures takes gemmi: pip install gemmi, or the extra `structure`.") from error
+        raise ImportError("Reading structures requires gemmi: pip install 'modeling-msa[structure]'.") from error
     try:
         structure = gemmi.read_structure(os.fspath(path))
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} is no structure: give a PDB or mmCIF file, plain or .gz ({error}).") from error
+        raise ValueError(f"{path} is not a structure ({error}); give a PDB or mmCIF file, plain or .gz.") from error
     structure.setup_entities()
     return structure
 
@@ -115,7 +116,7 @@ def _read(path: str | os.PathLike[str]) -> gemmi.Structure:
 def _chains(
     structure: gemmi.Structure, path: str | os.PathLike[str], chain: str | None
 ) -> dict[str, gemmi.ResidueSpan]:
-    """Protein chains of the first model, or the one asked for; the structure must outlive them."""
+    """Protein chains of the first model, or the requested one; the structure must outlive them."""
     from gemmi import PolymerType
 
     chains = {}
@@ -124,9 +125,9 @@ def _chains(
         if polymer.check_polymer_type() in (PolymerType.PeptideL, PolymerType.PeptideD):
             chains[each.name] = polymer
     if not chains:
-        raise ValueError(f"{path} has no protein chain: give a PDB or mmCIF file with the query's structure.")
+        raise ValueError(f"{path} has no protein chain; give a PDB or mmCIF file with the query's structure.")
     if chain is not None and chain not in chains:
-        raise ValueError(f"{path} has no protein chain {chain!r}; its chains are {', '.join(chains)}.")
+        raise ValueError(f"{path} has no protein chain {chain!r}; use one of {', '.join(chains)}.")
     return chains if chain is None else {chain: chains[chain]}
 
 
@@ -137,12 +138,12 @@ def _positions(
     min_identity: float,
     impute_beta: bool,
 ) -> np.ndarray:
-    """C-beta of each query residue in the chain that has most of the query, (N, 3); NaN if there is none."""
+    """C-beta of each query residue in the chain that matches the query best, (N, 3); NaN where it is missing."""
     import gemmi
 
     letters = "".join(letter if letter in _STANDARD else "X" for letter in query)
     names = gemmi.expand_one_letter_sequence(letters, gemmi.ResidueKind.AA)
-    scoring = gemmi.AlignmentScoring("b")  # BLOSUM62; the default bars mismatches
+    scoring = gemmi.AlignmentScoring("b")  # BLOSUM62; the default forbids mismatches
     best: tuple[int, int, str, np.ndarray] | None = None
     for name, polymer in chains.items():
         residues = list(polymer.first_conformer())
@@ -166,13 +167,13 @@ def _positions(
     if matches < min_identity * count or matches == 0:
         raise ValueError(
             f"{path}, chain {name}: {matches} of {count} aligned residues are the query's, less than "
-            f"{min_identity:.0%}: give the query's own structure, or another chain (in Python: min_identity)."
+            f"{min_identity:.0%}; give the query's own structure, another chain, or (in Python) a lower min_identity."
         )
     return atoms
 
 
 def _beta(residue: gemmi.Residue, impute: bool) -> np.ndarray:
-    """C-beta (C-alpha of glycine), or where an ideal one lies, (3,); NaN if atoms are missing."""
+    """Position of C-beta (C-alpha of glycine), or of an ideal one, (3,); NaN if atoms are missing."""
     names = ("N", "CA", "C") if impute else ("CA",) if residue.name == "GLY" else ("CB",)
     found = [residue.find_atom(name, "*") for name in names]
     if any(atom is None for atom in found):
@@ -182,7 +183,7 @@ def _beta(residue: gemmi.Residue, impute: bool) -> np.ndarray:
 
 
 def _ideal_beta(n: np.ndarray, alpha: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Place C-beta by its bond to C-alpha, its angle with N and its dihedral about N - C-alpha, seen from C."""
+    """Place C-beta by its bond to C-alpha, its angle with N and its dihedral with C about N - C-alpha."""
     length, angle, dihedral = 1.522, 1.927, -2.143  # Angstrom and radians; fair-esm's notebook, trRosetta before it
     along = (n - alpha) / np.linalg.norm(n - alpha)
     normal = np.cross(n - c, along)  # of the plane of the three atoms

@@ -1,7 +1,6 @@
 """Variants of a query: substitutions such as ``A42V:G7D``, read, checked and applied.
 
-Residues are numbered from 1 on the query, insertions included, as users know them; the alignment's columns are found
-through `Alignment.residue_columns`.
+Residues are numbered from 1 on the query, insertions included; `Alignment.residue_columns` gives their columns.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Substitution(NamedTuple):
     """One residue replaced by another."""
 
     wild_type: str
-    number: int  # of the residue of the query, from 1
+    number: int  # residue of the query, from 1
     mutant: str
 
     def __str__(self) -> str:
@@ -56,7 +55,7 @@ class Misfit(NamedTuple):
 def parse_variants(
     variants: Sequence[str], alignment: Alignment, offset: int = 0, source: str = "variants"
 ) -> list[tuple[Substitution, ...]]:
-    """Read variants and check that they fit a query, all of them before any is used.
+    """Read variants and check that all of them fit a query.
 
     Parameters
     ----------
@@ -66,7 +65,7 @@ def parse_variants(
     alignment : Alignment
         Query first.
     offset : int, default 0
-        By how much the numbers are ahead of the query's: 100 if the query's first residue is called 101.
+        Difference between the variants' numbers and the query's: 100 if the query's first residue is numbered 101.
     source : str
         Where the variants come from, for messages.
 
@@ -78,8 +77,8 @@ def parse_variants(
     Raises
     ------
     ValueError
-        If variants are not written so, name residues that the query does not have or that have no column, or another
-        wild type than the query's; the first of each are shown, and an offset that would mend them.
+        If a variant cannot be read, names a residue that the query lacks or that has no column, or another wild type
+        than the query's. The message shows the first ones, and an offset with which all would fit.
 
     Examples
     --------
@@ -107,7 +106,7 @@ def parse_variants(
 def check_variants(
     variants: Sequence[str], alignment: Alignment, offset: int = 0
 ) -> tuple[list[tuple[Substitution, ...]], list[list[Misfit]]]:
-    """Read variants and find out which of them fit a query, without raising.
+    """Read variants and find out which of them do not fit a query.
 
     Parameters
     ----------
@@ -117,9 +116,9 @@ def check_variants(
     Returns
     -------
     parsed : list of tuple of Substitution
-        Numbered on the query; empty for what cannot be read, as for ``WT``.
+        Numbered on the query; empty for ``WT``, and for a variant that cannot be read.
     misfits : list of list of Misfit
-        Of each variant, one for each substitution that cannot be used; empty if all can.
+        For each variant, one entry per substitution that cannot be used.
 
     Examples
     --------
@@ -184,23 +183,23 @@ def _in_one_letters(text: str) -> str:
 
 
 def _what(part: str) -> str:
-    """Say what a part that is no substitution is."""
+    """Describe a part that is not a substitution."""
     if _INDEL.search(part):
         return "an insertion, deletion or frameshift"
-    return "a stop" if _STOP.fullmatch(part) else "this is no substitution" if part else "there is nothing"
+    return "a stop" if _STOP.fullmatch(part) else "not a substitution" if part else "empty"
 
 
 def better_offset(parsed: Sequence[tuple[Substitution, ...]], query: str, offset: int = 0) -> int | None:
-    """Find the one other offset with which all wild types would fit; None if there is none, or more than one.
+    """Find the only other offset with which all wild types fit; None if there is none, or several.
 
     Parameters
     ----------
     parsed : sequence of tuple of Substitution
-        As `check_variants` gives them.
+        Result of `check_variants`.
     query : str
-        Its residues.
+        Residues of the query.
     offset : int
-        The one that `parsed` was read with.
+        Offset with which `parsed` was read.
 
     Examples
     --------
@@ -230,14 +229,14 @@ def _raise_all(wrong: list[str], source: str, what: str, advice: str = "") -> No
 
 
 def mutate(alignment: Alignment, substitutions: Sequence[Substitution]) -> Alignment:
-    """Replace residues of the query; the other rows stay.
+    """Replace residues of the query; the other rows do not change.
 
     Parameters
     ----------
     alignment : Alignment
         Query first.
     substitutions : sequence of Substitution
-        As `parse_variants` gives them.
+        One variant, as `parse_variants` returns it.
 
     Returns
     -------
@@ -267,11 +266,11 @@ def mutate(alignment: Alignment, substitutions: Sequence[Substitution]) -> Align
 
 
 class Table(NamedTuple):
-    """A table's text as it stands in the file, without blank lines."""
+    """A table's text as in the file, without blank lines."""
 
     columns: list[str]
     rows: list[list[str]]
-    lines: list[int]  # in the file, of each row's end
+    lines: list[int]  # line of the file in which each row ends
 
     def cells(self, column: str) -> list[str]:
         """Text of a column."""
@@ -280,17 +279,17 @@ class Table(NamedTuple):
 
 
 def delimiter_of(path: str | os.PathLike[str]) -> str:
-    """What separates the cells of a table: a comma in ``.csv``, a tab in others."""
+    """Separator of a table's cells: a comma for ``.csv``, a tab for other suffixes."""
     return "," if Path(path).suffix.lower() == ".csv" else "\t"
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
-    """Read a table with a header, whose cells are separated by commas, tabs or semicolons, as the header shows.
+    """Read a table with a header, whose cells are separated by commas, tabs or semicolons.
 
     Raises
     ------
     OSError, ValueError
-        If the file is not there or no UTF-8 text, has no row, or rows that are longer or shorter than the header.
+        If the file does not exist or is not UTF-8 text, or has no row or rows longer or shorter than the header.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -300,14 +299,14 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             reader = csv.reader(file, delimiter=next((each for each in (usual, *"\t,;") if each in header), usual))
             numbered = [(reader.line_num, row) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: is no table as text in UTF-8 ({error}).") from None
+        raise ValueError(f"{path}: is not a table in UTF-8 text ({error}).") from None
     if len(numbered) < 2:
-        raise ValueError(f"{path}: the table has no row.")
+        raise ValueError(f"{path}: the table has no row below the header.")
     (_, columns), *rows = numbered
     for line, row in rows:
         if len(row) != len(columns):
             raise ValueError(
-                f"{path}: line {line} has {len(row)} cells, the header {len(columns)}; put cells that hold the "
+                f"{path}: line {line} has {len(row)} cells, the header {len(columns)}; put cells that contain the "
                 "separator in double quotes."
             )
     return Table(columns, [row for _, row in rows], [line for line, _ in rows])
@@ -321,11 +320,11 @@ def read_variants(
     Parameters
     ----------
     path : str or path-like
-        Comma- (``.csv``) or tab-separated, with a header.
+        Table with a header, see `read_table`.
     variant_column : str, default "mutant"
         Column of variants, such as ``A42V:G7D``.
     score_column : str, optional
-        Column of scores; default: the only other one.
+        Column of scores; by default the only other one.
 
     Returns
     -------
@@ -335,7 +334,7 @@ def read_variants(
     Raises
     ------
     OSError, ValueError
-        If the file is not there, has no such column or no row, or a score that is no number.
+        If the file does not exist, lacks a column or has no row, or a score is not a number.
     """
     table = read_table(path)
     columns = table.columns
@@ -344,11 +343,11 @@ def read_variants(
         score_column = others[0]
     for what, column in (("variant_column", variant_column), ("score_column", score_column)):
         if column not in columns:
-            raise ValueError(f"{path}: {what} is {column!r}, but the columns are {', '.join(columns)}; name one.")
+            raise ValueError(f"{path}: {what} is {column!r}, but the columns are {', '.join(columns)}; choose one.")
     cells = table.cells(variant_column), table.cells(str(score_column))
     rows = list(zip(table.lines, *cells, strict=True))
     wrong = [f"line {line} ({variant}): {score!r}." for line, variant, score in rows if not _is_number(score)]
-    _raise_all(wrong, str(path), f"scores in {score_column} are no number; leave these rows out")
+    _raise_all(wrong, str(path), f"scores in {score_column} are not numbers; remove these rows")
     return [(variant, float(score)) for _, variant, score in rows]
 
 

@@ -1,4 +1,4 @@
-"""Contract of `modeling_msa.alignments.known_contacts`: contact maps go by the name of their alignment, and are checked."""
+"""Contract of `modeling_msa.alignments.known_contacts`: contact maps are found by name, and checked."""
 
 import numpy as np
 import pytest

@@ -216,7 +216,7 @@ def test_query(tmp_path):
     assert read_query(">\nMKVL\n") == ("query", "MKVL")
     assert read_query(">a x\nMKVL\n>b y\nMRVL\n", "b") == ("b y", "MRVL")
     for text, message in (
-        (">a\nMKVL\n>b\nMRVL\n", "2 sequences .a, b.; say which .*--query-name"),
+        (">a\nMKVL\n>b\nMRVL\n", "2 sequences .a, b.; name the query with .*--query-name"),
         (">a\nMK*VL\n", r"residue 3 of a is '\*'"),
         (">a\n" + "ACGT" * 10 + "\n", "DNA or RNA"),
         (">a\n\n", "no sequence"),
@@ -225,7 +225,7 @@ def test_query(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             read_query(text)
-    with pytest.raises(ValueError, match="0 sequences called c among 2"):
+    with pytest.raises(ValueError, match="0 sequences named c among 2"):
         read_query(">a\nMKVL\n>b\nMRVL\n", "c")
     with pytest.raises(OSError, match="no such file"):
         read_query(tmp_path / "none.fasta")
@@ -278,7 +278,7 @@ def test_nothing_found(folder, tmp_path):
 def test_long_sequences_are_passed_over(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(search_module, "_LONGEST", 200)
     (tmp_path / "db.fasta").write_text(fasta(planted() | {"giant": QUERY * 3}))
-    with pytest.warns(UserWarning, match="1 sequences of more than 200 residues are passed over .giant"):
+    with pytest.warns(UserWarning, match="1 sequences of more than 200 residues are skipped .giant"):
         assert search_homologues(folder / "query.fasta", tmp_path / "db.fasta", cpus=1).depth == 13
 
 

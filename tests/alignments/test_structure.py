@@ -107,7 +107,7 @@ def test_the_chain_that_has_the_query(tmp_path):
     path = write(tmp_path / "a.pdb", *lines, *chain_of("MKVLAW", chain="L", y=90.0, step=3.0))
     assert np.array_equal(structure_contacts(path, "MKVLAWDCKA"), near(10, 1))
     assert np.array_equal(structure_contacts(path, "MKVLAW", chain="L"), near(6, 2))
-    with pytest.raises(ValueError, match=r"no protein chain 'B'; its chains are A, H, L"):
+    with pytest.raises(ValueError, match=r"no protein chain 'B'; use one of A, H, L"):
         structure_contacts(path, "MKVLAW", chain="B")
     with pytest.raises(ValueError, match=r"chain A: .* less than 80%"):
         structure_contacts(path, "MKVLAWDCKA", chain="A")
@@ -140,8 +140,8 @@ def test_only_the_first_model_counts(tmp_path):
     ("name", "text", "error", "words"),
     [
         ("a.pdb", "hello\n", ValueError, "no protein chain"),
-        ("a.cif", "hello\n", ValueError, "no structure"),
-        ("a.txt", "hello\n", ValueError, "no structure"),
+        ("a.cif", "hello\n", ValueError, "is not a structure"),
+        ("a.txt", "hello\n", ValueError, "is not a structure"),
         ("a.pdb", "\n".join(atom("P", "DA", k, 5.0 * k) for k in range(1, 9)), ValueError, "no protein chain"),
         ("a.pdb", "\n".join(atom("CA", "LYS", k, 5.0 * k) for k in range(1, 9)), ValueError, "0 residues .* C-beta"),
         ("a.pdb", None, FileNotFoundError, "a.pdb"),
@@ -156,7 +156,7 @@ def test_errors(name, text, error, words, tmp_path):
 
 def test_without_gemmi(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gemmi", None)
-    with pytest.raises(ImportError, match="extra `structure`"):
+    with pytest.raises(ImportError, match="requires gemmi: pip install"):
         structure_contacts(write(tmp_path / "a.pdb", *chain_of("MKVLAW")), "MKVLAW")
 
 

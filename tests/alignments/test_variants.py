@@ -39,7 +39,7 @@ def test_tables_of_variants(tmp_path):
     with pytest.raises(ValueError, match="variant_column is 'variant'"):
         read_variants(table, "variant", "score")
     table.write_text("mutant,score\nK2R,0.5\nK2A,\nK2C,n/a\n")
-    with pytest.raises(ValueError, match=r"2 scores in score are no number; .* line 3 \(K2A\): ''. line 4"):
+    with pytest.raises(ValueError, match=r"2 scores in score are not numbers; .* line 3 \(K2A\): ''. line 4"):
         read_variants(table)
     table.write_text("mutant,score\n")
     with pytest.raises(ValueError, match="the table has no row"):
