@@ -37,7 +37,7 @@ def test_lists_folders_and_lists(tmp_path):
     assert MsaDataset(tmp_path).names == ["b", "a", "d", "c"]
     assert MsaDataset([tmp_path / "sub", tmp_path / "b.a3m"]).names == ["a", "d", "c", "b"]
     (tmp_path / "list.txt").write_text("sub/a.sto\nnot-here.a3m\n")
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 files are not there, the first is .*not-here.a3m"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 files do not exist, the first is .*not-here.a3m"):
         MsaDataset(tmp_path / "list.txt")
 
 
