@@ -264,6 +264,6 @@ def test_select_rows_refuses():
 def test_diverse_is_fast():
     letters = np.frombuffer(f"{AMINO_ACIDS}-".encode(), dtype=np.uint8)
     array = letters[np.random.default_rng(0).integers(0, 21, (20_000, 300))]
-    start = time.perf_counter()
+    start = time.process_time()
     diverse_rows(array, 256)
-    assert time.perf_counter() - start < 10  # 0.5 s on two cores
+    assert time.process_time() - start < 10  # 0.5 s
