@@ -33,7 +33,7 @@ class ChecksumError(ConversionError):
 
 @contextmanager
 def hub_errors(repo_id: str) -> Iterator[None]:
-    """Raise errors of the Hub as `HubError`: the libraries' own words, and a sentence on what to do."""
+    """Raise errors of the Hub as `HubError`: huggingface_hub's words, and what to do where they do not say it."""
     try:
         yield
     except HubError:
@@ -42,30 +42,27 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         chain: list[BaseException] = [error]
         while cause := chain[-1].__cause__ or chain[-1].__context__:
             chain.append(cause)
-        of_hub = [(each, advice) for each in reversed(chain) if (advice := _advice(each))]
+        of_hub = [(each, advice) for each in reversed(chain) if (advice := _advice(each)) is not None]
         if not of_hub:
             raise
         cause, advice = of_hub[0]
-        words = " ".join(str(error if isinstance(error, OSError) else cause).split()) or type(cause).__name__
-        raise HubError(f"{repo_id}: {words.rstrip('.')}. {advice}") from error
+        words = " ".join(str(cause).split()) or type(cause).__name__
+        place = "" if repo_id in words else f"{repo_id}: "
+        raise HubError(f"{place}{words.rstrip('.')}. {advice}".strip()) from error
 
 
 def _advice(error: BaseException) -> str | None:
-    """What to do about one error of a chain; None if it does not come from the Hub."""
+    """What to do about one error of a chain, "" if its words say it; None if it does not come from the Hub."""
     if isinstance(error, OfflineModeIsEnabled) or (is_offline_mode() and isinstance(error, LocalEntryNotFoundError)):
-        return "Offline mode is on: unset HF_HUB_OFFLINE, or name a folder."
+        return "Offline mode is on: unset HF_HUB_OFFLINE, or pass the path of a folder."
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is None or not isinstance(error, HfHubHTTPError):
-        unreachable = isinstance(error, _HTTP_ERRORS) and status is None
-        return f"The connection to {constants.ENDPOINT} failed. {_AGAIN}" if unreachable else None
-    if status in (401, 403) or isinstance(error, RepositoryNotFoundError):
-        return (
-            "Check the name; if the repository exists, log in with `hf auth login`, or set HF_TOKEN, using a token "
-            "that may read it (to push: write to it)."
-        )
-    if status in (409, 412, 429) or status >= 500:
-        return f"{'Wait some minutes. ' if status not in (409, 412) else ''}{_AGAIN}"
-    return None if status == 404 else "The Hub refused the request."
+    if isinstance(error, HfHubHTTPError) and status is not None:
+        if status == 401 or isinstance(error, RepositoryNotFoundError):
+            return "To log in, run `hf auth login`, or set HF_TOKEN to a valid token."
+        return _AGAIN if status in (409, 412) else f"Wait some minutes. {_AGAIN}" if status > 404 else ""
+    if isinstance(error, _HTTP_ERRORS) and status is None:
+        return f"The connection to {constants.ENDPOINT} failed. {_AGAIN}"
+    return None
 
 
 def describe_misfit(

@@ -199,9 +199,9 @@ def test_other_kinds_of_folders(whole, tmp_path):
 
 # token, repository, (method, path, status) of what fails, words of the error
 REFUSALS = {
-    "private, no token": (None, "me/secret", None, ["me/secret", "private", "hf auth login"]),
-    "private, others": (hub_server.OTHER, "me/secret", None, ["me/secret", "private", "hf auth login"]),
-    "none": (hub_server.WRITE, "me/none", None, ["me/none", "Check the name"]),
+    "private, no token": (None, "me/secret", None, ["me/secret", "private", "authenticated"]),
+    "private, others": (hub_server.OTHER, "me/secret", None, ["me/secret", "private", "authenticated"]),
+    "none": (hub_server.WRITE, "me/none", None, ["me/none", "private"]),
     "no permission": (hub_server.OTHER, "me/secret", ("HEAD", "config.json", 403), ["me/secret", "token"]),
     "limit": (hub_server.WRITE, "me/secret", ("HEAD", "config.json", 429), ["Wait", "Run the command again"]),
     "server": (hub_server.WRITE, "me/secret", ("HEAD", "config.json", 503), ["Wait", "Run the command again"]),
@@ -235,7 +235,7 @@ def test_command_says_so(whole, hub, tmp_path, monkeypatch):
     result = run(["contacts", "fn3", "--model", "me/none", "-o", str(tmp_path / "map.tsv")])
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
-    assert "error: me/none" in result.stderr
+    assert "me/none" in result.stderr
     assert not (tmp_path / "map.tsv").exists()
 
 

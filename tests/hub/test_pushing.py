@@ -233,12 +233,12 @@ def test_nothing_is_sent_twice(shards, hub, login):
     """An upload that is refused, one that is cut, a commit that is cut: each call sends what the server lacks."""
     oids = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(shards.glob("model-*.safetensors"))]
     hub.fail("PUT", oids[1], 403)
-    with pytest.raises(HubError, match=r"me/thing: .*403.*to push: write to it"):
+    with pytest.raises(HubError, match=r"403.*me/thing.*your token"):
         push_folder(shards, "me/thing")
     assert set(hub.uploads()) == set(oids) - {oids[1]}
     hub.cut("PUT", oids[1], after=500)  # huggingface_hub tries again
     hub.cut("POST", "/commit/", after=500)  # but not this
-    with pytest.raises(HubError, match=r"me/thing: .*The connection to .* failed. Run the command again"):
+    with pytest.raises(HubError, match=r"me/thing.*The connection to .* failed. Run the command again"):
         push_folder(shards, "me/thing")
     assert hub.count("PUT", oids[1], status=0) == 1
     assert len(hub.repos["me/thing"].history) == 1
@@ -275,8 +275,8 @@ def test_private_and_own_names(whole, hub, login):
 REFUSALS = {
     "no token": (None, "me/thing", None, ["hf auth login"]),
     "wrong token": ("hf_wrong", "me/thing", None, ["Invalid", "hf auth login"]),
-    "read token": (READ, "me/thing", None, ["me/thing", "Forbidden", "to push: write to it"]),
-    "others' name": (WRITE, "you/thing", None, ["you/thing", "namespace", "to push: write to it"]),
+    "read token": (READ, "me/thing", None, ["me/thing", "Forbidden", "your token"]),
+    "others' name": (WRITE, "you/thing", None, ["you/thing", "namespace", "your token"]),
     "limit": (WRITE, "me/thing", ("POST", "/preupload/", 429), ["429", "Wait", "Run the command again"]),
     "server": (WRITE, "me/thing", ("POST", "/commit/", 503), ["503", "Wait", "Run the command again"]),
     "conflict": (WRITE, "me/thing", ("POST", "/commit/", 412), ["412", "Run the command again"]),
