@@ -11,7 +11,7 @@ import operator
 import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,11 +93,6 @@ class Alignment:
         source : str, optional
             Where the rows come from, for messages.
 
-        Returns
-        -------
-        alignment : Alignment
-            The rows, in order.
-
         Raises
         ------
         AlignmentError
@@ -106,9 +101,7 @@ class Alignment:
         if isinstance(sequences, str):
             sequences = [sequences]
         rows = [sequence.encode().translate(None, _WHITESPACE) for sequence in sequences]
-        labels = (
-            ["query", *(f"row {k}" for k in range(2, len(rows) + 1))][: len(rows)] if names is None else list(names)
-        )
+        labels = [f"row {k}" if k > 1 else "query" for k in range(1, len(rows) + 1)] if names is None else list(names)
         where = source or "alignment"
         if len(labels) != len(rows):
             raise AlignmentError(f"{where}: {len(labels)} names for {len(rows)} sequences; give one name per sequence")
@@ -156,17 +149,7 @@ class Alignment:
         return f"Alignment({self.names[0]!r}, depth={self.depth}, length={self.length}, source={self.source!r})"
 
     def column_of(self, residue_number: int) -> int:
-        """Column of a residue of the query.
-
-        Parameters
-        ----------
-        residue_number : int
-            1 for the first residue of the query.
-
-        Returns
-        -------
-        column : int
-            0-based match column.
+        """Match column, from 0, of a residue of the query, numbered from 1.
 
         Raises
         ------
@@ -187,17 +170,7 @@ class Alignment:
         return column
 
     def residue_of(self, column: int) -> int:
-        """Residue of the query in a column.
-
-        Parameters
-        ----------
-        column : int
-            0-based match column.
-
-        Returns
-        -------
-        residue_number : int
-            1 for the first residue of the query.
+        """Residue of the query, numbered from 1, in a match column, numbered from 0.
 
         Raises
         ------
@@ -216,47 +189,30 @@ class Alignment:
         return number
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Alignment:
-        """Keep some rows.
+        """Keep some rows, in the given order.
 
         Parameters
         ----------
         rows : sequence of int or ndarray, dtype=int or bool
             Row indices, 0 (the query) first, or a mask of shape (R,).
 
-        Returns
-        -------
-        alignment : Alignment
-            These rows, in this order.
-
         Raises
         ------
-        AlignmentError
-            If the first row is not row 0.
-        IndexError
-            If a row does not exist.
+        AlignmentError, IndexError
+            If the first row is not row 0, or a row does not exist.
         """
         index = np.asarray(rows)
         index = np.arange(self.depth)[index] if index.dtype == bool else index.astype(np.int64)
         if index.ndim != 1 or len(index) == 0 or index[0] != 0:
             raise AlignmentError(f"{self._where}: row 0 is the query and must be the first row taken; put 0 first")
-        return Alignment(
-            names=tuple(self.names[k] for k in index),
-            array=self.array[index],
-            query=self.query,
-            residue_columns=self.residue_columns,
-            raw_rows=None if self.raw_rows is None else tuple(self.raw_rows[k] for k in index),
-            source=self.source,
-        )
+        raw_rows = None if self.raw_rows is None else tuple(self.raw_rows[k] for k in index)
+        names = tuple(self.names[k] for k in index)
+        return replace(self, names=names, array=self.array[index], raw_rows=raw_rows)
 
     def drop_query_gaps(self) -> Alignment:
-        """Remove the columns in which the query has a gap.
+        """Remove the columns in which the query has a gap; letters that other rows have there become insertions.
 
-        Letters that other rows have there become insertions, as in A3M.
-
-        Returns
-        -------
-        alignment : Alignment
-            Every column holds a residue of the query; residue numbers do not change.
+        Every column of the result has a residue of the query. Residue numbers do not change.
 
         Examples
         --------
@@ -269,13 +225,11 @@ class Alignment:
             return self
         raw_rows = self.raw_rows if self.raw_rows is not None else tuple(map(bytes, self.array))
         shifted = np.cumsum(~gaps) - 1
-        return Alignment(
-            names=self.names,
+        return replace(
+            self,
             array=np.ascontiguousarray(self.array[:, ~gaps]),
-            query=self.query,
             residue_columns=np.where(self.residue_columns >= 0, shifted[self.residue_columns], -1),
             raw_rows=tuple(_columns_to_insertions(row, gaps) for row in raw_rows),
-            source=self.source,
         )
 
     @property

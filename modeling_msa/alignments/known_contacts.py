@@ -21,16 +21,10 @@ _STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
 
 
 def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """List contact maps and structures, by the name of their alignment, for `MsaDataset(labels=...)`.
+    """List contact maps and structures of a folder by name, for `MsaDataset(labels=...)`.
 
-    Parameters
-    ----------
-    folder : str or path-like
-        Contains ``NAME.npy``, ``NAME.npz`` or structures ``NAME.pdb .ent .cif .mmcif``, with or without ``.gz``.
-
-    Returns
-    -------
-    dict of str to Path
+    Contact maps are ``NAME.npy`` or ``NAME.npz``, structures ``NAME.pdb .ent .cif .mmcif``, with or without ``.gz``;
+    NAME is that of the alignment.
 
     Raises
     ------
@@ -50,21 +44,11 @@ def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str | None = None) -> np.ndarray:
-    """Read the contacts of a query from a contact map or a structure.
+    """Read the contacts of a query from a contact map or a structure; shape=(N, N), dtype=int8.
 
-    Parameters
-    ----------
-    path : str or path-like
-        ``.npy`` or ``.npz`` (its only array, or the one named ``contacts``) of 1 (contact), 0 and -100 (unknown) over
-        the query's N residues; or a structure, see `structure_contacts`.
-    alignment : Alignment
-        Query first.
-    chain : str, optional
-        Chain of a structure; by default the one that fits the query best.
-
-    Returns
-    -------
-    ndarray, shape=(N, N), dtype=int8
+    A contact map is ``.npy`` or ``.npz`` (its only array, or the one named ``contacts``) of 1 (contact), 0 and -100
+    (unknown) over the query's N residues. A structure is read by `modeling_msa.structure_contacts`; `chain` is one of
+    its chains, by default the one that fits the query best.
 
     Raises
     ------

@@ -21,7 +21,7 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
 
     Parameters
     ----------
-    source : str or path-like
+    source : path
         A folder (searched with its subfolders for ``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
         without ``.gz`` or ``.xz``), a list (``.txt .list .lst``: one path per line, relative to the list's folder;
         ``#`` begins a comment), or one alignment file.
@@ -90,16 +90,8 @@ class Peek(NamedTuple):
 def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) -> Peek:
     """Estimate the size of an alignment from the first 32 kB of its file; Stockholm files are read completely.
 
-    Parameters
-    ----------
-    item : str, path-like or Alignment
-        File, plain or compressed, or an alignment, whose size is then exact.
-    format : {"a3m", "a2m", "fasta", "stockholm"}, optional
-        By default the one of the suffix, otherwise guessed from the content.
-
-    Returns
-    -------
-    Peek
+    `item` is a file, plain or compressed, or an alignment, whose size is then exact; `format` is as in
+    `read_alignment`.
 
     Raises
     ------

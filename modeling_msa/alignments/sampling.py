@@ -4,8 +4,10 @@ A family has thousands of rows, and the model reads some hundreds. Rao et al. (2
 at inference; maximising diversity, by greedy choice of the row with the largest Hamming distance to those chosen ("Max
 Hamming"), is what fair-esm's contact notebook does, and the default here.
 
-Every rule works on an ``(R, L)`` uint8 array of ASCII codes (`Alignment.array`), row 0 being the query, and returns
-sorted row indices that begin with 0. `choose_rows` and `select_rows` apply them to an `Alignment`.
+`choose_rows` and `select_rows` work on an `Alignment`. The rules themselves (`first_rows`, `random_rows`,
+`diverse_rows`, `weighted_rows`) work on its array, ``(R, L)`` uint8 ASCII codes with the query as row 0. They choose
+`depth` rows, query included, return sorted row indices, ``(min(depth, R),)`` int64 with 0 first, and raise ValueError
+if `depth` is below 1.
 """
 
 from __future__ import annotations
@@ -29,50 +31,12 @@ _BLOCK_BYTES = 64_000_000  # size of one one-hot block; a few are alive at a tim
 
 
 def first_rows(array: np.ndarray, depth: int) -> np.ndarray:
-    """Choose the first rows of the file.
-
-    Parameters
-    ----------
-    array : ndarray, shape=(R, L), dtype=uint8
-        ASCII codes; row 0 is the query.
-    depth : int
-        Number of rows to choose, query included.
-
-    Returns
-    -------
-    rows : ndarray, shape=(min(depth, R),), dtype=int64
-        Row indices ``0, 1, 2, ...``.
-
-    Raises
-    ------
-    ValueError
-        If `depth` is below 1.
-    """
+    """Choose the first rows of the file."""
     return np.arange(min(_check_depth(depth), len(array)), dtype=np.int64)
 
 
 def random_rows(array: np.ndarray, depth: int, seed: int = 0) -> np.ndarray:
-    """Draw rows uniformly at random, without replacement.
-
-    Parameters
-    ----------
-    array : ndarray, shape=(R, L), dtype=uint8
-        ASCII codes; row 0 is the query, which is always kept.
-    depth : int
-        Number of rows to choose, query included.
-    seed : int, default: 0
-        Random seed; the same seed always gives the same rows.
-
-    Returns
-    -------
-    rows : ndarray, shape=(min(depth, R),), dtype=int64
-        Sorted row indices, 0 first.
-
-    Raises
-    ------
-    ValueError
-        If `depth` is below 1.
-    """
+    """Draw rows uniformly at random, without replacement; the same seed always gives the same rows."""
     if _check_depth(depth) >= len(array):
         return np.arange(len(array), dtype=np.int64)
     drawn = np.random.default_rng(seed).choice(len(array) - 1, depth - 1, replace=False)
@@ -85,23 +49,6 @@ def diverse_rows(array: np.ndarray, depth: int) -> np.ndarray:
     "Max Hamming" of Rao et al. (2021), and ``greedy_select`` of fair-esm's contact notebook: start from the query,
     then add, one by one, the row with the largest summed Hamming distance to the rows chosen so far. The distance is
     the number of columns with different characters, a gap being a character. Of equal rows, the first is added.
-
-    Parameters
-    ----------
-    array : ndarray, shape=(R, L), dtype=uint8
-        ASCII codes; row 0 is the query.
-    depth : int
-        Number of rows to choose, query included.
-
-    Returns
-    -------
-    rows : ndarray, shape=(min(depth, R),), dtype=int64
-        Sorted row indices, 0 first.
-
-    Raises
-    ------
-    ValueError
-        If `depth` is below 1.
 
     Examples
     --------
@@ -130,28 +77,8 @@ def weighted_rows(
     The rule of ProteinGym's MSA Transformer baseline: rows of crowded subfamilies are drawn less often. Rows of
     weight 0, which have no residue, come last.
 
-    Parameters
-    ----------
-    array : ndarray, shape=(R, L), dtype=uint8
-        ASCII codes; row 0 is the query, which is always kept.
-    depth : int
-        Number of rows to choose, query included.
-    seed : int, default: 0
-        Random seed; the same seed always gives the same rows.
-    theta : float, default: 0.2
-        See `sequence_weights`.
-    weights : ndarray, shape=(R,), optional
-        Result of `sequence_weights`, if it is known already; it is slow for large alignments.
-
-    Returns
-    -------
-    rows : ndarray, shape=(min(depth, R),), dtype=int64
-        Sorted row indices, 0 first.
-
-    Raises
-    ------
-    ValueError
-        If `depth` is below 1 or `theta` is not in [0, 1).
+    `weights`, shape=(R,), is the result of `sequence_weights` with `theta`, if it is known already: it is slow for
+    large alignments. The same seed always gives the same rows.
     """
     if _check_depth(depth) >= len(array):
         return np.arange(len(array), dtype=np.int64)
@@ -311,37 +238,7 @@ def choose_rows(
     theta: float = 0.2,
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Choose at most `depth` rows of an alignment for the model.
-
-    Parameters
-    ----------
-    alignment : Alignment
-        The family; its query (row 0) is always kept.
-    depth : int
-        Maximum number of rows, query included. An alignment with no more rows than this is kept whole.
-    method : {"diverse", "first", "random", "weighted"}, default: "diverse"
-        ``diverse`` chooses the rows that differ most (`diverse_rows`; Max Hamming of Rao et al. 2021), ``first`` the
-        first rows of the file, ``random`` a uniform sample, ``weighted`` a sample by sequence weight
-        (`weighted_rows`).
-    seed : int, default: 0
-        Random seed of ``random`` and ``weighted``.
-    coverage, identity : float, optional
-        Percentages; rows are filtered by `filter_rows` first.
-    theta : float, default: 0.2
-        For ``weighted``, see `sequence_weights`.
-    weights : ndarray, shape=(R,), optional
-        For ``weighted`` without a filter, see `weighted_rows`.
-
-    Returns
-    -------
-    rows : ndarray, shape=(<=depth,), dtype=int64
-        Sorted row indices of `alignment`, 0 first.
-
-    Raises
-    ------
-    ValueError
-        If the method is unknown, `depth` is below 1, or a percentage is not in 0 to 100.
-    """
+    """Choose rows as `select_rows` does; return their sorted indices, shape=(<=depth,), dtype=int64, 0 first."""
     rules: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "diverse": lambda array: diverse_rows(array, depth),
         "first": lambda array: first_rows(array, depth),
@@ -370,12 +267,36 @@ def select_rows(
     theta: float = 0.2,
     weights: np.ndarray | None = None,
 ) -> Alignment:
-    """Take the rows that `choose_rows` chooses, which describes the parameters and errors.
+    """Choose at most `depth` rows of an alignment for the model.
+
+    Parameters
+    ----------
+    alignment : Alignment
+        The family; its query (row 0) is always kept.
+    depth : int
+        Maximum number of rows, query included. An alignment with no more rows than this is kept whole.
+    method : {"diverse", "first", "random", "weighted"}, default: "diverse"
+        ``diverse`` chooses the rows that differ most (`diverse_rows`; Max Hamming of Rao et al. 2021), ``first`` the
+        first rows of the file, ``random`` a uniform sample, ``weighted`` a sample by sequence weight
+        (`weighted_rows`).
+    seed : int, default: 0
+        Random seed of ``random`` and ``weighted``.
+    coverage, identity : float, optional
+        Percentages; rows are filtered by `filter_rows` first.
+    theta : float, default: 0.2
+        For ``weighted``, see `sequence_weights`.
+    weights : ndarray, shape=(R,), optional
+        For ``weighted`` without a filter, see `weighted_rows`.
 
     Returns
     -------
     alignment : Alignment
-        The chosen rows, the query first.
+        The chosen rows, in the order of the file.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, `depth` is below 1, or a percentage is not in 0 to 100.
 
     Examples
     --------

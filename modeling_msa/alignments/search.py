@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import lzma
 import os
 import warnings
@@ -144,21 +145,10 @@ def _pyhmmer() -> None:
 
 
 def read_query(query: str | os.PathLike[str], name: str | None = None) -> tuple[str, str]:
-    r"""Read one protein from FASTA.
+    r"""Read one protein from a FASTA file, or from text with a line break.
 
-    Parameters
-    ----------
-    query : path or str
-        File, or text with a line break.
-    name : str, optional
-        First word of the header, if the file contains several sequences.
-
-    Returns
-    -------
-    header : str
-        The whole header line, or ``query`` if it is empty.
-    sequence : str
-        In upper case, without gaps or a stop at the end.
+    Returns its whole header line (``query`` if it is empty), and its sequence in upper case, without gaps or a stop at
+    the end. `name` is the first word of the header, if there are several sequences.
 
     Raises
     ------
@@ -239,32 +229,34 @@ class _Database:
             yield self._block
             bar.update(self.size)
             return
-        from pyhmmer.easel import Alphabet, SequenceFile
-
         with open(self.path, "rb") as raw:
             file = _Reader(raw if self._open is open else self._open(raw))
+            pairs = itertools.pairwise(itertools.chain(self._read(file), [None]))
+            for number, (block, following) in enumerate(pairs):
+                if number == 0:
+                    self._check(block)
+                block = self._without_giants(block)
+                if number == 0 and following is None:
+                    self._block = block
+                yield block
+                bar.update(raw.tell() - bar.n)
+
+    def _read(self, file: _Reader) -> Iterator[Any]:
+        from pyhmmer.easel import Alphabet, SequenceFile
+
+        sequences: Any = None
+        while True:
             try:
-                sequences: Any = SequenceFile(cast(BinaryIO, file), "fasta", digital=True, alphabet=Alphabet.amino())
+                if sequences is None:
+                    sequences = SequenceFile(cast(BinaryIO, file), "fasta", digital=True, alphabet=Alphabet.amino())
                 block = sequences.read_block(residues=BLOCK_RESIDUES)
             except (EOFError, ValueError) as error:
                 raise self._in_words(file.error or error) from None
             if file.error is not None:
                 raise self._in_words(file.error)
-            self._check(block)
-            first = True
-            while len(block):
-                try:
-                    following = sequences.read_block(residues=BLOCK_RESIDUES)
-                except (EOFError, ValueError) as error:
-                    raise self._in_words(file.error or error) from None
-                if file.error is not None:
-                    raise self._in_words(file.error)
-                block = self._without_giants(block)
-                if first and not len(following):
-                    self._block = block
-                yield block
-                bar.update(raw.tell() - bar.n)
-                block, first = following, False
+            if not len(block):
+                return
+            yield block
 
     def _in_words(self, error: Exception) -> Exception:
         if isinstance(error, EOFError):

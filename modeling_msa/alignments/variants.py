@@ -106,19 +106,10 @@ def parse_variants(
 def check_variants(
     variants: Sequence[str], alignment: Alignment, offset: int = 0
 ) -> tuple[list[tuple[Substitution, ...]], list[list[Misfit]]]:
-    """Read variants and find out which of them do not fit a query.
+    """Read variants as `parse_variants` does, and list what does not fit the query instead of raising.
 
-    Parameters
-    ----------
-    variants, alignment, offset
-        As `parse_variants`.
-
-    Returns
-    -------
-    parsed : list of tuple of Substitution
-        Numbered on the query; empty for ``WT``, and for a variant that cannot be read.
-    misfits : list of list of Misfit
-        For each variant, one entry per substitution that cannot be used.
+    Returns each variant's substitutions, numbered on the query (none for ``WT``, or if it cannot be read), and its
+    misfits, one for each substitution that cannot be used.
 
     Examples
     --------
@@ -151,10 +142,8 @@ def _misfit(substitution: Substitution, alignment: Alignment, offset: int) -> li
     if query[number - 1] != wild_type:
         return [Misfit("wild type", f"residue {called} of the query is {query[number - 1]}, not {wild_type}.")]
     if alignment.residue_columns[number - 1] < 0:
-        words = (
-            f"residue {called} ({wild_type}) is in lower case in the query, so no column of the alignment covers it."
-        )
-        return [Misfit("coverage", words)]
+        why = "is in lower case in the query, so no column of the alignment covers it."
+        return [Misfit("coverage", f"residue {called} ({wild_type}) {why}")]
     return []
 
 
@@ -192,14 +181,7 @@ def _what(part: str) -> str:
 def better_offset(parsed: Sequence[tuple[Substitution, ...]], query: str, offset: int = 0) -> int | None:
     """Find the only other offset with which all wild types fit; None if there is none, or several.
 
-    Parameters
-    ----------
-    parsed : sequence of tuple of Substitution
-        Result of `check_variants`.
-    query : str
-        Residues of the query.
-    offset : int
-        Offset with which `parsed` was read.
+    `parsed` is what `check_variants` returns for `offset`.
 
     Examples
     --------
@@ -229,18 +211,7 @@ def _raise_all(wrong: list[str], source: str, what: str, advice: str = "") -> No
 
 
 def mutate(alignment: Alignment, substitutions: Sequence[Substitution]) -> Alignment:
-    """Replace residues of the query; the other rows do not change.
-
-    Parameters
-    ----------
-    alignment : Alignment
-        Query first.
-    substitutions : sequence of Substitution
-        One variant, as `parse_variants` returns it.
-
-    Returns
-    -------
-    Alignment
+    """Replace residues of the query by a variant, as `parse_variants` returns it; other rows do not change.
 
     Examples
     --------
@@ -315,21 +286,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 def read_variants(
     path: str | os.PathLike[str], variant_column: str = "mutant", score_column: str | None = None
 ) -> list[tuple[str, float]]:
-    """Read a table of measured variants.
+    """Read variants, such as ``A42V:G7D``, and their scores from a table with a header (see `read_table`).
 
-    Parameters
-    ----------
-    path : str or path-like
-        Table with a header, see `read_table`.
-    variant_column : str, default "mutant"
-        Column of variants, such as ``A42V:G7D``.
-    score_column : str, optional
-        Column of scores; by default the only other one.
-
-    Returns
-    -------
-    list of (str, float)
-        In the order of the table.
+    The default of `score_column` is the only other column.
 
     Raises
     ------

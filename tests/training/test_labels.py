@@ -28,7 +28,7 @@ def test_dataset_labels_go_by_name(tmp_path):
     assert MsaDataset(tmp_path, labels=labels, on_error="skip").names == ["f0", "f2"]
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "f0.a3m").write_text(a3m(["MKV"]))
-    with pytest.raises(ValueError, match="have one name, 'f0'"):
+    with pytest.raises(ValueError, match="have the same name, 'f0'"):
         MsaDataset(tmp_path, labels=labels)
 
 
