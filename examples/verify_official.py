@@ -33,8 +33,10 @@ from huggingface_hub.utils import get_session
 from modeling_msa import Alignment, MsaForMaskedLM, load_model, read_alignment
 from modeling_msa._files import whole_file
 from modeling_msa.alignments.structure import structure_contacts
-from modeling_msa.hub import conversion
+from modeling_msa.hub import conversion, downloads
+from modeling_msa.hub.errors import ChecksumError, ConversionError
 from modeling_msa.hub.loading import quiet_loading
+from modeling_msa.hub.reports import ConversionReport
 from modeling_msa.tasks.contact_precision import precision
 from modeling_msa.tasks.contacts import predict_contacts
 from modeling_msa.tasks.inputs import model_inputs
@@ -122,19 +124,19 @@ class Run:
                     temporary.write_bytes(answer.content)
         if path.name in self.expected:
             with telling(f"file {path.name}"):
-                conversion.check_sha256(path, self.expected[path.name])
+                downloads.check_sha256(path, self.expected[path.name])
         return path
 
     @once
     def checkpoint_file(self, url: str) -> Path:
         """Fetch a file of a checkpoint; one with another checksum than recorded is refused, and never unpickled."""
         check = f"file {name_of(url)}"
-        with telling(check, (conversion.ConversionError,), wrong=False), telling(check, (conversion.ChecksumError,)):
-            return conversion.download(url, self.expected.get(name_of(url)))
+        with telling(check, (ConversionError,), wrong=False), telling(check, (ChecksumError,)):
+            return downloads.download(url, self.expected.get(name_of(url)))
 
     def prove(self, path: Path) -> None:
         """Record the checksum of a file that could be read as what it is: an error page in its place could not."""
-        self.proved[path.name] = conversion.file_sha256(path)
+        self.proved[path.name] = downloads.file_sha256(path)
         with whole_file(self.record) as temporary:
             temporary.write_text(json.dumps(self.earlier | self.proved, indent=2, sort_keys=True) + "\n")
 
@@ -157,7 +159,7 @@ class Run:
         return contacts
 
     @once
-    def converted(self, checkpoint: str) -> conversion.ConversionReport:
+    def converted(self, checkpoint: str) -> ConversionReport:
         """Convert a checkpoint anew, by the code as it now is."""
         paths = [self.checkpoint_file(url) for url in checkpoint_urls(checkpoint)]
         folder = self.folder / "converted" / CHECKPOINTS[checkpoint]
@@ -204,7 +206,7 @@ def structure_url(family: str) -> str:
 
 def checkpoint_urls(checkpoint: str) -> tuple[str, str]:
     """Where a checkpoint and its contact regression are."""
-    base, name = conversion.DOWNLOAD_URL, CHECKPOINTS[checkpoint]
+    base, name = downloads.DOWNLOAD_URL, CHECKPOINTS[checkpoint]
     return f"{base}/models/{name}.pt", f"{base}/regression/{name}-contact-regression.pt"
 
 
@@ -213,9 +215,9 @@ def read_checksums(path: Path) -> dict[str, str]:
     try:
         content = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}): mend or remove it.") from error
+        raise ValueError(f"{path} is not JSON ({error}): fix or remove it.") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-        raise ValueError(f"{path} is not an object of file names and checksums: mend or remove it.")
+        raise ValueError(f"{path} is not an object of file names and checksums: fix or remove it.")
     return content
 
 

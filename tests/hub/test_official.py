@@ -11,22 +11,20 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import gemmi
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from fair_esm import random_model, read_a3m, read_published, tokens, write_published
+from file_server import serving
 from made_up import AMINO_ACIDS, SHARED
-from test_conversion import Server
 from test_sampling import notebook_rows
 
 from modeling_msa import read_alignment
 from modeling_msa.alignments.structure import _ideal_beta, structure_contacts
-from modeling_msa.hub import conversion
+from modeling_msa.hub import conversion, downloads, fair_esm
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"msa-1b": "esm_msa1b_t12_100M_UR50S", "msa-1": "esm_msa1_t12_100M_UR50S"}
@@ -124,26 +122,14 @@ def official(stand_ins, tmp_path, monkeypatch):
     import verify_official
 
     files, figures = stand_ins
-    server = Server(dict(files))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    base = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(conversion, "DOWNLOAD_URL", base)
-    monkeypatch.setattr(verify_official, "ALIGNMENTS_URL", f"{base}/data")
-    monkeypatch.setattr(verify_official, "STRUCTURES_URL", f"{base}/download")
-    monkeypatch.setattr(verify_official, "FIGURES", dict(figures))
-    monkeypatch.setattr(verify_official, "server", server, raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    monkeypatch.chdir(tmp_path)
-    huggingface_hub.utils.close_session()
-    yield verify_official
-    server.shutdown()
-    server.server_close()
-    thread.join()
-    huggingface_hub.utils.close_session()
+    with serving(files, monkeypatch, tmp_path / "torch") as server:
+        monkeypatch.setattr(downloads, "DOWNLOAD_URL", server.url)
+        monkeypatch.setattr(verify_official, "ALIGNMENTS_URL", f"{server.url}/data")
+        monkeypatch.setattr(verify_official, "STRUCTURES_URL", f"{server.url}/download")
+        monkeypatch.setattr(verify_official, "FIGURES", dict(figures))
+        monkeypatch.setattr(verify_official, "server", server, raising=False)
+        monkeypatch.chdir(tmp_path)
+        yield verify_official
 
 
 def lines_of(folder):
@@ -359,7 +345,7 @@ def test_offline(official, tmp_path, monkeypatch, capsys):
     for path, data in official.server.files.items():
         if "5ahw" in path:
             (tmp_path / "verified" / "downloads" / path.rsplit("/", 1)[1]).write_bytes(data)
-    for module, name in ((conversion, "DOWNLOAD_URL"), (official, "ALIGNMENTS_URL"), (official, "STRUCTURES_URL")):
+    for module, name in ((downloads, "DOWNLOAD_URL"), (official, "ALIGNMENTS_URL"), (official, "STRUCTURES_URL")):
         monkeypatch.setattr(module, name, "http://127.0.0.1:9")  # nobody listens there
     assert official.main([]) == 1
     found = results(tmp_path / "verified")
@@ -406,7 +392,7 @@ def test_interrupted(official, tmp_path, monkeypatch, capsys):
 
 def test_a_wrong_conversion_fails_beside_fair_esm(official, tmp_path, monkeypatch):
     """With rows and columns not swapped back, every tensor is there, and the outputs are others."""
-    monkeypatch.setattr(conversion, "_swap_row_and_column", lambda name: name)
+    monkeypatch.setattr(fair_esm, "swap_row_and_column", lambda name: name)
     assert official.main(["--only", "msa-1b", "1a3a", "fair-esm"]) == 1
     found = results(tmp_path / "verified")
     assert found["msa-1b conversion"] == found["msa-1b 1a3a beside fair-esm"] == "FAIL"

@@ -1,8 +1,8 @@
 """Folders saved when the code files were configuration_msa.py, modeling_msa.py and so on load as before.
 
-``data/old_names.zip`` is one: a masked language model of 2 layers and width 8 with its tokenizer. Its code runs without
-the package; with it the installed code does, and saving leaves the new names. The reason for these: Python that runs
-in a saved folder finds no module there that has the package's name.
+``data/old_names.zip`` is one: a masked language model of 2 layers and width 8 with its tokenizer. Without the package
+its own code runs; with it the installed code does, and saving leaves the new names. The reason for these: Python that
+runs in a saved folder finds no module there that has the package's name.
 """
 
 import json
@@ -42,9 +42,7 @@ def old(tmp_path):
 
 
 def maps(folder):
-    return [
-        json.loads((folder / name).read_text())["auto_map"] for name in ("config.json", "tokenizer_config.json")
-    ]
+    return [json.loads((folder / name).read_text())["auto_map"] for name in ("config.json", "tokenizer_config.json")]
 
 
 def test_loads_without_the_package(old, tmp_path):

@@ -1,0 +1,111 @@
+"""Published checkpoints are downloaded once, to where fair-esm looks, and a download that was cut is resumed."""
+
+import argparse
+import re
+from contextlib import contextmanager
+
+import esm
+import pytest
+import torch
+from fair_esm import random_model, write_published
+from file_server import serving
+from safetensors.torch import load_file
+
+from modeling_msa import ConversionError, convert_checkpoint
+from modeling_msa.hub import downloads
+
+OFFICIAL = "esm_msa1b_t12_100M_UR50S"
+MODEL, CONTACTS = f"/models/{OFFICIAL}.pt", f"/regression/{OFFICIAL}-contact-regression.pt"
+
+
+def load(path):
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, weights_only=True)
+
+
+def listing(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder with wide.pt and its contact regression."""
+    folder = tmp_path_factory.mktemp("published")
+    write_published(random_model(2, 16, 4, 24, 16), folder / "wide.pt")
+    return folder
+
+
+@pytest.fixture
+def server(published, tmp_path, monkeypatch):
+    """The published place, with a small checkpoint under an official name, and an empty cache."""
+    suffixes = {MODEL: "", CONTACTS: "-contact-regression"}
+    files = {path: (published / f"wide{suffix}.pt").read_bytes() for path, suffix in suffixes.items()}
+    with serving(files, monkeypatch, tmp_path / "torch") as server:
+        monkeypatch.setattr(downloads, "DOWNLOAD_URL", server.url)
+        monkeypatch.setenv("TQDM_POSITION", "-1")  # huggingface_hub then shows bars where stderr is no terminal
+        yield server
+
+
+def test_download_by_official_name(server, published, tmp_path, capsys):
+    convert_checkpoint(OFFICIAL, tmp_path / "out")
+    assert re.search(rf"{OFFICIAL}\.pt: 100%", capsys.readouterr().err)
+    convert_checkpoint(published / "wide.pt", tmp_path / "expected")
+    expected = load_file(tmp_path / "expected" / "model.safetensors")
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+    # where fair-esm itself looks, and nothing else
+    assert listing(tmp_path / "torch" / "hub" / "checkpoints") == [
+        f"{OFFICIAL}-contact-regression.pt",
+        f"{OFFICIAL}.pt",
+    ]
+    assert [entry for entry in server.log if entry[0] == "GET"] == [("GET", MODEL, 0), ("GET", CONTACTS, 0)]
+
+    server.log.clear()
+    convert_checkpoint(OFFICIAL, tmp_path / "again")
+    assert server.log == []
+    model, _ = esm.pretrained.load_model_and_alphabet_core(
+        OFFICIAL, *(load(path) for path in sorted((tmp_path / "torch").rglob("*.pt"), reverse=True))
+    )
+    assert torch.equal(model.embed_tokens.weight, expected["msa.embeddings.word_embeddings.weight"])
+
+
+@pytest.mark.parametrize("ignores_range", [False, True])
+def test_cut_download_goes_on(server, tmp_path, ignores_range):
+    data = server.files[MODEL]
+    server.cut_at = len(data) // 2
+    with refused_but_for_the_cache(tmp_path, MODEL, "Run the command again"):
+        convert_checkpoint(OFFICIAL, tmp_path / "out")
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    (part,) = folder.iterdir()
+    have = part.stat().st_size
+    assert part.suffix == ".part"
+    assert 0 < len(data) // 2 - have < 1000 or have == len(data) // 2
+
+    server.log.clear()
+    server.cut_at, server.broken, server.ignores_range = None, False, ignores_range
+    convert_checkpoint(OFFICIAL, tmp_path / "out")
+    assert [entry for entry in server.log if entry[:2] == ("GET", MODEL)] == [("GET", MODEL, have)]
+    assert (folder / f"{OFFICIAL}.pt").read_bytes() == data
+
+
+@contextmanager
+def refused_but_for_the_cache(folder, *words):
+    with pytest.raises(ConversionError) as info:
+        yield
+    for word in words:
+        assert word in str(info.value)
+    assert listing(folder)[0] == "torch"
+    assert all(path.startswith("torch") for path in listing(folder))
+
+
+@pytest.mark.parametrize("absent", [MODEL, CONTACTS])
+def test_download_not_found(server, tmp_path, absent):
+    del server.files[absent]
+    with refused_but_for_the_cache(tmp_path, absent, "404", "by other means"):
+        convert_checkpoint(OFFICIAL, tmp_path / "out")
+
+
+def test_no_network(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "DOWNLOAD_URL", "http://127.0.0.1:9")  # nobody listens there
+    with refused_but_for_the_cache(tmp_path, "could not be downloaded", "pass its path"):
+        convert_checkpoint(OFFICIAL, tmp_path / "out")
