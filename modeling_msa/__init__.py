@@ -15,9 +15,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def _is_command() -> bool:
-    """Whether this process is the ``msa`` command, which loads models by their classes."""
-    started = sys.orig_argv[1:3] == ["-m", "modeling_msa.cli"]
-    return started or Path(sys.argv[0] if sys.argv else "").name in ("msa", "msa.exe")
+    """Whether this process is the ``msa`` command, which registers them with the first model."""
+    if not sys.argv:
+        return False
+    if sys.argv[0] == "-m":  # python -m looks for a module; its name is the interpreter's last argument
+        return sys.orig_argv[-len(sys.argv)] == "modeling_msa.cli"
+    return Path(sys.argv[0]).name in ("msa", "msa.exe")
 
 
 # With the package imported, folders without code copies load through the auto classes, and those with them need no

@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_msa import MsaTokenizer
+from modeling_msa import MsaTokenizer, bundled_family
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 TOKENIZER = MsaTokenizer()
 CLS, PAD, GAP, MASK = 0, 1, 30, 32
 AMINO_ACIDS = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", dtype=np.uint8)
+# two processes on CPUs (accelerate starts no more than one with --cpu, unlike with this file for DDP)
+LAUNCH = ("-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2", "--main_process_port", "0")
+LAUNCH += ("--config_file", str(Path(__file__).resolve().parents[1] / "configuration" / "accelerate" / "ddp.yaml"))
+LAUNCH += ("--mixed_precision", "no")
+REAL = ("1a3a_1_A.a3m", "1prw.a3m", "1xcr_1_A.a3m", "5ahw_1_A.a3m", "5trv.a3m", "6e6r.a3m", "6exz.a3m", "gb1.a2m")
 real_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared alignments are not here")
 
 
@@ -21,6 +26,11 @@ def random_array(rows, columns, seed=0, gaps=0.1):
     array[rng.random(array.shape) < gaps] = ord("-")
     array[0, 0] = ord("M")
     return array
+
+
+def real_alignments():
+    """Shared alignments by name, or the bundled family without them."""
+    return [SHARED / "msa" / name for name in REAL] if SHARED.is_dir() else [bundled_family()]
 
 
 def features(*shapes, epoch=0, **kwargs):

@@ -1,48 +1,72 @@
-"""The ``msa`` command: arguments in, task functions called."""
+"""The command ``msa``: global options, and one module per subcommand."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 import typer
 
-from . import contacts as cli_contacts
+from .._version import __version__
+from .contacts import contacts_command
 from .convert import convert_command
-from .distances import distances_command, fit_distances_command
+from .distances import distances_command
 from .embed import embed_command
+from .evaluate_contacts import evaluate_contacts_command
 from .export import export_command
+from .fit_contacts import fit_contacts_command
+from .fit_distances import fit_distances_command
 from .generate import generate_command
+from .options import option
 from .pack import pack_command
 from .push import push_command
 from .score import score_command
 from .search import search_command
+from .session import TORCH, limit_threads
 from .train import train_command
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="markdown",  # paragraphs are wrapped anew, and [extra] is no mark-up
+    rich_markup_mode="markdown",  # paragraphs are wrapped anew, and [extra] is not markup
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"modeling-msa {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def main(
+    threads: Annotated[
+        int | None,
+        option("N", "Number of CPU threads. Default: all cores. 1 is often the fastest on a busy machine.", min=1),
+    ] = None,
     matmul_precision: Annotated[
         Literal["highest", "high", "medium"],
-        typer.Option(
-            help="Of float32 matrix products, as torch.set_float32_matmul_precision: the lower, the faster on some "
-            "hardware; medium suits AMD's CPUs with AVX-512."
+        option(
+            None,
+            "Precision of float32 matrix products, as in torch.set_float32_matmul_precision: lower is faster "
+            "on some hardware, such as GPUs with TF32, or AMD CPUs with AVX-512 (medium).",
         ),
     ] = "highest",
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    """MSA Transformer: a protein language model that reads whole alignments."""
-    torch.set_float32_matmul_precision(matmul_precision)
+    """MSA Transformer: a protein language model that reads whole alignments.
+
+    These options go before the command: msa --threads 1 contacts fn3 -o contacts.tsv
+    """
+    TORCH.threads, TORCH.matmul_precision = threads, matmul_precision
+    if threads is not None:
+        limit_threads(threads)
 
 
-app.command("contacts")(cli_contacts.contacts)
-app.command("evaluate-contacts")(cli_contacts.evaluate)
-app.command("fit-contacts")(cli_contacts.fit)
+app.command("contacts")(contacts_command)
+app.command("evaluate-contacts")(evaluate_contacts_command)
+app.command("fit-contacts")(fit_contacts_command)
 app.command("score")(score_command)
 app.command("embed")(embed_command)
 app.command("generate")(generate_command)
@@ -51,8 +75,6 @@ app.command("fit-distances")(fit_distances_command)
 app.command("search")(search_command)
 app.command("export")(export_command)
 app.command("push")(push_command)
-
-
 app.command("convert")(convert_command)
 app.command("pack")(pack_command)
 app.command(

@@ -7,52 +7,65 @@ from typing import Annotated
 
 import typer
 
-from ..hub.conversion import convert_checkpoint, revert_checkpoint
-from ..hub.pushing import push_folder, require_login
-from .options import errors_in_words
+from .errors import errors_in_words
+from .inputs import require
+from .options import flag, option
+from .session import start_torch
 
 
+@errors_in_words()
 def convert_command(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="fair-esm file (.pt), or a published name, which is downloaded: esm_msa1b_t12_100M_UR50S, "
-            "esm_msa1_t12_100M_UR50S. With --reverse: a folder or Hub id."
+            metavar="CHECKPOINT",
+            help="fair-esm file (.pt), or the name of a published checkpoint to download: esm_msa1b_t12_100M_UR50S or "
+            "esm_msa1_t12_100M_UR50S. With --reverse: folder or Hub id of a model.",
         ),
     ],
     output_dir: Annotated[
-        Path, typer.Argument(help="Folder to make; it must be empty or new. With --reverse: NAME.pt, or a folder.")
+        Path,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="Output folder, new or empty. With --reverse: output file (.pt), or a folder for it.",
+        ),
     ],
     contact_regression: Annotated[
-        Path | None, typer.Option(help="Default: <stem>-contact-regression.pt beside the checkpoint.")
+        Path | None,
+        option("FILE", "Contact regression. Default: NAME-contact-regression.pt beside the checkpoint."),
     ] = None,
     attention_heads: Annotated[
-        int | None, typer.Option(min=1, help="Only for a bare state dict without contact regression.")
+        int | None,
+        option("N", "Attention heads; only for a bare state dict without contact regression.", min=1),
     ] = None,
     license: Annotated[
-        str | None, typer.Option(help="Licence of the weights, for the card. Default: mit for the published ones.")
+        str | None, option("LICENCE", "Licence for the model card. Default: mit for published checkpoints.")
     ] = None,
-    push_to_hub: Annotated[str | None, typer.Option(metavar="REPO_ID", help="Upload the folder too.")] = None,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Write files that fair-esm loads.")] = False,
+    push_to_hub: Annotated[str | None, option("REPO_ID", "Also upload the folder to the Hub.")] = None,
+    reverse: Annotated[bool, flag("--reverse", "Convert a model back, into files that fair-esm loads.")] = False,
 ) -> None:
     """Convert a fair-esm checkpoint of the MSA Transformer into a Hugging Face folder, or back.
 
-    The folder holds config, tokenizer, weights, the model's code and a card: AutoModel.from_pretrained(folder,
-    trust_remote_code=True) needs nothing else. The weights are read back and compared before the folder appears.
+    The folder has config, tokenizer, weights, the model's code and a model card: AutoModel.from_pretrained(folder,
+    trust_remote_code=True) requires nothing else. The weights are read back and compared before the folder appears.
 
-    Example: python convert_checkpoint.py esm_msa1b_t12_100M_UR50S msa1b
+    Example: msa convert esm_msa1b_t12_100M_UR50S msa1b
     """
-    with errors_in_words():
-        if reverse:
-            if push_to_hub or contact_regression:
-                raise ValueError("--reverse goes with neither --push-to-hub nor --contact-regression.")
-            typer.echo(revert_checkpoint(checkpoint, output_dir))
-            return
-        if push_to_hub:
-            require_login()
-        report = convert_checkpoint(
-            checkpoint, output_dir, contact_regression, attention_heads, model_id=push_to_hub, license=license
-        )
-        typer.echo(report)
-        if push_to_hub:
-            typer.echo(f"uploaded   {push_folder(output_dir, push_to_hub)}")
+    if reverse and (push_to_hub or contact_regression):
+        raise ValueError("--push-to-hub and --contact-regression cannot be used with --reverse.")
+    require(Path(checkpoint) if checkpoint.endswith(".pt") else None, contact_regression)
+    start_torch()
+    from ..hub.conversion import convert_checkpoint, revert_checkpoint
+    from ..hub.pushing import push_folder, require_login
+
+    if reverse:
+        typer.echo(revert_checkpoint(checkpoint, output_dir))
+        return
+    if push_to_hub:
+        require_login()
+    report = convert_checkpoint(
+        checkpoint, output_dir, contact_regression, attention_heads, model_id=push_to_hub, license=license
+    )
+    typer.echo(report)
+    if push_to_hub:
+        typer.echo(f"uploaded   {push_folder(output_dir, push_to_hub)}")

@@ -3,127 +3,79 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import typer
-
+from .._version import __version__
 from ..alignments.listing import name_of
-from ..alignments.reading import read_alignment
-from ..hub.finding import EMBEDDED
-from ..tasks.embeddings import _version, check_embeddings, embed, gather_embeddings, resolve_layers, write_embeddings
-from .options import (
-    Device,
-    DType,
-    FilterCoverage,
-    FilterIdentity,
-    InputFormat,
-    Inputs,
-    ModelName,
-    Overwrite,
-    Rows,
-    Seed,
-    Select,
-    Strict,
-    errors_in_words,
-    load,
-    settings_of,
-)
-from .runs import Run
+from ..tasks.embedding_files import check_embeddings, gather_embeddings, write_embeddings
+from .options import Inputs, option
+from .options import output as output_option
+from .session import Session, command
 
 
+@command()
 def embed_command(
     alignments: Inputs,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            help="One file for all: NAME.safetensors, .npz or .parquet. Or a folder for a file each.",
-            show_default=False,
+        output_option(
+            "PATH", "Output file for all alignments (.safetensors, .npz or .parquet), or folder for a file of each."
         ),
     ],
-    model: ModelName = EMBEDDED,
+    session: Session,
     which: Annotated[
         Literal["query", "mean", "rows"],
-        typer.Option(help="The query's residues (L, D), their mean (D), or all rows (R, L, D)."),
+        option(None, "Residues of the query (L, D), their mean (D), or residues of all rows (R, L, D)."),
     ] = "query",
     layers: Annotated[
-        str, typer.Option(help="0 (the embedding layer) to the last, -1; several as 0,6,12; or all.")
+        str, option("LAYERS", "Layers, from 0 (embedding layer) to the last, -1; several as 0,6,12; or all.")
     ] = "-1",
-    output_dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of what is written.")] = "float32",
+    output_dtype: Annotated[Literal["float32", "float16"], option(None, "Number type of the output.")] = "float32",
     format: Annotated[
-        Literal["safetensors", "npz", "parquet"], typer.Option(help="Of the files in a folder.")
+        Literal["safetensors", "npz", "parquet"], option(None, "Format of the files in a folder.")
     ] = "safetensors",
-    rows: Rows = 128,
-    select: Select = "diverse",
-    seed: Seed = 0,
-    filter_coverage: FilterCoverage = None,
-    filter_identity: FilterIdentity = None,
-    device: Device = "auto",
-    dtype: DType = "auto",
-    input_format: InputFormat = None,
-    strict: Strict = False,
-    overwrite: Overwrite = False,
 ) -> None:
-    """Write hidden states of alignments: features of residues or families for other models.
+    """Write hidden states of alignments, as features of residues or families for other models.
 
-    An array is found under its alignment's file name without ending; with several layers as NAME/layer_6. Residues
-    that the alignment has no column for are left out; the file's metadata say which are there, and which model, rows
-    and layers it is.
+    Arrays are named after the alignment's file, without its ending; with several layers NAME/layer_6. Residues for
+    which the alignment has no column are left out; the metadata of the file say which residues it has, and from which
+    model, rows and layers.
 
     Example: msa embed fn3 -o embeddings.safetensors
     """
-    with errors_in_words():
-        chosen = parse_layers(layers)
-        in_one_file = not output.is_dir() and output.suffix != ""
-        suffix = check_embeddings(output) if in_one_file else check_embeddings(f"x.{format}")
-        settings = settings_of(
-            model=model,
-            dtype=dtype,
-            which=which,
-            layers=layers,
-            output_dtype=output_dtype,
-            rows=rows,
-            select=select,
-            seed=seed,
-            filter_coverage=filter_coverage,
-            filter_identity=filter_identity,
-            input_format=input_format,
-            version=_version(),  # stands in the files, which are one set
-        )
-        run = Run(
-            alignments,
-            output if in_one_file else f"{output}/",
-            suffix,
-            command="embed",
-            settings=settings,
-            strict=strict,
-            overwrite=overwrite,
-            gather=gather_embeddings if in_one_file else None,
-        )
-        loaded = load(run, model, device, dtype)
-        if loaded is not None and chosen is not None:  # once, not for each alignment
-            resolve_layers(chosen, loaded.config.num_hidden_layers)
+    chosen = parse_layers(layers)
+    in_one_file = not output.is_dir() and output.suffix != ""
+    suffix = check_embeddings(output if in_one_file else f"x.{format}")
+    run = session.run(
+        alignments,
+        output if in_one_file else f"{output}/",
+        suffix,
+        "embed",
+        # the version is in the files, which are one set
+        settings=session.settings(which=which, layers=layers, output_dtype=output_dtype, version=__version__),
+        gather=gather_embeddings if in_one_file else None,
+    )
+    model = session.model_of(run, check=lambda loaded: _numbers(loaded, chosen))
 
-        def work(path: Path, target: Path) -> str:
-            assert loaded is not None
-            family = read_alignment(path, input_format)
-            result = embed(
-                family,
-                loaded,
-                which=which,
-                layers=range(loaded.config.num_hidden_layers + 1) if chosen is None else chosen,
-                rows=rows,
-                select=select,
-                seed=seed,
-                coverage=filter_coverage,
-                identity=filter_identity,
-                dtype=output_dtype,
-            )
-            write_embeddings({name_of(path): result}, target)
-            return f"{name_of(path)}: {len(result.residues)} residues, {result.depth} of {family.depth} rows"
+    def work(path: Path, target: Path) -> str:
+        family = session.read(path)
+        network = model()
+        from ..tasks.embeddings import embed
 
-        run(work)
+        numbers = _numbers(network, chosen)
+        result = embed(family, network, which=which, layers=numbers, dtype=output_dtype, **session.row_options())
+        write_embeddings({name_of(path): result}, target)
+        return f"{name_of(path)}: {len(result.residues)} residues, {result.depth} of {family.depth} rows"
+
+    run(work)
+
+
+def _numbers(model: Any, chosen: list[int] | None) -> tuple[int, ...]:
+    """Number the chosen layers of a model from 0; None is all of them."""
+    from ..tasks.embeddings import resolve_layers
+
+    count = model.config.num_hidden_layers
+    return resolve_layers(range(count + 1) if chosen is None else chosen, count)
 
 
 def parse_layers(text: str) -> list[int] | None:
@@ -139,4 +91,4 @@ def parse_layers(text: str) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"--layers is {text!r}; write numbers such as 0,6,-1, or all.") from None
+        raise ValueError(f"--layers {text}: pass numbers such as 0,6,-1, or all.") from None

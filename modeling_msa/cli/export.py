@@ -7,35 +7,40 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..hub.loading import load_model, saved_class
-from ..modeling_msa_transformer import MsaModel
-from .options import errors_in_words
+from .._files import check_ending
+from ..hub.finding import find_model
+from .errors import errors_in_words
+from .options import ModelArgument, flag, option
+from .options import output as output_option
+from .session import start_torch
 
 
+@errors_in_words()
 def export_command(
-    model: Annotated[
-        str, typer.Argument(help="Folder or Hub id of a model; msa-tiny, a small one, comes with the package.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: NAME.onnx.", show_default=False)],
+    model: ModelArgument,
+    output: Annotated[Path, output_option("FILE", "Output file (.onnx).")],
     task: Annotated[
         Literal["contacts", "logits", "embeddings"],
-        typer.Option(help="Contact probabilities, what the model's own head gives, or the last hidden state."),
+        option(None, "Contact probabilities, output of the model's own head, or last hidden state."),
     ] = "contacts",
     external_data: Annotated[
-        bool, typer.Option("--external-data", help="Write the weights to NAME.onnx.data, beside the file.")
+        bool, flag("--external-data", "Write the weights to a file of their own, NAME.onnx.data.")
     ] = False,
 ) -> None:
-    """Write a model as an ONNX file, for MSAs of any size and programs without Python.
+    """Write a model as an ONNX file, for programs without Python and alignments of any size.
 
-    The file is compared with the model before it appears. Takes the packages of the extra `export`: pip install
-    'modeling-msa[export]'.
+    The file's results are compared with the model's before it appears. Requires the packages of the extra export: pip
+    install 'modeling-msa[export]'.
 
     Example: msa export msa-tiny -o contacts.onnx
     """
-    with errors_in_words():
-        from ..hub.exporting import check_export, export_onnx
+    check_ending(output, (".onnx",))
+    find_model(model)
+    start_torch()
+    from ..hub.exporting import check_export, export_onnx
+    from ..hub.loading import load_model, saved_class
+    from ..modeling_msa_transformer import MsaModel
 
-        check_export(output)
-        cls = saved_class(model) if task == "logits" else MsaModel
-        report = export_onnx(load_model(model, "cpu", "float32", cls=cls), output, task, external_data=external_data)
-        typer.echo(report)
+    check_export(output)
+    cls = saved_class(model) if task == "logits" else MsaModel
+    typer.echo(export_onnx(load_model(model, "cpu", "float32", cls=cls), output, task, external_data=external_data))

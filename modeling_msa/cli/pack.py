@@ -17,9 +17,7 @@ from .session import start_torch
 def pack_command(
     source: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="SOURCE...", help="Folder of alignments, list with one path per line (.txt), or files."
-        ),
+        typer.Argument(metavar="SOURCE", help="Folder of alignments, list with one path per line (.txt), or files."),
     ],
     output_dir: Annotated[Path, option("FOLDER", "Folder of the shards.", None, "--output-dir", "-o")],
     format: Annotated[Literal["parquet", "webdataset"], option(None, "Format of the shards.")] = "parquet",

@@ -1,12 +1,11 @@
-"""One task over many alignments: results as they come, a second run goes on where the first was cut.
+"""One task over many alignments: results appear as they are made, and an interrupted run continues where it stopped.
 
-Each alignment has its own target file, which appears whole or not at all: what is there is done. Under
+Each alignment has its own target file, which appears whole or not at all, so a file that exists is finished. Under
 ``accelerate launch`` the processes share the alignments between them.
 """
 
 from __future__ import annotations
 
-import errno
 import glob
 import json
 import os
@@ -17,80 +16,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from .._files import check_output, whole_file
 from .._processes import gather_dict, is_main_process, rank_and_size, wait_for_everyone
-from ..alignments.bundled import bundled_family
-from ..alignments.listing import list_alignments, name_of
-
-_NO_USE_GOING_ON = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next alignment would fail alike
+from ..alignments.listing import name_of
+from .errors import is_of_the_input
+from .inputs import list_inputs
 
 
 class RunError(ValueError):
-    """Some alignments of a run failed; the message names them. The others' results are there."""
+    """Some alignments of a run failed; the message names them. The results of the others are finished."""
 
     def __init__(self, total: int, failed: Mapping[Path, str]) -> None:
         self.failed = dict(failed)
         lines = "".join(f"\n  {path}: {_without(path, message)}" for path, message in failed.items())
-        done = ", the others are done" if len(failed) < total else ""
+        done = ", the others are finished" if len(failed) < total else ""
         super().__init__(f"{len(failed)} of {total} alignments failed{done}:{lines}")
-
-
-def list_inputs(
-    inputs: Iterable[str | os.PathLike[str]], leave_out: str | os.PathLike[str] | None = None
-) -> list[Path]:
-    """List the alignment files that a command line names: files, folders, patterns, list files.
-
-    Parameters
-    ----------
-    inputs : iterable of path
-        Each a file, a folder or a list file as in `modeling_msa.alignments.listing.list_alignments`, or a pattern
-        with ``*``, ``?``
-        or ``[...]``; ``**`` is any depth of folders. A family that comes with the package goes by its name, ``fn3``.
-    leave_out : path, optional
-        A folder of results: what a folder above it has there is no input.
-
-    Returns
-    -------
-    list of Path
-        In the given order, each file once; none is opened.
-
-    Raises
-    ------
-    FileNotFoundError
-        If something is not there, or a pattern fits nothing.
-    ValueError
-        If a folder or list holds no alignment, or two files have the same name but for folder and ending: results go
-        by that name.
-    """
-    results = None if leave_out is None else Path(leave_out).resolve()
-    bundled = {path.stem: os.fspath(path) for path in bundled_family().parent.glob("*.sto")}
-    paths: dict[Path, Path] = {}
-    for each in [os.fspath(path) for path in inputs]:
-        found = [each]
-        if not os.path.exists(each):
-            if each in bundled:
-                found = [bundled[each]]
-            elif glob.has_magic(each):
-                found = sorted(glob.glob(each, recursive=True))
-                if not found:
-                    raise FileNotFoundError(f"{each}: no file fits this pattern.")
-        for source in found:
-            listed = {path.resolve(): path for path in list_alignments(source)}
-            if os.path.isdir(source):
-                without = {real: path for real, path in listed.items() if results not in real.parents}
-                listed = without or listed  # into the very folder of the inputs: an error, later
-            paths |= {real: path for real, path in listed.items() if real not in paths}
-    by_name: dict[str, Path] = {}
-    for path in paths.values():
-        if (other := by_name.setdefault(name_of(path), path)) != path:
-            raise ValueError(
-                f"{other} and {path} are both called {name_of(path)}, and results go by that name: rename one, or "
-                "make two runs."
-            )
-    return list(paths.values())
 
 
 class Run:
@@ -101,25 +43,25 @@ class Run:
     inputs : iterable of path
         See `list_inputs`.
     output : path
-        A file for a single file named in `inputs`; a folder, made if it is not there, if it has no ending, for
-        ``NAME`` + `suffix` of each alignment; a file for all, if there is `gather`.
+        A file, if `inputs` names a single file; a folder for a file ``NAME`` + `suffix` of each alignment, which is
+        created if it does not exist and has no ending; with `gather`, one file for all.
     suffix : str
         Ending of the targets, such as ``".tsv"``.
     command : str
-        The task; runs of several tasks may share a folder.
+        The task. Runs of several tasks may share a folder.
     settings : mapping
-        What the results depend on besides the alignments, to JSON. A folder keeps the settings of its results, and a
-        run with others is refused, as is one that finds files of no run under its targets' names.
+        What the results depend on besides the alignments, to be written as JSON. A folder keeps the settings of its
+        results; a run with other settings is refused, as is one that finds files of no run under its targets' names.
     strict : bool
         Let the first error end the run.
     overwrite : bool
-        Forget earlier results.
+        Make all results again.
     gather : callable, optional
-        ``gather(parts, output)`` makes one file of all targets, whose order is that of `inputs`. They lie in a hidden
-        folder beside it until all are done.
+        ``gather(parts, output)`` makes one file of all targets, in the order of `inputs`. Until all are finished, the
+        targets are in a hidden folder beside it.
     depends : callable, optional
-        ``depends(path)`` lists the other files that an alignment's result is made of, such as its structure: a target
-        that is older is made again.
+        ``depends(path)`` lists other files that an alignment's result is made of, such as its structure. A target
+        that is older than one of them is made again.
     also_read : iterable of path
         Files that all results are made of; like the others they must not be replaced.
 
@@ -128,15 +70,15 @@ class Run:
     paths : list of Path
         All alignments.
     pending : list of Path
-        Those without a result, in all processes.
+        Alignments without a result, of all processes.
     is_single : bool
-        Whether it is one alignment into one file.
+        Whether the run turns one alignment into one file.
 
     Raises
     ------
     OSError, ValueError
-        Before any work: see `list_inputs`; if there is no folder for the output, several alignments have a file for
-        output, results would replace the alignments, or results of other settings are there.
+        Before any work: see `list_inputs`; also if the output's folder does not exist, several alignments are to go
+        into one file, results would replace alignments, or results of other settings exist.
 
     Examples
     --------
@@ -181,68 +123,72 @@ class Run:
         check_output(output, read)
         if gather is not None:
             if is_folder:
-                raise ValueError(f"{text} is a folder, but the results go into one file: name it, like all{suffix}.")
+                raise ValueError(
+                    f"{text} is a folder, but the results go into one file: pass a file name, such as all{suffix}."
+                )
             self.folder = self.output.with_name(f".{self.output.name}.parts")
         elif self.is_single:
             self.folder = self.output.parent
         else:
             if not is_folder or self.output.is_file():
                 raise ValueError(
-                    f"{text} looks like a file, but several alignments take a folder: name one with -o, without an "
-                    "ending if it is new."
+                    f"{text} looks like a file, but several alignments require a folder: pass one with -o; the name "
+                    "of a new folder has no ending."
                 )
             self.folder = self.output
         real = {Path(path).resolve() for path in read if path is not None}
         if any(self.target(path).resolve() in real for path in self.paths):
-            raise ValueError(f"{text} has files that are read, and would be replaced: name another place with -o.")
+            raise ValueError(f"{text} has input files that would be replaced: pass another output with -o.")
         self._record = self.folder / f".msa-{command}.json"
         self.pending = self._find_pending()
 
     def target(self, path: Path) -> Path:
-        """File of an alignment's result."""
+        """Return the file of an alignment's result."""
         return self.output if self.is_single else self.folder / f"{name_of(path)}{self.suffix}"
 
     def _find_pending(self) -> list[Path]:
-        """What is left to do; nothing is changed yet."""
+        """List the alignments that are left to do; nothing is changed yet."""
         if self.is_single:
             return list(self.paths)
         for other in self.folder.glob(".msa-*.json"):
             if other != self._record and json.loads(other.read_text())["suffix"] == self.suffix:
                 raise ValueError(
-                    f"{self.output} has results of another command, by the same names: name another place."
+                    f"{self.output} has results of another command with the same file names: pass another output with "
+                    "-o."
                 )
         old = self._recorded()
-        there = [path for path in self.paths if self.target(path).exists()]
+        existing = [path for path in self.paths if self.target(path).exists()]
         if self._overwrite:
             return list(self.paths)
-        if old is None and there:
+        if old is None and existing:
             raise ValueError(
-                f"{self.target(there[0])} is there, and no run of msa {self.command} over a folder has made it: name "
-                "another place, or say --overwrite."
+                f"{self.target(existing[0])} exists, but no run of msa {self.command} over a folder has made it: pass "
+                "another output with -o, or --overwrite to replace it."
             )
         if old not in (None, self._settings):
             other_keys = sorted(key for key in old | self._settings if old.get(key) != self._settings.get(key))
             shown = ", ".join(f"{key} {old.get(key)}, now {self._settings.get(key)}" for key in other_keys)
             raise ValueError(
-                f"{self.output} has results of other settings ({shown}): name another place, or say --overwrite."
+                f"{self.output} has results of other settings ({shown}): pass another output with -o, or --overwrite "
+                "to replace them."
             )
         return [path for path in self.paths if not self._is_made(path)]
 
     def _recorded(self) -> dict[str, Any] | None:
-        """Settings of the results that are there; None if no run has made any."""
+        """Return the settings of earlier results; None if no run has made any."""
         return json.loads(self._record.read_text()) if self._record.is_file() else None
 
     def _is_made(self, path: Path) -> bool:
-        """Whether the target is younger than what it is made of, and than the record of the settings."""
+        """Whether the target is newer than what it is made of, and than the record of the settings."""
         older = [*self._sources[path], self._record]
         target = self.target(path)
         return target.exists() and target.stat().st_mtime_ns >= max(each.stat().st_mtime_ns for each in older)
 
     def _make_ready(self) -> None:
-        wait_for_everyone()  # all processes have seen what is pending, the same in each
+        wait_for_everyone()  # until all processes have listed what is pending, the same in each
         if is_main_process():
             self.folder.mkdir(exist_ok=True)
-            if self._overwrite:  # if this run is cut, the next one must not take them for its own
+            if self._overwrite:  # if this run is interrupted, the next one must not take them for its own
                 for path in self.pending:
                     self.target(path).unlink(missing_ok=True)
             _remove_remains(self.folder, [name_of(path) for path in self.pending])
@@ -252,13 +198,13 @@ class Run:
         wait_for_everyone()
 
     def __call__(self, work: Callable[[Path, Path], str | None]) -> None:
-        """Do what is pending.
+        """Make the pending results.
 
         Parameters
         ----------
         work : callable
-            ``work(path, target)`` makes the target, whole, and returns a line to show, or None. It is not called for
-            what is done; load the model only ``if run.pending``.
+            ``work(path, target)`` makes the target, whole, and returns a line to print, or None. It is not called for
+            alignments that have a result; load the model only ``if run.pending``.
 
         Raises
         ------
@@ -287,7 +233,9 @@ class Run:
                     bar.write(f"failed: {path}: {_without(path, failed[path])}", file=sys.stderr)
                 except KeyboardInterrupt:
                     done = sum(map(self._is_made, self.paths))
-                    bar.write(f"stopped: {done} of {len(self.paths)} done, the same command goes on", file=sys.stderr)
+                    bar.write(
+                        f"stopped: {done} of {len(self.paths)} finished; the same command continues", file=sys.stderr
+                    )
                     raise
                 else:
                     if line:
@@ -308,21 +256,12 @@ class Run:
                 shutil.rmtree(self.folder)
         if failed:
             raise RunError(len(self.paths), failed)
-        note = f", {before} of them before" if before else ""
+        note = f", {before} of them finished before" if before else ""
         print(f"{self.output}: {len(self.paths)} alignment{'s' * (len(self.paths) > 1)}{note}")
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def is_of_the_input(error: Exception) -> bool:
-    """Whether the user can mend it by another input, or a smaller one; otherwise it is a bug, or the disk is full."""
-    if isinstance(error, OSError):
-        return error.errno not in _NO_USE_GOING_ON
-    if type(error) is RuntimeError:  # torch's CPU allocator raises it; another one is a bug
-        return "memory" in str(error)
-    return isinstance(error, ValueError | MemoryError | torch.OutOfMemoryError)
 
 
 def _without(path: Path, message: str) -> str:
@@ -331,7 +270,7 @@ def _without(path: Path, message: str) -> str:
 
 
 def _remove_remains(folder: Path, names: Sequence[str]) -> None:
-    """Remove what a killed process was writing (`whole_file`) of these alignments."""
+    """Remove what a killed process was writing (`whole_file`) for these alignments."""
     for path in folder.iterdir():
         match = re.fullmatch(r"\.(\d+)\.(.+)", path.name)
         if match and any(match[2].startswith(f"{name}.") for name in names):
@@ -340,4 +279,4 @@ def _remove_remains(folder: Path, names: Sequence[str]) -> None:
             except ProcessLookupError:
                 path.unlink(missing_ok=True)
             except OSError:
-                pass  # alive, and another's
+                pass  # a running process of another user

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
@@ -11,160 +11,97 @@ import typer
 from .._files import check_ending
 from .._ranges import parse_ranges
 from ..alignments.listing import name_of
-from ..alignments.reading import read_alignment
 from ..alignments.variants import read_table
-from ..hub.finding import EMBEDDED
+from ..tasks.score_tables import FORMATS, write_scores
 from ..tasks.strategies import PROTOCOLS, Mode, Strategy, check_strategy
-from .errors import errors_in_words
 from .inputs import require
-from .options import (
-    Device,
-    DType,
-    FilterCoverage,
-    FilterIdentity,
-    InputFormat,
-    ModelName,
-    Output,
-    Overwrite,
-    Plot,
-    Rows,
-    Seed,
-    Select,
-    Strict,
-)
+from .options import Output, Plot, flag, option
 from .pictures import pictures
-from .runs import Run
-from .session import model_of, rows_of, settings_of
-from .variant_tables import ENDINGS, agreement, check_columns, find_table, split_inputs
+from .session import Session, command
+from .variant_tables import agreement, check_columns, find_table, split_inputs
 
 _TABLE, _SCORES = "Table of variants", "Scores"
 
 
+@command()
 def score_command(
     context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="ALIGNMENT... [VARIANTS]",
-            help="A3M, A2M, aligned FASTA or Stockholm files, also .gz and .xz; folders of them; quoted patterns; or a "
-            "list with one path per line (.txt). A .csv or .tsv file is the table of variants.",
-            show_default=False,
+            metavar="ALIGNMENT [VARIANTS]",
+            help="A3M, A2M, aligned FASTA or Stockholm files, also .gz and .xz; folders of them; quoted patterns with "
+            "wildcards; or a list with one path per line (.txt). A .csv or .tsv file is the table of variants.",
         ),
     ],
     output: Output,
+    session: Session,
     all_singles: Annotated[
-        bool,
-        typer.Option("--all-singles", help="Score all single substitutions of all residues, instead of a table."),
+        bool, flag("--all-singles", "Score all single substitutions of all residues, instead of a table.")
     ] = False,
     plot: Plot = None,
     variants: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="Table of variants, or a folder of tables with the file names of the alignments.",
-            show_default=False,
-            rich_help_panel=_TABLE,
-        ),
+        option("PATH", "Table of variants, or for several alignments a folder of tables named like them.", _TABLE),
     ] = None,
-    variant_column: Annotated[
-        str, typer.Option(metavar="NAME", help="Column with the variants.", rich_help_panel=_TABLE)
-    ] = "mutant",
+    variant_column: Annotated[str, option("NAME", "Column with the variants.", _TABLE)] = "mutant",
     measured_column: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Column with measured values; their Spearman correlation with the scores is printed.",
-            show_default=False,
-            rich_help_panel=_TABLE,
-        ),
+        option("NAME", "Column with measured values; their Spearman correlation with the scores is printed.", _TABLE),
     ] = None,
-    score_column: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the new column.", rich_help_panel=_TABLE)
-    ] = "score",
+    score_column: Annotated[str, option("NAME", "Name of the new column.", _TABLE)] = "score",
     offset: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            help="Difference between the residue numbers of the variants and of the query: 100 if the first residue "
-            "of the query has the number 101.",
-            rich_help_panel=_TABLE,
-        ),
+        option("N", "Residue number in the table minus that in the query: 100 if residue 1 is called 101.", _TABLE),
     ] = 0,
     skip_mismatches: Annotated[
-        bool,
-        typer.Option(
-            "--skip-mismatches",
-            help="Keep variants whose wild type is not the query's, without a score, instead of stopping.",
-            rich_help_panel=_TABLE,
-        ),
+        bool, flag("--skip-mismatches", "Keep variants with a wrong wild type, without a score.", _TABLE)
     ] = False,
     strategy: Annotated[
         Strategy,
-        typer.Option(
-            help="One pass of the model per mutated residue (masked-marginals), one for all variants (wt-marginals), "
-            "or one per residue and variant (pseudo-log-likelihood).",
-            rich_help_panel=_SCORES,
+        option(
+            "STRATEGY",
+            "Passes of the model: one per mutated residue (masked-marginals), one in all (wt-marginals), or one per "
+            "residue and variant (pseudo-log-likelihood).",
+            _SCORES,
         ),
     ] = "masked-marginals",
     mode: Annotated[
         Mode,
-        typer.Option(
-            help="exact runs the whole alignment in each pass. fast runs the homologs once, which then do not see the "
+        option(
+            None,
+            "exact runs the whole alignment in each pass. fast runs the homologs once, which then do not see the "
             "query's residues, and only the query in each pass.",
-            rich_help_panel=_SCORES,
+            _SCORES,
         ),
     ] = "exact",
     protocol: Annotated[
         Literal["proteingym"] | None,
-        typer.Option(
-            help="Settings of a benchmark; options that you pass override them. proteingym: --filter-coverage 75 "
+        option(
+            None,
+            "Settings of a benchmark, which other options override. proteingym: --filter-coverage 75 "
             "--filter-identity 90 --rows 400 --select weighted --seeds 1-5.",
-            show_default=False,
-            rich_help_panel=_SCORES,
+            _SCORES,
         ),
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(
-            metavar="SEEDS",
-            help="Several random seeds, as 1,2,3 or 1-5: mean and sample standard deviation over choices of rows "
-            "(--select weighted or random).",
-            show_default=False,
-            rich_help_panel=_SCORES,
+        option(
+            "SEEDS",
+            "Several random seeds, as 1,2,3 or 1-5, for --select weighted or random: the mean of the scores, and "
+            "their sample standard deviation.",
+            _SCORES,
         ),
     ] = None,
     window: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Maximum number of residues around each mutation that the model sees. Default: all, or as many as "
-            "the model can read.",
-            show_default=False,
-            rich_help_panel=_SCORES,
+        option(
+            "N", "Maximum number of residues around a mutation. Default: as many as the model reads.", _SCORES, min=1
         ),
     ] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Number of masked copies in one pass. Default: by size.",
-            show_default=False,
-            rich_help_panel=_SCORES,
-        ),
+        int | None, option("N", "Number of masked copies in one pass. Default: by their size.", _SCORES, min=1)
     ] = None,
-    rows: Rows = 128,
-    select: Select = "diverse",
-    seed: Seed = 0,
-    filter_coverage: FilterCoverage = None,
-    filter_identity: FilterIdentity = None,
-    model: ModelName = EMBEDDED,
-    device: Device = "auto",
-    dtype: DType = "auto",
-    input_format: InputFormat = None,
-    strict: Strict = False,
-    overwrite: Overwrite = False,
 ) -> None:
     """Score variants of the query (the first row): how well the model tolerates them.
 
@@ -174,77 +111,65 @@ def score_command(
 
     Example: msa score fn3 --all-singles -o scores.csv --plot scores.png
     """
-    with errors_in_words():
-        options = rows_of(context) | {"strategy": strategy, "mode": mode, "window": window}
-        if seeds is not None:
-            if _is_given(context, "seed"):
-                raise ValueError("--seed and --seeds cannot be used together: pass one of them.")
-            options["seed"] = tuple(parse_ranges(seeds, "--seeds"))
-        if protocol is not None:
-            options |= _without_given(PROTOCOLS[protocol], context)
-        check_strategy(options["strategy"], mode)
-        alignments, tables = split_inputs(inputs, variants, all_singles)
-        require(tables)
-        if not all_singles and plot is not None:
-            raise ValueError("--plot draws all single substitutions: pass --all-singles too.")
-        if all_singles and measured_column is not None:
-            raise ValueError("--measured-column is a column of a table of variants; it has no use with --all-singles.")
-        settings = settings_of(
-            context,
-            offset=offset,
-            columns=[variant_column, score_column],
-            skip_mismatches=skip_mismatches,
-            plot=plot,
-            **options,
-        )
-        run = Run(
-            alignments,
-            output,
-            output.suffix if output.suffix in ENDINGS else ".csv",
-            command="score",
-            settings=settings,
-            strict=strict,
-            overwrite=overwrite,
-            depends=lambda path: [table] if (table := find_table(path, tables)) is not None else [],
-        )
-        if run.is_single:
-            check_ending(output, ENDINGS)
-        picture = pictures(plot, run)
-        network = model_of(run, context, "MsaForMaskedLM")
-        options |= {"batch_size": batch_size, "offset": offset}
+    options = session.row_options() | {"strategy": strategy, "mode": mode, "window": window}
+    if seeds is not None:
+        if _is_given(context, "seed"):
+            raise ValueError("--seed and --seeds cannot be used together: pass one of them.")
+        options["seed"] = tuple(parse_ranges(seeds, "--seeds"))
+    if protocol is not None:
+        options |= _without_given(PROTOCOLS[protocol], context)
+    check_strategy(options["strategy"], mode)
+    alignments, tables = split_inputs(inputs, variants, all_singles)
+    require(tables)
+    if not all_singles and plot is not None:
+        raise ValueError("--plot draws all single substitutions: pass --all-singles too.")
+    if all_singles and measured_column is not None:
+        raise ValueError("--measured-column is a column of a table of variants; leave it out with --all-singles.")
+    columns = [variant_column, score_column]
+    settings = session.settings(offset=offset, columns=columns, skip_mismatches=skip_mismatches, plot=plot, **options)
+    suffix = output.suffix if output.suffix in FORMATS else ".csv"
 
-        def work_singles(path: Path, target: Path) -> str:
-            family = read_alignment(path, input_format)
-            model = network()
-            from ..tasks.plotting import plot_substitutions
-            from ..tasks.scoring import score_all_singles, write_scores
+    def tables_of(path: Path) -> list[Path]:
+        return [table] if (table := find_table(path, tables)) is not None else []
 
-            result = score_all_singles(family, model, **options)
-            if picture is not None:
-                plot_substitutions(result, picture(target))
-            write_scores(result, target, score_column=score_column)
-            return f"{target}: {result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows"
+    run = session.run(alignments, output, suffix, "score", settings=settings, depends=tables_of)
+    if run.is_single:
+        check_ending(output, FORMATS)
+    picture = pictures(plot, run)
+    model = session.model_of(run, "MsaForMaskedLM")
+    options |= {"batch_size": batch_size, "offset": offset}
 
-        def work_table(path: Path, target: Path) -> str:
-            family = read_alignment(path, input_format)
-            source = find_table(path, tables)
-            if source is None:
-                raise FileNotFoundError(f"{path}: there is no table {name_of(path)}.csv or .tsv in {tables}.")
-            table = read_table(source)
-            check_columns(table, source, variant_column, measured_column)
-            from ..tasks.scoring import check_table, score_variants, write_scores
+    def work_singles(path: Path, target: Path) -> str:
+        family = session.read(path)
+        network = model()
+        from ..tasks.plotting import plot_substitutions
+        from ..tasks.scoring import score_all_singles
 
-            cells = table.cells(variant_column)
-            check_table(family, table, cells, ...)
-            result = score_variants(
-                family, cells, network(), skip_mismatches=skip_mismatches, source=str(source), **options
-            )
-            write_scores(result, target, table, score_column)
-            scored = f"{int(np.isfinite(result.score).sum())} of {len(cells)} variants"
-            line = f"{target}: {result.name}, {scored}, {result.depth} of {family.depth} rows"
-            return line if measured_column is None else line + agreement(result.score, table.cells(measured_column))
+        result = score_all_singles(family, network, **options)
+        if picture is not None:
+            plot_substitutions(result, picture(target))
+        write_scores(result, target, score_column=score_column)
+        return f"{target}: {result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows"
 
-        run(work_singles if all_singles else work_table)
+    def work_table(path: Path, target: Path) -> str:
+        family = session.read(path)
+        source = find_table(path, tables)
+        if source is None:
+            raise FileNotFoundError(f"{path}: there is no table {name_of(path)}.csv or .tsv in {tables}.")
+        table = read_table(source)
+        check_columns(table, source, variant_column, measured_column, score_column)
+        cells = table.cells(variant_column)
+        options.update(skip_mismatches=skip_mismatches, source=str(source))
+        from ..tasks.scoring import fit_variants, score_variants
+
+        fit_variants(family, cells, offset, skip_mismatches, str(source))  # before the model is loaded
+        result = score_variants(family, cells, model(), **options)
+        write_scores(result, target, table, score_column)
+        scored = f"{int(np.isfinite(result.score).sum())} of {len(cells)} variants"
+        line = f"{target}: {result.name}, {scored}, {result.depth} of {family.depth} rows"
+        return line if measured_column is None else line + agreement(result.score, table.cells(measured_column))
+
+    run(work_singles if all_singles else work_table)
 
 
 def _without_given(recipe: dict[str, object], context: typer.Context) -> dict[str, object]:

@@ -9,60 +9,58 @@ import typer
 
 from .._files import check_output
 from .._processes import is_main_process
-from ..alignments.reading import format_of
+from ..alignments.reading import SUFFIXES, format_of
 from ..alignments.search import search_homologues
 from ..alignments.writing import write_alignment
-from .options import FilterCoverage, FilterIdentity, errors_in_words
+from .errors import errors_in_words
+from .inputs import require
+from .options import FilterCoverage, FilterIdentity, option
+from .options import output as output_option
+from .session import TORCH
 
 
+@errors_in_words()
 def search_command(
-    query: Annotated[Path, typer.Argument(help="FASTA file of one protein.", show_default=False)],
+    query: Annotated[Path, typer.Argument(metavar="QUERY", help="FASTA file of one protein.")],
     database: Annotated[
-        Path, typer.Argument(help="FASTA file of unaligned proteins, .gz and .xz too.", show_default=False)
+        Path, typer.Argument(metavar="DATABASE", help="FASTA file of unaligned proteins, also .gz and .xz.")
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="Alignment to write: .a3m, .a2m, .fasta or .sto.", show_default=False),
-    ],
-    iterations: Annotated[int, typer.Option(min=1, help="Most rounds; fewer if one finds nothing new.")] = 3,
-    evalue: Annotated[float, typer.Option(min=0, help="Largest E-value of a sequence that is included.")] = 1e-3,
+    output: Annotated[Path, output_option("FILE", "Output alignment (.a3m, .a2m, .fasta or .sto).")],
+    iterations: Annotated[int, option("N", "Maximum number of rounds; one without new hits is the last.", min=1)] = 3,
+    evalue: Annotated[float, option("E", "Maximum E-value of a sequence.", min=0)] = 1e-3,
     domain_evalue: Annotated[
-        float | None, typer.Option(min=0, help="The same of a domain in it. Default: --evalue.", show_default=False)
+        float | None, option("E", "Maximum E-value of a domain. Default: --evalue.", min=0)
     ] = None,
-    bit_score: Annotated[
-        float | None, typer.Option(help="Least bit score, instead of the E-values.", show_default=False)
-    ] = None,
-    query_name: Annotated[
-        str | None, typer.Option(help="Which sequence of QUERY, if there are several.", show_default=False)
-    ] = None,
+    bit_score: Annotated[float | None, option("BITS", "Minimum bit score, instead of the E-values.")] = None,
+    query_name: Annotated[str | None, option("NAME", "Query, if its file has several sequences.")] = None,
     filter_coverage: FilterCoverage = None,
     filter_identity: FilterIdentity = None,
-    cpus: Annotated[int, typer.Option(min=0, help="Threads; 0 takes all physical cores.")] = 0,
+    cpus: Annotated[int, option("N", "Number of threads. Default: those of msa --threads, or all cores.", min=0)] = 0,
 ) -> None:
-    """Make an alignment of a single protein: search a database for its family, as jackhmmer does.
+    """Build the alignment of a single protein: search a database for its family, as jackhmmer does.
 
-    Each residue of the query is a column, each sequence found is one row, the best first. Insertions are in lower
-    case in .a3m and .a2m, and left out of other formats. Takes pyhmmer: pip install 'modeling-msa[search]'.
+    Each residue of the query is a column, each sequence found is one row, the best first. Insertions are lowercase in
+    .a3m and .a2m, and left out in other formats. Requires pyhmmer: pip install 'modeling-msa[search]'.
 
     Example: msa search query.fasta database.fasta -o family.a3m --filter-coverage 50
     """
-    with errors_in_words():
-        if format_of(output.name) is None:
-            raise ValueError(f"{output}: an alignment is written as .a3m, .a2m, .fasta or .sto; end the name so.")
-        check_output(output, [query, database])
-        if not is_main_process():
-            return
-        family = search_homologues(
-            query,
-            database,
-            query_name=query_name,
-            iterations=iterations,
-            evalue=evalue,
-            domain_evalue=domain_evalue,
-            bit_score=bit_score,
-            coverage=filter_coverage,
-            identity=filter_identity,
-            cpus=cpus,
-        )
-        write_alignment(family, output)
-        typer.echo(f"{output}: {family.names[0]}, {family.length} residues, {family.depth} rows")
+    if format_of(output.name) is None:
+        raise ValueError(f"{output}: unknown output format {output.suffix!r}; use {', '.join(SUFFIXES)}.")
+    require(query, database)
+    check_output(output, [query, database])
+    if not is_main_process():
+        return
+    family = search_homologues(
+        query,
+        database,
+        query_name=query_name,
+        iterations=iterations,
+        evalue=evalue,
+        domain_evalue=domain_evalue,
+        bit_score=bit_score,
+        coverage=filter_coverage,
+        identity=filter_identity,
+        cpus=cpus or TORCH.threads or 0,
+    )
+    write_alignment(family, output)
+    typer.echo(f"{output}: {family.names[0]}, {family.length} residues, {family.depth} rows")

@@ -3,7 +3,7 @@
 The features are the mean over columns, `<cls>` among them, of fair-esm's column attention, and are made without ever
 holding all columns' maps. The weights are those of a binomial GLM on Hamming distances, here solved by iteratively
 reweighted least squares; R2 and Pearson's r are scikit-learn's and scipy's on pairs that were not fitted. Weights of
-another model are refused. What is written is what a reader of the PHYLIP format gets back.
+another model are refused.
 """
 
 import json
@@ -12,42 +12,33 @@ import families
 import numpy as np
 import pytest
 import torch
-import typer
 from scipy.spatial.distance import pdist, squareform
 from scipy.special import expit
 from scipy.stats import pearsonr
 from sklearn.metrics import r2_score
 from small import small_model
 from torch.utils._python_dispatch import TorchDispatchMode
-from typer.testing import CliRunner
 
 from modeling_msa import (
     Alignment,
+    DistanceModel,
     MsaForMaskedLM,
     MsaModel,
     MsaTokenizer,
     bundled_family,
-    load_model,
-    read_alignment,
-    write_alignment,
-)
-from modeling_msa.cli import distances as cli_distances
-from modeling_msa.hub.loading import find_distance_weights
-from modeling_msa.tasks import distances as phylogeny
-from modeling_msa.tasks.distances import (
-    DistanceModel,
-    Distances,
-    column_attention_features,
     fit_distances,
-    hamming_distances,
+    load_model,
     predict_distances,
-    tree_names,
-    write_distances,
+    read_alignment,
 )
-from modeling_msa.tasks.plotting import plot_distances
+from modeling_msa.tasks import distances as phylogeny
+from modeling_msa.tasks.distances import column_attention_features, hamming_distances
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
 FAMILIES = [families.family(name, depth, 30, seed) for seed, (name, depth) in enumerate([("a", 20), ("b", 13)])]
+
+
 OTHER = families.family("c", 16, 24, 7)
 
 
@@ -258,125 +249,6 @@ def test_too_little_to_fit_on_is_said_before_the_model_runs(model, fitted, monke
         predict_distances(few, model, fitted, rows=2)
     with pytest.raises(ValueError, match="reads 63"):
         fit_distances([OTHER, families.family("long", 9, 90, 0)], model)
-
-
-def read_phylip(text, strict=False):
-    """Names and matrix of a PHYLIP file, by the format's description: 10 characters of name, or a word."""
-    count, *lines = text.splitlines()
-    cut = [(line[:10].strip(), line[10:]) if strict else line.split(maxsplit=1) for line in lines]
-    names, rows = zip(*cut, strict=True)
-    assert len(names) == len(set(names)) == int(count)
-    return list(names), np.array([row.split() for row in rows], dtype=float)
-
-
-@pytest.fixture
-def made_up():
-    names = ("UniRef100_A0A023 long description", "UniRef100_A0A024", "a(b):c,d;[e]'f'", "a(b):c,d;[e]'f'", "")
-    predicted = squareform(np.linspace(0.05, 0.95, 10))
-    fitted = np.array([False, True, False, False, False])
-    return Distances(names, predicted, predicted / 2, fitted, 0.5, 0.75, 0.9, "words")
-
-
-def test_phylip_is_read_back(made_up, tmp_path):
-    write_distances(made_up, tmp_path / "d.phy")
-    names, matrix = read_phylip((tmp_path / "d.phy").read_text())
-    assert names == ["UniRef100_A0A023", "UniRef100_A0A024", "a_b__c_d__e__f_", "a_b__c_d__e__f__2", "row_5"]
-    assert np.abs(matrix - made_up.predicted).max() <= 5e-7
-    write_distances(made_up, tmp_path / "d.phy", names="strict")
-    names, matrix = read_phylip((tmp_path / "d.phy").read_text(), strict=True)
-    assert names == ["UniRef100_", "UniRef10_2", "a_b__c_d__", "a_b__c_d_2", "row_5"]
-    assert np.abs(matrix - made_up.predicted).max() <= 5e-7
-
-
-def test_names_stay_different_whatever_they_are():
-    assert tree_names(["a", "a", "a_2", "a"]) == ["a", "a_2", "a_2_2", "a_3"]
-    made = tree_names(["same-long-name"] * 1200, 10)
-    assert len(set(made)) == 1200
-    assert max(map(len, made)) == 10
-
-
-def test_table_arrays_and_picture(made_up, tmp_path):
-    write_distances(made_up, tmp_path / "d.tsv")
-    header, first, *rest = (tmp_path / "d.tsv").read_text().splitlines()
-    assert header.split("\t") == ["i", "j", "name_i", "name_j", "predicted", "hamming"]
-    assert first.split("\t") == ["1", "2", "UniRef100_A0A023", "UniRef100_A0A024", "0.050000", "0.025000"]
-    assert len(rest) == 9
-    write_distances(made_up, tmp_path / "d.npz")
-    with np.load(tmp_path / "d.npz") as arrays:
-        assert arrays["names"].tolist() == list(made_up.names)
-        assert np.array_equal(arrays["predicted"], made_up.predicted)
-        assert np.array_equal(arrays["hamming"], made_up.hamming)
-        assert arrays["r2"] == 0.5
-    for name in ("d.png", "d.pdf"):
-        plot_distances(made_up, tmp_path / name)
-        assert (tmp_path / name).stat().st_size > 1000
-    with pytest.raises(ValueError, match=r"end it with .phy, .tsv, .npz"):
-        write_distances(made_up, tmp_path / "d.nwk")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.npz", "d.pdf", "d.png", "d.tsv"]
-
-
-def run(command, *arguments):
-    app = typer.Typer()
-    app.command("distances")(cli_distances.distances_command)
-    app.command("fit-distances")(cli_distances.fit_distances_command)
-    return CliRunner().invoke(app, [command, *map(str, arguments)])
-
-
-def test_commands_from_fit_to_matrix(tmp_path):
-    folder = families.make_model(tmp_path / "small")
-    for family in (*FAMILIES, OTHER):
-        write_alignment(family, tmp_path / f"{family.names[0][0]}.a3m")
-    options = ("--model", folder, "--rows", 16)
-    own = run("distances", tmp_path / "c.a3m", "-o", tmp_path / "own.phy", *options)
-    assert own.exit_code == 0, own.output
-    assert "16 of 16 rows, fitted on 11 of the family's own 16 rows; on the other 5 R2" in own.output
-
-    fit = run("fit-distances", tmp_path / "a.a3m", tmp_path / "b.a3m", "-o", tmp_path / "w.json", *options)
-    assert fit.exit_code == 0, fit.output
-    assert "4 weights for small, fitted on 198 pairs of rows of 2 families" in fit.output
-    weights = DistanceModel.load(tmp_path / "w.json")
-    expected = predict_distances(OTHER, load_model(folder), weights, rows=16)
-    many = run(
-        "distances", tmp_path, "-o", tmp_path / "out", "--weights", tmp_path / "w.json", "--plot", ".png", *options
-    )
-    assert many.exit_code == 0, many.output
-    made = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("."))
-    assert made == ["a.distances.png", "a.phy", "b.distances.png", "b.phy", "c.distances.png", "c.phy"]
-    names, matrix = read_phylip((tmp_path / "out" / "c.phy").read_text())
-    assert names == list(OTHER.names)
-    assert np.abs(matrix - expected.predicted).max() <= 1e-6
-    assert "16 of 16 rows, fitted on 2 families: R2" in many.output
-
-    # in the model's folder they are found
-    assert find_distance_weights(folder) is None
-    (tmp_path / "w.json").rename(folder / "distances.json")
-    assert find_distance_weights(folder) == folder / "distances.json"
-    assert "fitted on 2 families" in run("distances", tmp_path / "c.a3m", "-o", tmp_path / "c.tsv", *options).output
-    assert len((tmp_path / "c.tsv").read_text().splitlines()) == 121
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["distances", "FAMILY", "-o", "d.nwk"], "end it with .phy"),
-        (["distances", "FAMILY", "-o", "d.phy", "--plot", "d.docx"], "no kind of picture"),
-        (["distances", "FAMILY", "-o", "d.phy", "--weights", "none.json"], "none.json"),
-        (["distances", "FAMILY", "-o", "d.phy", "--weights", "FAMILY"], "no distance weights"),
-        (["distances", "short.a3m", "-o", "d.phy"], "short.a3m: 1 of 2 rows"),
-        (["fit-distances", "FAMILY", "-o", "no/d.json"], "no folder no"),
-        (["fit-distances", "FAMILY", "bad.a3m", "-o", "d.json"], "1 of 2 alignments cannot be read"),
-    ],
-)
-def test_errors_in_words_before_work(arguments, words, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "short.a3m").write_text(">q\nMKV\n>r\nMRV\n")
-    (tmp_path / "bad.a3m").write_text("MKV\n")
-    monkeypatch.setattr(phylogeny, "column_attention_features", None)
-    result = run(*[str(bundled_family()) if each == "FAMILY" else each for each in arguments])
-    assert result.exit_code == 1
-    assert words in result.output
-    assert "Traceback" not in result.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.a3m", "short.a3m"]
 
 
 def test_embedded_default_tells_close_rows_of_a_real_family():

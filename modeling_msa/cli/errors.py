@@ -1,0 +1,37 @@
+"""Errors and warnings of the commands, in words: what is the input's fault is no traceback."""
+
+from __future__ import annotations
+
+import errno
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # every further alignment would fail in the same way
+
+
+def is_of_the_input(error: Exception) -> bool:
+    """Whether another input, or a smaller one, would help; otherwise the error is a bug, or the disk is full."""
+    if isinstance(error, OSError):
+        return error.errno not in _DISK
+    if isinstance(error, RuntimeError):  # torch runs out of memory with one of these two; any other is a bug
+        return type(error).__name__ in ("RuntimeError", "OutOfMemoryError") and "memory" in str(error)
+    return isinstance(error, ValueError | MemoryError)
+
+
+@contextmanager
+def errors_in_words() -> Iterator[None]:
+    """Print an error that the user can fix as one message, with exit code 1; a traceback means a bug."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: typer.secho(f"warning: {message}", err=True, fg="yellow")
+            yield
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | RuntimeError) and not is_of_the_input(error):
+            raise
+        words = re.sub(r"pass format='(\w+)'", r"pass --input-format \1", str(error))
+        typer.secho(f"error: {words}", err=True, fg="red")
+        raise typer.Exit(1) from None

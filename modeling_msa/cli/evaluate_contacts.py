@@ -1,0 +1,67 @@
+"""The command ``msa evaluate-contacts``."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .contacts import shown
+from .inputs import list_known
+from .options import Families, Structures
+from .options import output as output_option
+from .session import Session, command
+
+
+@command("input_format")
+def evaluate_contacts_command(
+    families: Families,
+    output: Annotated[Path, output_option("FILE", "Output table (.tsv).")],
+    session: Session,
+    structures: Structures = None,
+) -> None:
+    """Measure the precision of predicted contacts in families of known structure.
+
+    The output has one row per family: P@L, P@L/2 and P@L/5 of all, short-, medium- and long-range contacts. The means
+    with their 95 % bootstrap intervals over families are printed, and written beside it (.means.tsv).
+
+    With the published checkpoint (see msa convert), trRosetta's families and --rows 256, this is the experiment of
+    Table 1 in Rao et al. (2021). Leave out the families that the contact regression was fitted on.
+
+    Example: msa evaluate-contacts families.tsv -o precision.tsv
+    """
+    listed = list_known(families, structures)
+    known = {family.alignment.resolve(): family for family in listed}
+
+    def gather(parts: list[Path], whole: Path) -> None:
+        from ..tasks.contact_evaluation import read_evaluation, write_evaluation, write_means
+
+        evaluation = read_evaluation(*parts)
+        write_means(evaluation, output.with_suffix(".means.tsv"))
+        write_evaluation(evaluation, whole)
+        typer.echo(evaluation)
+
+    run = session.run(
+        [family.alignment for family in listed],
+        output,
+        ".tsv",
+        "evaluate-contacts",
+        settings=session.settings(families=f"{families} ({zlib.crc32(repr(listed).encode()):08x})"),
+        gather=gather,
+        depends=lambda path: [known[path.resolve()].structure],
+        also_read=[families],
+    )
+    model = session.model_of(run)
+
+    def work(path: Path, target: Path) -> str:
+        from ..tasks.contact_evaluation import evaluate_contacts, write_evaluation
+
+        evaluation = evaluate_contacts([known[path.resolve()]], model(), **session.row_options())
+        write_evaluation(evaluation, target)
+        precision = {name: shown(values[0]) for name, values in evaluation.precisions.items()}
+        sizes = f"{evaluation.lengths[0]} residues, {evaluation.depths[0]} rows"
+        return f"{evaluation.names[0]}: {sizes}, P@L {precision['P@L']}, long P@L {precision['long P@L']}"
+
+    run(work)

@@ -1,0 +1,174 @@
+"""What the commands that run a model share: their common options, the settings of a run, and the model.
+
+torch and transformers take seconds to import: `start_torch` does it, where a model is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import os
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import typer
+
+from .._processes import is_main_process
+from ..alignments.alignment import Alignment
+from ..alignments.reading import read_alignment
+from ..hub.finding import EMBEDDED, EMBEDDED_NOTE, find_model
+from . import options
+from .errors import errors_in_words
+from .runs import Run
+
+_ROWS = ("rows", "select", "seed", "filter_coverage", "filter_identity")
+
+
+@dataclasses.dataclass
+class Torch:
+    """How torch is to work in this process; None leaves the number of threads to torch."""
+
+    threads: int | None = None
+    matmul_precision: str = "highest"
+
+
+TORCH = Torch()
+
+
+def limit_threads(threads: int) -> None:
+    """Limit the threads of libraries that are loaded later (OpenMP, MKL) and, with threadpoolctl, of NumPy's BLAS."""
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    with suppress(ImportError):  # comes with scikit-learn
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(threads)
+
+
+def start_torch() -> None:
+    """Import torch and transformers, and set them up as the command line asks."""
+    import torch
+
+    from ..hub.loading import quiet_loading
+    from ..hub.registration import register
+
+    if TORCH.threads is not None:
+        torch.set_num_threads(TORCH.threads)
+    torch.set_float32_matmul_precision(TORCH.matmul_precision)
+    quiet_loading()
+    register()
+
+
+@dataclasses.dataclass
+class Session:
+    """The common options of a command, and what follows from them."""
+
+    rows: options.Rows = 128
+    select: options.Select = "diverse"
+    seed: options.Seed = 0
+    filter_coverage: options.FilterCoverage = None
+    filter_identity: options.FilterIdentity = None
+    model: options.ModelName = EMBEDDED
+    device: options.Device = "auto"
+    dtype: options.DType = "auto"
+    input_format: options.InputFormat = None
+    strict: options.Strict = False
+    overwrite: options.Overwrite = False
+
+    def row_options(self) -> dict[str, Any]:
+        """Return the options that choose rows, as arguments of the tasks."""
+        return {name.removeprefix("filter_"): getattr(self, name) for name in _ROWS}
+
+    def read(self, path: Path) -> Alignment:
+        """Read an alignment in the format that was asked for."""
+        return read_alignment(path, self.input_format)
+
+    def run(self, inputs: Any, output: Path | str, suffix: str, command: str, **more: Any) -> Run:
+        """Set up the run of a command; for `more` see `Run`."""
+        return Run(inputs, output, suffix, command=command, strict=self.strict, overwrite=self.overwrite, **more)
+
+    def settings(self, **others: Any) -> dict[str, Any]:
+        """Collect what results depend on: options, and the state of the model's files if it is a folder.
+
+        `others` are settings of the command; if ``rows`` is among them, so are all options that choose rows.
+        """
+        shared = ("dtype", "input_format") if "rows" in others else ("dtype", "input_format", *_ROWS)
+        settings = {name: getattr(self, name) for name in shared} | others
+        if TORCH.matmul_precision != "highest":
+            settings["matmul_precision"] = TORCH.matmul_precision
+        folder = Path(find_model(self.model))
+        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        weights = f"{zlib.crc32(repr(states).encode()):08x}" if states else None
+        return settings | {"model": self.model, "weights": weights}
+
+    def load(self, cls: str = "MsaModel") -> Any:
+        """Load the model as this class, with a note on the embedded one."""
+        start_torch()
+        from .. import modeling_msa_transformer
+        from ..hub.loading import load_model
+
+        loaded = load_model(self.model, self.device, self.dtype, cls=getattr(modeling_msa_transformer, cls))
+        if self.model == EMBEDDED and is_main_process():
+            typer.secho(f"note: {EMBEDDED_NOTE}", err=True, dim=True)
+        return loaded
+
+    def model_of(
+        self, run: Run, cls: str = "MsaModel", check: Callable[[Any], object] = lambda model: None
+    ) -> Callable[[], Any]:
+        """Return a function that gives a run's model, loaded once and passed by `check`.
+
+        A single alignment is read first; before several are, the model is loaded.
+        """
+
+        @functools.cache
+        def model() -> Any:
+            loaded = self.load(cls)
+            check(loaded)
+            return loaded
+
+        if run.pending and not run.is_single:
+            model()
+        return model
+
+
+def command(*without: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function: its parameter ``session`` becomes the options of `Session`, its errors words.
+
+    Parameters
+    ----------
+    *without
+        Options that this command does not have.
+    **defaults
+        Other defaults than those of `Session`.
+    """
+    hints = get_type_hints(Session, include_extras=True)
+    fields = [field for field in dataclasses.fields(Session) if field.name not in without]
+    shared = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(field.name, field.default),
+            annotation=hints[field.name],
+        )
+        for field in fields
+    ]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        parameters = [*(parameter for parameter in own if parameter.name != "session"), *shared]
+
+        @functools.wraps(function)
+        def wrapper(**values: Any) -> None:
+            session = Session(**{field.name: values.pop(field.name) for field in fields})
+            with errors_in_words():
+                function(session=session, **values)
+
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate

@@ -1,0 +1,65 @@
+"""Tables of variants on the command line of ``msa score``: which ones there are, and what they must have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..alignments.listing import name_of
+from ..alignments.variants import Table
+from ..tasks.score_tables import DECIMALS, FORMATS, score_columns, spearman
+
+
+def split_inputs(inputs: Sequence[str], variants: Path | None, all_singles: bool) -> tuple[list[str], Path | None]:
+    """Tell the alignments from the table of variants, or the folder of such tables."""
+    tables = [Path(each) for each in inputs if each.lower().endswith(FORMATS)]
+    tables += [variants] if variants is not None else []
+    if len(tables) > 1:
+        raise ValueError("Pass one table of variants; for several alignments, a folder of tables with --variants.")
+    if all_singles and tables:
+        raise ValueError(f"--all-singles cannot be used with a table of variants ({tables[0]}).")
+    if not all_singles and not tables:
+        raise ValueError("Pass a table of variants (.csv, .tsv) after the alignment, or --all-singles.")
+    alignments = [each for each in inputs if not each.lower().endswith(FORMATS)]
+    if not alignments:
+        raise ValueError(f"Pass an alignment before the table {tables[0]}.")
+    return alignments, tables[0] if tables else None
+
+
+def find_table(path: Path, tables: Path | None) -> Path | None:
+    """Find the table of an alignment: `tables` itself if it is a file, otherwise by name in this folder."""
+    if tables is None or not tables.is_dir():
+        return tables
+    candidates = (tables / f"{name_of(path)}{ending}" for ending in FORMATS)
+    return next((table for table in candidates if table.is_file()), None)
+
+
+def check_columns(table: Table, source: Path, variant_column: str, measured_column: str | None, new: str) -> None:
+    """Raise ValueError if the table lacks a column that is read, or has the one that is to be written."""
+    for option, column in (("--variant-column", variant_column), ("--measured-column", measured_column)):
+        if column is not None and column not in table.columns:
+            raise ValueError(
+                f"{source}: there is no column {column!r} ({option}); the columns are {', '.join(table.columns)}."
+            )
+    try:
+        score_columns(table, new)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def agreement(scores: np.ndarray, cells: Sequence[str]) -> str:
+    """Spearman's correlation of rows that have both numbers, with the scores as they are written in the table."""
+
+    def number(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            return math.nan
+
+    measured = np.array([number(text) for text in cells])
+    scores = np.round(scores, DECIMALS)  # ties in the table are ties here
+    both = np.isfinite(measured) & np.isfinite(scores)
+    return f", Spearman {spearman(scores[both], measured[both]):.4f} ({both.sum()} variants)"
