@@ -1,14 +1,14 @@
-"""One row of an MSA read in many versions: exactly but for what nobody reads, or against rows that are run once.
+"""One row of an MSA read in many versions: exactly, or against the other rows, which are run once.
 
-Scores and single-row generation change one row of an alignment again and again, and read that row alone.
-`query_states` runs the whole MSA each time, and leaves out of the last layer what is not read. `context_layers` and
-`row_states` are the fast mode: the other rows, the context, are run once, and then the row alone, many versions at
+Scores and the generation of single rows change one row of an alignment again and again, and read that row alone.
+`query_states` runs the whole MSA for each version, without what the last layer computes for others. `context_layers`
+and `row_states` are the fast mode: the other rows, the context, are run once, and then the row alone, many versions at
 once. The cost of a version falls from R rows to about one.
 
-What the fast mode approximates: in the model the other rows see the row that changes, here they see it fully masked,
-whatever its version. The masked copy is a row of the context's own maps and columns; the versions do not see it. All
-the rest is the model: a version's map is the softmax of the context's logits plus its own, scaled by the full depth
-(paper, equation 1), and in a column it sees itself and the context. Without other rows nothing is approximated.
+The approximation: in the model the other rows see the row that changes; here they see it fully masked, whatever its
+version. The masked copy is a row of the context's own maps and columns; the versions do not see it. All the rest is
+the model: a version's map is the softmax of the context's logits plus its own, scaled by the full depth (paper,
+equation 1), and in a column it sees itself and the context. Without other rows nothing is approximated.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch.nn import functional as F
 
 from ..modeling_msa_transformer import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention, inference_blocks, widen
 
-# Numbers of an inner tensor. On CPUs 1 MB of them: they are written and read several times, best within a cache.
+# Size of an inner tensor. On CPUs 1 MB: it is written and read several times, which is fastest within a cache.
 _NUMBERS_PER_BLOCK = {"cpu": 2**18, "other": 2**25}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerContext:
-    """What one layer of the model keeps of the rows that do not change.
+    """What one layer of the model knows of the rows that do not change.
 
     Attributes
     ----------
@@ -36,10 +36,10 @@ class LayerContext:
     row_weights : torch.Tensor, shape=(1, 1, 1, 1)
         1 / sqrt(K * R), by which row logits are scaled; R counts all rows.
     row_logits : torch.Tensor, shape=(1, H, C, C)
-        Their share of the row map's logits, scaled; float32 at least.
+        Their share of the row map's logits, scaled; at least float32.
     columns : iterable of (slice, torch.Tensor, torch.Tensor)
-        Blocks of columns, with keys and values ``(S, H, R, K)`` of the column attention in these S columns. Entry 0 of
-        the rows is zero: the place of the row that changes.
+        Blocks of S columns, with the column attention's keys and values ``(S, H, R, K)``. Row 0 of these is zero: the
+        place of the row that changes.
     """
 
     layer: MsaLayer
@@ -48,7 +48,7 @@ class LayerContext:
     columns: Iterable[tuple[slice, torch.Tensor, torch.Tensor]]
 
     def kept(self) -> LayerContext:
-        """Hold the columns, to be used again; 2 * R * C * D numbers."""
+        """Keep the columns for several uses: 2 * R * C * D numbers."""
         return dataclasses.replace(self, columns=list(self.columns))
 
 
@@ -56,27 +56,27 @@ class LayerContext:
 def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Iterator[LayerContext]:
     """Run an MSA with one row masked, layer by layer.
 
-    Columns are made as they are read, and the context goes on to the next layer behind them: used at once, a layer
-    needs no more memory than a pass of the model. `kept_layers` keeps them all, to be used again.
+    A layer's columns are computed as they are read, so that it needs no more memory than a pass of the model.
+    `kept_layers` keeps them all, for several uses.
 
     Parameters
     ----------
     model : MsaModel
         In eval mode.
     tokens : torch.Tensor
-        ``(1, R, C)`` int64, unpadded. What stands in `row` does not matter.
+        ``(1, R, C)`` int64, unpadded. The content of `row` does not matter.
     row : int, default 0
         The row that changes, from 0.
 
     Yields
     ------
     LayerContext
-        Read its columns once, before the next one is asked for.
+        Its columns can be read once, before the next one is requested.
 
     Raises
     ------
     ValueError
-        If there is padding, or layers are offloaded.
+        If there is padding, or if layers are offloaded.
 
     Examples
     --------
@@ -88,9 +88,9 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
     torch.Size([2, 6, 64])
     """
     if any(hasattr(layer, "_hf_hook") for layer in model.layers):
-        raise ValueError("The fast mode takes a model that lies on one device as a whole; load it without device_map.")
+        raise ValueError("The fast mode requires a model that is entirely on one device: load it without device_map.")
     if tokens.eq(cast(int, model.config.pad_token_id)).any():
-        raise ValueError("The MSA has padding: give it without.")
+        raise ValueError("The MSA has padding: pass it without.")
     tokens = tokens.clone()
     tokens[:, row, 1:] = cast(int, model.config.mask_token_id)
     hidden_states, options, _ = model.prepare(tokens)
@@ -109,18 +109,18 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
         columns = _columns(layer.column_attention, hidden_states, is_last)
         yield LayerContext(layer, weights[:, :1], others, columns)
         if not is_last:
-            for _ in columns:  # those that were not read
+            for _ in columns:  # blocks that were not read
                 pass
             hidden_states = layer.feed_forward(hidden_states)
 
 
 def kept_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> list[LayerContext]:
-    """Run an MSA with one row masked, and keep all of `context_layers`, to be used again.
+    """Run an MSA with one row masked, and keep the result of `context_layers` for several uses.
 
     Parameters
     ----------
     model, tokens, row
-        As in `context_layers`.
+        As for `context_layers`.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def kept_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> list[Lay
     Raises
     ------
     ValueError
-        If that is more than the memory that is free, before the model runs; and as `context_layers`.
+        Before the model runs, if that is more than the free memory; and as `context_layers`.
     """
     from accelerate.utils import get_max_memory  # slow to import
 
@@ -139,8 +139,8 @@ def kept_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> list[Lay
     left = free.get(model.device.type, free.get(model.device.index or 0, 0))
     if needed > left:
         raise ValueError(
-            f"The fast mode keeps keys and values of {tokens.shape[1]} rows and {tokens.shape[2] - 1} columns, "
-            f"{needed / 2**30:.3g} GiB, and {left / 2**30:.3g} GiB are free on {model.device}: take fewer rows, "
+            f"The fast mode keeps keys and values of {tokens.shape[1]} rows and {tokens.shape[2] - 1} columns "
+            f"({needed / 2**30:.3g} GiB), but {left / 2**30:.3g} GiB are free on {model.device}: use fewer rows, "
             "bfloat16, or the exact mode."
         )
     return [layer.kept() for layer in context_layers(model, tokens, row)]
@@ -150,7 +150,7 @@ def kept_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> list[Lay
 def _columns(
     attention: MsaColumnAttention, hidden_states: torch.Tensor, is_last: bool
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Column attention of the context, in place, that gives away keys and values block by block."""
+    """Run the context's column attention in place, and yield keys and values block by block."""
     rows = hidden_states.shape[1]
     for block in inference_blocks(attention, hidden_states, 2):
         states = attention.layer_norm(hidden_states[:, :, block])
@@ -180,13 +180,13 @@ def row_states(
     model : MsaModel
         In eval mode.
     layers : iterable of LayerContext
-        Of `context_layers`, for the same row.
+        From `context_layers` or `kept_layers`, for the same row.
     tokens : torch.Tensor
         ``(N, C)`` int64: versions of the row.
     places : torch.Tensor, optional
-        ``(N,)`` int64: the column that is read of each version. The last layer does no more than that needs.
+        ``(N,)`` int64: the column to read of each version. The last layer then computes only what it requires.
     row : int, default 0
-        Which row it is.
+        The row's number, from 0.
 
     Returns
     -------
@@ -216,7 +216,7 @@ def _cut(states: torch.Tensor, length: int, numbers_each: int) -> list[slice]:
 
 
 def _row_attention(attention: MsaRowAttention, states: torch.Tensor, context: LayerContext) -> torch.Tensor:
-    """Rows ``(N, 1, C, D)``, each after the row attention beside the context."""
+    """Row attention of versions ``(N, 1, C, D)``, each together with the context."""
     normed = attention.layer_norm(states)
     logits = attention.tied_logits(states, context.row_weights, normed).add_(context.row_logits)
     return attention.update(states, logits.softmax(-1), normed)
@@ -225,7 +225,7 @@ def _row_attention(attention: MsaRowAttention, states: torch.Tensor, context: La
 def _column_update(
     attention: MsaColumnAttention, states: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
-    """What the column attention adds to N rows in S columns, ``(1, N, S, D)``: each sees itself and the context."""
+    """Column attention's update of N versions in S columns, ``(1, N, S, D)``: each sees itself and the context."""
     normed = attention.layer_norm(states)
     query = attention.fold(attention.q_proj(normed)) * attention.head_dim**-0.5  # (S, H, N, K)
     key, value = attention.fold(attention.k_proj(normed)), attention.fold(attention.v_proj(normed))
@@ -237,7 +237,7 @@ def _column_update(
 
 
 def _last_layer(context: LayerContext, states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """The last layer's attentions where they are read: versions ``(1, N, C, D)`` to ``(1, 1, N, D)``."""
+    """The last layer's attentions at the column to read: versions ``(1, N, C, D)`` to ``(1, 1, N, D)``."""
     _, versions, columns, size = states.shape
     read = states.new_empty(1, 1, versions, size)
     for block in _cut(states, versions, 3 * columns * size):  # normed states, keys and values
@@ -250,7 +250,7 @@ def _last_layer(context: LayerContext, states: torch.Tensor, places: torch.Tenso
         start, stop, _ = block.indices(columns)
         inside = torch.nonzero((places >= start) & (places < stop))[:, 0]
         for part in _cut(states, len(inside), keys[0].numel()):
-            # versions stand where columns stand elsewhere: each has its own
+            # versions take the axis of columns: each has a column of its own
             some = inside[part]
             index = places[some] - start
             read[:, :, some] += _column_update(
@@ -292,9 +292,9 @@ def _row_attention_at(
 
 @torch.inference_mode()
 def query_states(model: MsaModel, tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Run MSAs and read one column of each query: the model's own numbers, but nothing in vain.
+    """Run MSAs and read one column of each query.
 
-    In the last layer all rows are run at that column alone, and the feed-forward only for the query.
+    The result is the model's own. The last layer runs at that column only, and its feed-forward for the query only.
 
     Parameters
     ----------
@@ -311,9 +311,9 @@ def query_states(model: MsaModel, tokens: torch.Tensor, places: torch.Tensor) ->
         ``(B, D)``: ``last_hidden_state[b, 0, places[b]]`` of `MsaModel`.
     """
     last = cast(MsaLayer, model.layers[-1])
-    if hasattr(last, "_hf_hook"):  # accelerate brings an offloaded layer's weights when it is called as a whole
+    if hasattr(last, "_hf_hook"):  # accelerate loads an offloaded layer's weights when the layer is called
         states = model(tokens, return_dict=True).last_hidden_state
-        return states[torch.arange(len(places)), 0, places.cpu()]  # of several devices, it may lie on another
+        return states[torch.arange(len(places)), 0, places.cpu()]  # it may be on another device
     hidden_states, options, _ = model.prepare(tokens)
     hidden_states = model.run_layers(hidden_states, options, stop=-1)
     states = _row_attention_at(last.row_attention, hidden_states, places, options["row_weights"])

@@ -1,11 +1,12 @@
-"""Contract of `modeling_msa.tasks.generation` and of ``msa generate``.
+"""Contract of `modeling_msa.tasks.generation`, its plan and its files, and of ``msa generate``.
 
 - An iteration masks entries at the given rate and fills them with the best of 21 letters by fair-esm's own logits;
-  several iterations feed on each other. Nothing else changes: neither other rows nor fixed residues.
+  several iterations build on each other. Nothing else changes: neither other rows nor fixed residues.
 - One seed gives one family, whatever else was drawn before.
 - Identities, gaps and pseudo-log-likelihoods are those worked out by hand, or by fair-esm one mask at a time.
-- The family is worked through in alignments of equal depth, each row once.
-- Fast mode runs the other rows once. It is the exact mode where they have not seen what changes: alone, or masked.
+- The family is divided into alignments of equal depth; each row changes once.
+- Fast mode runs the other rows once. It agrees with exact mode where they have not seen what changes: if there are
+  none, or if the whole row is masked.
 - Errors come before the model runs.
 """
 
@@ -17,10 +18,22 @@ import typer
 from families import SIZES, family, make_folder, make_model
 from typer.testing import CliRunner
 
-from modeling_msa import Alignment, MsaConfig, MsaForMaskedLM, MsaTokenizer, bundled_family, load_model, read_alignment
+from modeling_msa import (
+    Alignment,
+    MsaConfig,
+    MsaForMaskedLM,
+    MsaTokenizer,
+    bundled_family,
+    generate,
+    load_model,
+    read_alignment,
+    row_log_likelihoods,
+    write_generated,
+)
 from modeling_msa.cli.generate import generate_command
 from modeling_msa.modeling_msa_transformer import MsaEmbeddings
-from modeling_msa.tasks.generation import check_generated, generate, row_log_likelihoods, write_generated
+from modeling_msa.tasks.generation_files import check_generated
+from modeling_msa.tasks.generation_plan import find_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LETTERS = "LAGVSERTIDPKQNFYMHWC-"  # fair-esm's order
@@ -138,7 +151,9 @@ def test_what_changes_by_hand():
 
 def test_gaps_by_hand():
     model = constant_model(W=5, gap=6)
-    with pytest.raises(ValueError, match="the query has become gaps only: keep it, or forbid new gaps"):
+    with pytest.raises(
+        ValueError, match="the generated query consists of gaps only: keep the query"
+    ):
         generate(SMALL, model, **ALL_AT_ONCE)
     assert generate(SMALL, model, **ALL_AT_ONCE, keep_query=True).alignment.sequences == ["KVLA", "----", "----"]
     # a gap of the parent may stay one, whatever it has been in between
@@ -181,7 +196,7 @@ def test_table_by_hand(tmp_path):
     )
     assert list(read_alignment(tmp_path / "new.a3m.gz")) == list(generated.alignment)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.a3m.gz", "new.generated.tsv"]
-    with pytest.raises(ValueError, match=r"new.txt: generated sequences are written as .a3m"):
+    with pytest.raises(ValueError, match=r"new.txt: unknown output format '.txt'; use .a3m"):
         check_generated("new.txt")
 
 
@@ -193,6 +208,13 @@ def test_nearest_is_among_all_rows():
     assert generated.nearest.tolist() == [2, 2]
     assert generated.nearest_identity.tolist() == [0.75, 0.75]
     assert generated.parent_identity.tolist() == [0, 0]
+
+
+def test_rows_by_name_number_and_range():
+    natural = Alignment.from_sequences(["MK"] * 12, ["q", "3", "a human", *"bcdefghij"])
+    assert find_rows(natural, ["a", "10-12", 2, "j"]).tolist() == [1, 2, 9, 10, 11]
+    assert find_rows(natural, "3").tolist() == [1]  # a name goes before a number
+    assert find_rows(natural, "1, 4").tolist() == [0, 3]
 
 
 def test_rate_of_masks():
@@ -293,7 +315,7 @@ def test_fast_keeps_no_more_than_is_free(random_model, monkeypatch):
         if free == needed:
             generate(natural, random_model, only_rows=[3], iterations=1, mode="fast")
             continue
-        with pytest.raises(ValueError, match=r"7 rows and 30 columns, .* GiB are free on cpu: take fewer rows"):
+        with pytest.raises(ValueError, match=r"7 rows and 30 columns .* GiB are free on cpu: use fewer rows"):
             generate(natural, random_model, only_rows=[3], iterations=1, mode="fast")
 
 
@@ -332,23 +354,26 @@ def test_errors_come_before_the_model_runs(random_model, depths):
         ({"fixed_residues": "9"}, "f.a3m: the query has residues 1 to 4; there is no residue 9"),
         ({"fixed_residues": "4-2"}, "fixed residues: '4-2' is not a number or a range; write them like 3,10-12"),
         ({"only_residues": "K2"}, "residues to change: 'K2' is not a number or a range"),
-        ({"only_rows": ["other"]}, "f.a3m: no row is called 'other'"),
-        ({"only_rows": [4]}, r"f.a3m: rows go from 1 \(the query\) to 3; there is no 4"),
-        ({"only_rows": []}, "f.a3m: no row is named"),
-        ({"only_rows": ["twin"]}, "f.a3m: rows 2, 3 are all called twin: give the number"),
-        ({"only_rows": [2, 3], "rows": 2}, "f.a3m: 3 rows, the query with those to change, but the model is to see 2"),
-        ({"only_rows": [2], "keep_query": True}, "leave out the count and keep_query"),
-        ({"keep_query": True, "rows": 1}, "the model sees no row but the query, which is to be kept"),
-        ({"temperature": 0.5}, "say sampling 'sample'"),
-        ({"sampling": "beam"}, "sampling is 'greedy' or 'sample', but is 'beam'"),
-        ({"sampling": "sample", "temperature": 0}, "temperature is above 0"),
+        ({"only_rows": ["other"]}, "f.a3m: there is no row with the name 'other'"),
+        ({"only_rows": [4]}, r"f.a3m: rows are numbered from 1 \(the query\) to 3, so there is no row 4"),
+        ({"only_rows": []}, "f.a3m: only_rows is empty"),
+        ({"only_rows": ["twin"]}, "f.a3m: rows 2, 3 all have the name twin: pass the row's number"),
+        (
+            {"only_rows": [2, 3], "rows": 2},
+            "f.a3m: the query and the rows to change are 3 rows, but the model is given 2",
+        ),
+        ({"only_rows": [2], "keep_query": True}, "only_rows cannot be combined with count or keep_query"),
+        ({"keep_query": True, "rows": 1}, "the model sees only the query, which is to be kept"),
+        ({"temperature": 0.5}, "require the sampling 'sample'"),
+        ({"sampling": "beam"}, "unknown sampling 'beam'; use greedy or sample"),
+        ({"sampling": "sample", "temperature": 0}, "temperature must be above 0"),
         ({"sampling": "sample", "top_p": 1.5}, "top_p above 0 and at most 1"),
-        ({"iterations": 0}, "iterations is at least 1"),
+        ({"iterations": 0}, "iterations must be at least 1"),
         ({"mask_probability": 0}, "mask_probability above 0"),
-        ({"count": 0}, "count is at least 1"),
+        ({"count": 0}, "count must be at least 1"),
         ({"mode": "quick"}, "unknown mode 'quick'; use exact or fast"),
-        ({"mode": "fast"}, "f.a3m: fast mode is for a single row that changes, but 3 do: name one"),
-        ({"mode": "fast", "only_rows": [1, 3]}, "but 2 do"),
+        ({"mode": "fast"}, "f.a3m: fast mode changes a single row, but 3 rows would change: name one"),
+        ({"mode": "fast", "only_rows": [1, 3]}, "but 2 rows would change"),
     ):
         with pytest.raises(ValueError, match=message):
             generate(natural, random_model, **options)
@@ -387,16 +412,12 @@ def test_command(tmp_path, random_model):
     assert sorted(p.name for p in results.glob("f*")) == ["f0.a3m", "f0.generated.tsv", "f1.a3m", "f1.generated.tsv"]
     assert (results / "f1.a3m").read_bytes() == output.read_bytes()
 
-    before = {path: path.read_bytes() for path in folder.iterdir()}
     for arguments, message in (
-        ([str(folder / "f1.a3m"), "-o", str(folder / "f1.a3m")], "would be replaced"),
-        ([str(folder), "-o", str(folder), "--overwrite"], "would be replaced"),
-        ([str(folder / "f1.a3m"), "-o", str(tmp_path / "new.txt")], "generated sequences are written as"),
-        ([str(folder / "f1.a3m"), "-o", str(output), "--temperature", "0.5"], "say sampling 'sample'"),
-        ([str(folder), "-o", str(tmp_path / "other"), "--mode", "fast"], "a single row that changes"),
-        ([str(folder), "-o", str(tmp_path / "other"), "--only-residues", "M1"], "error: residues to change: 'M1' is"),
+        ([str(folder / "f1.a3m"), "-o", str(tmp_path / "new.txt")], "unknown output format '.txt'"),
+        ([str(folder / "f1.a3m"), "-o", str(output), "--temperature", "0.5"], "require the sampling 'sample'"),
+        ([str(folder), "-o", str(tmp_path / "other"), "--mode", "fast"], "fast mode changes a single row"),
+        ([str(folder), "-o", str(tmp_path / "third"), "--only-residues", "M1"], "residues to change: 'M1' is"),
     ):
         result = runner.invoke(app, [*arguments, *options])
         assert message in result.output, result.output
         assert result.exit_code == 1
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before

@@ -1,0 +1,56 @@
+"""Write generated sequences: the alignment, and a table that describes them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._files import whole_file
+from ..alignments.listing import name_of
+from ..alignments.reading import SUFFIXES, format_of
+from ..alignments.writing import write_alignment
+
+if TYPE_CHECKING:  # so that the formats are known without torch
+    from .generation import Generated
+
+
+def check_generated(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError unless `write_generated` knows a format with the ending of `path`."""
+    path = Path(path)
+    if format_of(path.name) is None:
+        raise ValueError(
+            f"{path}: unknown output format {path.suffix!r}; use {', '.join(SUFFIXES)}, optionally with .gz or .xz."
+        )
+
+
+def write_generated(generated: Generated, path: str | os.PathLike[str]) -> Path:
+    """Write the alignment to `path`, and `Generated.table` to NAME.generated.tsv beside it.
+
+    Each file appears whole or not at all, the table first.
+
+    Parameters
+    ----------
+    generated : Generated
+    path : str or path-like
+        ``.a3m``, or another ending that `modeling_msa.write_alignment` knows.
+
+    Returns
+    -------
+    Path
+        The table; not NAME.tsv, which other tasks write.
+    """
+    check_generated(path)
+    path = Path(path)
+    table = path.with_name(f"{name_of(path)}.generated.tsv")
+    columns = generated.table
+    lines = [columns, *zip(*columns.values(), strict=True)]
+    text = "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
+    with whole_file(table) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_alignment(generated.alignment, path)
+    return table
+
+
+def _cell(value: str | float) -> str:
+    return value.replace("\t", " ") if isinstance(value, str) else f"{value:.6f}"

@@ -1,0 +1,126 @@
+"""Tables of variant scores: written as CSV or TSV, and compared with measurements by Spearman's correlation."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._files import check_ending, whole_file
+from ..alignments.variants import Table, delimiter_of
+
+if TYPE_CHECKING:  # so that the formats are known without torch
+    from .scoring import SubstitutionScores, VariantScores
+
+FORMATS = (".csv", ".tsv")
+DECIMALS = 6  # of a score
+
+
+def score_columns(table: Table | None = None, name: str = "score") -> list[str]:
+    """Name the columns that `write_scores` adds to a table; ValueError if the table already has one of them.
+
+    Examples
+    --------
+    >>> score_columns(name="msa")
+    ['msa', 'msa_std', 'reason']
+    """
+    added = [name, f"{name}_std", "reason"]
+    present = [column for column in added if table is not None and column in table.columns]
+    if present:
+        raise ValueError(
+            f"the table already has a column {' and '.join(present)}: rename it, or choose another name for the new "
+            "column (score_column, --score-column)."
+        )
+    return added
+
+
+def write_scores(
+    scores: VariantScores | SubstitutionScores,
+    path: str | os.PathLike[str],
+    table: Table | None = None,
+    score_column: str = "score",
+) -> None:
+    r"""Write scores as a table, ``.csv`` (commas) or ``.tsv`` (tabs); the file appears whole or not at all.
+
+    Parameters
+    ----------
+    scores : VariantScores or SubstitutionScores
+        The latter fill one row per substitution, except where the wild type is not one of the 20 amino acids.
+    path : path
+        The file to write.
+    table : Table, optional
+        The table that the variants come from: its columns come first, unchanged. Default: one column, ``mutant``.
+    score_column : str, default "score"
+        Name of the column of scores. Its name with ``_std`` follows if there were several seeds, and ``reason`` for
+        `VariantScores`.
+
+    Raises
+    ------
+    ValueError
+        For another ending, or if the table already has such a column.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from modeling_msa import VariantScores
+    >>> values = np.array([[-1.5, np.nan]])
+    >>> scores = VariantScores("q", ("K2R", "K2*"), values[0], None, ("", "a stop"), values, (0,), 1)
+    >>> path = Path(tempfile.mkdtemp(), "scores.csv")
+    >>> write_scores(scores, path)
+    >>> print(path.read_text())
+    mutant,score,reason
+    K2R,-1.500000,
+    K2*,,a stop
+    """
+    check_ending(path, FORMATS)
+    mean, std, reason = score_columns(table, score_column)
+    columns = {mean: _cells(scores.score)}
+    if scores.score_std is not None:
+        columns[std] = _cells(scores.score_std)
+    if hasattr(scores, "reason"):
+        columns[reason] = list(scores.reason)
+        table = table or Table(["mutant"], [[text] for text in scores.variants], [])
+        rows = [[*row, *added] for row, added in zip(table.rows, zip(*columns.values(), strict=True), strict=True)]
+    else:
+        table = Table(["mutant"], [], [])
+        pairs = zip(scores.wild_type, scores.residues, strict=True)
+        names = [f"{letter}{number}{mutant}" for letter, number in pairs for mutant in scores.amino_acids]
+        rows = [list(row) for row in zip(names, *columns.values(), strict=True) if row[0][0] != row[0][-1] and row[1]]
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter_of(path), lineterminator="\n")
+        writer.writerows([[*table.columns, *columns], *rows])
+
+
+def _cells(values: np.ndarray) -> list[str]:
+    return ["" if np.isnan(value) else f"{value:.{DECIMALS}f}" for value in values.ravel().tolist()]
+
+
+def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
+    """Compute Spearman's rank correlation; equal values share the mean of their ranks.
+
+    Parameters
+    ----------
+    x, y : array_like, shape=(N,)
+        Finite numbers.
+
+    Returns
+    -------
+    float
+        NaN if either has fewer than two different values.
+
+    Examples
+    --------
+    >>> round(spearman([1, 2, 3, 4], [1, 3, 2, 2]), 4)
+    0.3162
+    """
+    ranks = []
+    for values in (x, y):
+        _, place, count = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
+        if len(count) < 2:
+            return float("nan")
+        ranks.append((np.cumsum(count) - (count - 1) / 2)[place])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

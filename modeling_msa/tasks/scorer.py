@@ -1,0 +1,219 @@
+"""Runs the model for the scores of an alignment's variants: chooses rows, windows and batches, in either mode."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..alignments.alignment import Alignment
+from ..alignments.sampling import select_rows, sequence_weights
+from ..alignments.variants import AMINO_ACIDS, Substitution
+from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel, evaluating
+from ..tokenization_msa_transformer import MsaTokenizer
+from .context import context_layers, query_states, row_states
+from .inputs import check_whole
+from .strategies import check_strategy
+
+_TOKENS_PER_PASS = 2**14  # of several masked copies in one pass, without a batch_size
+# Fast mode runs the homologues anew for each batch. With so many tokens of the query's versions, or so many versions
+# for each row of the alignment, that adds no more than about a quarter to the cost of a batch.
+_FAST_TOKENS, _VERSIONS_PER_ROW = 2**16, 4
+_FAST_STEPS = 8  # windows move by this part of their width in fast mode
+_Changes = tuple[tuple[int, int], ...]  # columns, from 0, and their new tokens
+
+
+class Scorer:
+    """Scores lists of substitutions on one alignment.
+
+    The parameters are those of `modeling_msa.score_variants`; all errors are raised when it is made.
+
+    Attributes
+    ----------
+    seeds : tuple of int
+        Seeds of the row choices.
+    depth : int
+        Rows that the model sees.
+    """
+
+    def __init__(
+        self,
+        alignment: Alignment,
+        model: MsaPreTrainedModel,
+        strategy: str,
+        mode: str,
+        rows: int,
+        select: str,
+        seed: int | Sequence[int],
+        coverage: float | None,
+        identity: float | None,
+        window: int | None,
+        batch_size: int | None,
+    ) -> None:
+        if not isinstance(model, MsaForMaskedLM):
+            raise TypeError(
+                f"Scoring requires a model with a language model head, not {type(model).__name__}: "
+                "load_model(name, cls=MsaForMaskedLM)."
+            )
+        check_strategy(strategy, mode)
+        check_whole(model)
+        for name, value in (("window", window), ("batch_size", batch_size)):
+            if value is not None and operator.index(value) < 1:
+                raise ValueError(f"{name} must be at least 1, but is {value}.")
+        self.seeds = _seeds(seed, select)
+        self.model, self.strategy, self.mode, self.batch_size = model, strategy, mode, batch_size
+        self.tokenizer = MsaTokenizer.for_config(model.config)
+        self.letters = dict(zip(AMINO_ACIDS, self.tokenizer(AMINO_ACIDS)["input_ids"][0][0][1:], strict=True))
+        self.window = min(window or model.config.max_position_embeddings, self.tokenizer.model_max_length - 1)
+        rows = min(rows, self.tokenizer.model_max_depth)
+        # neither the filter nor the weights depend on the seed
+        kept = select_rows(alignment.drop_query_gaps(), alignment.depth, "first", coverage=coverage, identity=identity)
+        weights = sequence_weights(kept.array) if select == "weighted" and rows < kept.depth else None
+        self.choices = [select_rows(kept, rows, select, each, weights=weights) for each in self.seeds]
+        self.depth = self.choices[0].depth
+
+    def __call__(self, variants: Sequence[Sequence[Substitution]]) -> np.ndarray:
+        """Score variants: ``(seeds, variants)`` float64."""
+        changes = [self._changes(substitutions) for substitutions in variants]
+        score = self._likelihoods if self.strategy == "pseudo-log-likelihood" else self._marginals
+        scores: list[np.ndarray] = []
+        for k, seen in enumerate(self.choices):
+            # all seeds choose the same of few rows
+            same = next((j for j in range(k) if np.array_equal(self.choices[j].array, seen.array)), None)
+            scores.append(scores[same] if same is not None else score(self._encode(seen), changes))
+        return np.array(scores).reshape(len(self.seeds), len(variants))
+
+    def _changes(self, substitutions: Sequence[Substitution]) -> _Changes:
+        """Columns and new tokens; a residue that is replaced by itself is no change."""
+        columns = self.choices[0].residue_columns
+        changed = [each for each in substitutions if each.mutant != each.wild_type]
+        return tuple(sorted((int(columns[each.number - 1]), self.letters[each.mutant]) for each in changed))
+
+    def _encode(self, seen: Alignment) -> torch.Tensor:
+        # verbose=False: a long one is read in windows
+        return self.tokenizer(seen, return_tensors="pt", verbose=False)["input_ids"].to(self.model.device)
+
+    def _marginals(self, ids: torch.Tensor, changes: Sequence[_Changes]) -> np.ndarray:
+        columns = sorted({column for each in changes for column, _ in each})
+        wild = ids[0, 0, 1:].cpu().numpy()
+        logs = np.full((len(wild), self.model.config.vocab_size), np.nan)
+        if self.strategy == "wt-marginals":
+            for inside, values in self._unmasked_logs(ids, columns):
+                logs[inside] = values
+        else:
+            for _, masked, values in self._masked_logs(ids, wild[None], columns):
+                logs[masked] = values
+        return np.array(
+            [sum(logs[column, token] - logs[column, wild[column]] for column, token in each) for each in changes],
+            dtype=np.float64,
+        )
+
+    def _likelihoods(self, ids: torch.Tensor, changes: Sequence[_Changes]) -> np.ndarray:
+        wild = ids[0, 0, 1:].cpu().numpy()
+        distinct = sorted(set(changes) - {()})
+        place = {each: k for k, each in enumerate([(), *distinct])}
+        queries = np.repeat(wild[None], len(place), axis=0).astype(np.int16)  # many, for all single substitutions
+        for each, k in place.items():
+            for column, token in each:
+                queries[k, column] = token
+        sums = np.zeros(len(place))
+        if distinct:
+            for which, masked, values in self._masked_logs(ids, queries, range(len(wild))):
+                np.add.at(sums, which, values[np.arange(len(which)), queries[which, masked]])
+        return np.array([sums[place[each]] - sums[0] for each in changes], dtype=np.float64)
+
+    @staticmethod
+    def _bar(total: int) -> tqdm:
+        return tqdm(total=total, desc="scoring", unit="pass", disable=None, leave=False)
+
+    def _windows(self, length: int, columns: Sequence[int], step: int = 1) -> dict[int, list[int]]:
+        """First columns of windows, multiples of `step` except for the last, and the columns that each is for."""
+        width = min(length, self.window)
+        windows: dict[int, list[int]] = {}
+        for column in columns:
+            start = round(max(column - width // 2, 0) / step) * step
+            windows.setdefault(min(start, length - width), []).append(column)
+        return windows
+
+    @torch.inference_mode()
+    def _unmasked_logs(self, ids: torch.Tensor, columns: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Log-probabilities ``(n, V)`` of all tokens at n columns of the query's row, with one pass per window."""
+        windows = self._windows(ids.shape[2] - 1, columns)
+        width = min(ids.shape[2] - 1, self.window)
+        with evaluating(self.model), self._bar(len(windows)) as bar:
+            for start, inside in windows.items():
+                tokens = torch.cat([ids[:, :, :1], ids[:, :, 1 + start : 1 + start + width]], dim=2)
+                places = [1 + column - start for column in inside]
+                states = self.model.msa(tokens, return_dict=True).last_hidden_state[0, 0, places]
+                yield inside, self._logs(states)
+                bar.update()
+
+    @torch.inference_mode()
+    def _masked_logs(
+        self, ids: torch.Tensor, queries: np.ndarray, columns: Sequence[int]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Log-probabilities of all tokens at masked residues, each masked alone, for several versions of the query.
+
+        `ids` ``(1, R, C)`` are the alignment's tokens, `queries` ``(Q, L)`` those of the query's row. Each batch of n
+        yields the versions and the columns, ``(n,)`` each, and ``(n, V)`` float64.
+        """
+        rows, length = ids.shape[1], ids.shape[2] - 1
+        width = min(length, self.window)
+        fast = self.mode == "fast"
+        if fast:
+            default = max(_FAST_TOKENS // (width + 1), _VERSIONS_PER_ROW * rows)
+        else:
+            default = max(1, _TOKENS_PER_PASS // (rows * (width + 1)))
+        windows = self._windows(length, columns, max(1, width // _FAST_STEPS) if fast else 1)
+        jobs: list[Iterator[tuple[int, ...]]] = [
+            itertools.product([start], range(len(queries)), inside) for start, inside in windows.items()
+        ]
+        if not fast:  # each of a batch has its own window
+            jobs = [itertools.chain.from_iterable(jobs)]
+        with evaluating(self.model), self._bar(len(queries) * len(columns)) as bar:
+            for batch in _batches(jobs, self.batch_size or default):
+                start, which, column = batch.T
+                seen = start[:, None] + np.arange(width)
+                places = torch.from_numpy(1 + column - start).to(ids.device)
+                query = torch.from_numpy(queries[which[:, None], seen].astype(np.int64)).to(ids.device)
+                query = torch.cat([ids[0, :1, :1].expand(len(batch), 1), query], dim=1)  # (n, 1 + width)
+                query[torch.arange(len(batch)), places] = self.tokenizer.mask_token_id
+                index = torch.from_numpy(np.pad(1 + seen, ((0, 0), (1, 0)))).to(ids.device)  # with <cls>
+                if fast:
+                    layers = context_layers(self.model.msa, ids[:, :, index[0]])
+                    states = row_states(self.model.msa, layers, query, places)
+                else:
+                    tokens = ids[0][:, index].transpose(0, 1).contiguous()  # (n, R, 1 + width)
+                    tokens[:, 0] = query
+                    states = query_states(self.model.msa, tokens, places)
+                yield which, column, self._logs(states)
+                bar.update(len(batch))
+
+    def _logs(self, states: torch.Tensor) -> np.ndarray:
+        # the head only reads the states of interest; on all rows it would need much memory
+        logits = self.model.lm_head(states[:, None, None])[:, 0, 0]  # (n, V)
+        # in float64: scores add differences of these, and float32 rounds each at the size of the logarithm itself
+        return logits.cpu().double().log_softmax(-1).numpy()
+
+
+def _batches(jobs: Sequence[Iterator[tuple[int, ...]]], size: int) -> Iterator[np.ndarray]:
+    """At most `size` of one iterator at a time."""
+    for each in jobs:
+        while batch := list(itertools.islice(each, size)):
+            yield np.array(batch)
+
+
+def _seeds(seed: int | Sequence[int], select: str) -> tuple[int, ...]:
+    seeds = tuple(map(operator.index, seed if isinstance(seed, Sequence) else [seed]))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seed must be one number or several different ones, but is {seeds}.")
+    if len(seeds) > 1 and select in ("first", "diverse"):
+        raise ValueError(
+            f"All {len(seeds)} seeds would choose the same rows, since select={select!r} is not random: select "
+            "'random' or 'weighted' rows."
+        )
+    return seeds
