@@ -37,7 +37,7 @@ def pack_command(
     """
     require(*source)
     start_torch()
-    from ..training.streaming import pack_alignments
+    from ..training.packing import pack_alignments
 
     report = pack_alignments(
         source[0] if len(source) == 1 else source,

@@ -68,12 +68,12 @@ def test_every_format_gives_the_same_contacts(family, tmp_path):
     data = (tmp_path / "a3m.a3m").read_bytes()
     (tmp_path / "zipped.a3m.gz").write_bytes(gzip.compress(data))
     (tmp_path / "packed.a3m.xz").write_bytes(lzma.compress(data))
-    (tmp_path / "named.txt").write_bytes(data)
+    (tmp_path / "named.dat").write_bytes(data)
     inputs = sorted(tmp_path.iterdir())
-    inputs.remove(tmp_path / "named.txt")
+    inputs.remove(tmp_path / "named.dat")
     msa("contacts", *inputs, "-o", tmp_path / "maps", "--rows", 4)
     msa(
-        "contacts", tmp_path / "named.txt", "-o", tmp_path / "maps" / "named.tsv", "--rows", 4, "--input-format", "a3m"
+        "contacts", tmp_path / "named.dat", "-o", tmp_path / "maps" / "named.tsv", "--rows", 4, "--input-format", "a3m"
     )
     maps = {path.stem: path.read_text() for path in (tmp_path / "maps").glob("*.tsv")}
     assert set(maps) == {"a3m", "a2m", "fasta", "stockholm", "zipped", "packed", "named"}
@@ -89,7 +89,7 @@ def test_every_command_reads_the_bundled_family(name, tmp_path):
 @real_data
 @COMMANDS
 def test_every_command_reads_real_alignments(name, tmp_path):
-    files = [SHARED / "msa" / file for file in ("1a3a.a3m", "6exz.a3m", "gb1.a2m")]
+    files = [SHARED / "msa" / file for file in ("1a3a_1_A.a3m", "6exz.a3m", "gb1.a2m")]
     arguments = command(name, *files, output="x")
     arguments[arguments.index("-o") + 1] = tmp_path / ("all.npz" if name == "embed" else "results")
     msa(*arguments)
@@ -98,7 +98,7 @@ def test_every_command_reads_real_alignments(name, tmp_path):
             assert len(arrays) == 4  # the metadata too
     else:
         results = [path for path in (tmp_path / "results").iterdir() if not path.name.startswith(".")]
-        assert {path.name.split(".")[0] for path in results} == {"1a3a", "6exz", "gb1"}
+        assert {path.name.split(".")[0] for path in results} == {"1a3a_1_A", "6exz", "gb1"}
 
 
 @COMMANDS

@@ -34,9 +34,13 @@ def test_whose_fault_an_error_is(error, expected):
 
 
 def test_words_and_exit_code(capsys):
-    with pytest.raises(typer.Exit) as error, errors_in_words():
+    @errors_in_words()
+    def fail():
         warnings.warn("lowercase letters", stacklevel=1)
         raise ValueError("x.txt: unknown format; pass format='a3m'.")
+
+    with pytest.raises(typer.Exit) as error:
+        fail()
     assert error.value.exit_code == 1
     expected = "warning: lowercase letters\nerror: x.txt: unknown format; pass --input-format a3m.\n"
     assert capsys.readouterr().err == expected

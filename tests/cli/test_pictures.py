@@ -24,7 +24,7 @@ def test_pictures_of_one_and_of_several(tmp_path, monkeypatch):
     assert Path("drawn").is_dir()
     with pytest.raises(ValueError, match=r"map.png is one file: pass a folder"):
         pictures("map.png", several)
-    with pytest.raises(ValueError, match="unknown picture format '.docx'"):
+    with pytest.raises(ValueError, match=r"unknown picture format '.docx'"):
         pictures("map.docx", one)
-    with pytest.raises(ValueError, match=r"nowhere"):
+    with pytest.raises(ValueError, match="nowhere"):
         pictures("nowhere/map.png", one)
