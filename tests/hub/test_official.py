@@ -20,7 +20,7 @@ import torch
 from fair_esm import random_model, read_a3m, read_published, tokens, write_published
 from file_server import serving
 from made_up import AMINO_ACIDS, SHARED
-from test_sampling import notebook_rows
+from notebook import notebook_rows
 
 from modeling_msa import read_alignment
 from modeling_msa.alignments.structure import _ideal_beta, structure_contacts
@@ -323,7 +323,7 @@ def test_what_is_not_there_is_said_and_the_rest_goes_on(official, tmp_path, caps
         assert "404" in lines[check]["note"]
         assert lines[check]["note"] in printed
     assert lines["file 1a3a.cif"]["result"] == "FAIL"
-    assert "no structure" in lines["file 1a3a.cif"]["note"]
+    assert "not a structure" in lines["file 1a3a.cif"]["note"]
     assert "1a3a.cif" not in json.loads((tmp_path / "verified" / "checksums.json").read_text())
     for check, need in {
         "msa-1b 1a3a long-range P@L": "file 1a3a.cif",
