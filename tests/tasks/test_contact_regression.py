@@ -1,14 +1,9 @@
-"""The contract of fitting and judging contact maps.
+"""The contract of fitting the contact regression.
 
-The regression is fair-esm's: an L1 logistic regression by liblinear on its own `apc(symmetrize(maps))`, pairs at least
-6 apart, each once, unknown ones left out; what the model predicts afterwards is what scikit-learn predicts. Nothing
-else of the model changes, and errors come before it runs. P@L is fair-esm's: L/k pairs, missing ones wrong. The
-baselines to compare with are what their names say.
+It is fair-esm's: an L1 logistic regression by liblinear on its own `apc(symmetrize(maps))`, pairs at least 6 apart,
+each once, unknown ones left out; what the model predicts afterwards is what scikit-learn predicts. Nothing else of the
+model changes, and errors come before it runs.
 """
-
-import subprocess
-import sys
-from pathlib import Path
 
 import esm
 import fair_esm
@@ -16,15 +11,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import mutual_info_score
 from small import no_warnings
 
-from modeling_msa import Alignment, MsaForMaskedLM, MsaModel
-from modeling_msa.tasks.contacts import ContactMap, contact_features, fit_contact_regression, precision, precisions
+from modeling_msa import Alignment, MsaForMaskedLM, MsaModel, fit_contact_regression
+from modeling_msa.tasks.contact_regression import contact_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / "shared" / "data"
+
 LETTERS = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", dtype=np.uint8)
 
 
@@ -152,7 +145,7 @@ def test_separation_goes_by_residue_number(fitting, tiny):
     ("change", "words"),
     [
         (lambda msa, known: (msa, known[:5, :5]), r"shape \(30, 30\).*but have \(5, 5\)"),
-        (lambda msa, known: (msa, known * 1.5), "at .* stands .*make contacts of distances"),
+        (lambda msa, known: (msa, known * 1.5), "at .* is 1.5; convert distances to contacts"),
         (lambda msa, known: (msa, np.triu(known)), "symmetric"),
         (lambda msa, known: (msa, np.zeros_like(known)), "0 contacts among 300 pairs"),
         (lambda msa, known: (msa, np.full_like(known, -100)), "0 contacts among 0 pairs"),
@@ -180,178 +173,3 @@ def test_useless_maps_leave_the_model_as_it_was(fitting, tiny):
     with pytest.raises(ValueError, match="No row map tells"):
         fit_contact_regression(model, [(families[0], contacts[0])], regularization=1e-6)
     assert torch.equal(model.contact_head.regression.weight, before)
-
-
-def contacts_at(length, *pairs):
-    known = np.zeros((length, length), dtype=np.int8)
-    for i, j in pairs:
-        known[i, j] = known[j, i] = 1
-    return known
-
-
-def test_precision_by_hand():
-    """Ten residues; pairs 6 apart or more, best first: (0,9) (0,8) (1,9) (0,7) (1,8) (2,9) (0,6) (1,7) (2,8) (3,9)."""
-    scores = np.subtract.outer(np.arange(10), np.arange(10)).astype(float)
-    scores = np.abs(scores) - np.add.outer(np.arange(10), np.arange(10)) / 100
-    known = contacts_at(10, (0, 9), (1, 9), (3, 9), (0, 3))
-    assert precision(scores, known) == 0.3  # all 10 pairs there are
-    assert precision(scores, known, top="L/2") == pytest.approx(2 / 5)
-    assert precision(scores, known, top="L/5") == pytest.approx(1 / 2)
-    assert precision(scores, known == 1, top=1) == 1
-    assert precision(scores, known, top="L/20") == 1  # at least one pair
-    assert precision(scores, known, top=20) == pytest.approx(3 / 20)  # 10 pairs are missing: wrong
-    assert precision(scores, known, min_separation=6, max_separation=6) == pytest.approx(1 / 10)  # 4 pairs in it
-    assert precision(scores, known, top=4, max_separation=6) == pytest.approx(1 / 4)
-    known[0, 8] = known[8, 0] = -100  # then the best three are (0,9) (1,9) (0,7)
-    assert precision(scores, known, top=3) == pytest.approx(2 / 3)
-    assert np.isnan(precision(scores, known, min_separation=24))
-
-
-def test_precisions_by_hand():
-    """50 residues: 25 contacts in the long range, of which the highest scores hit 10, and none in the others."""
-    known = contacts_at(50, *((i, i + 25) for i in range(25)))
-    scores = contacts_at(50, *((i, i + 25) for i in range(10)), *((i, i + 24) for i in range(20))) / 2
-    values = precisions(scores + contacts_at(50, *((i, i + 25) for i in range(5))), known)
-    # the order: 5 contacts, then by position, (0, 24) (1, 25) ... and contacts (5, 30) ... (9, 34) among them
-    assert values["P@L/5"] == pytest.approx(5 / 10)
-    assert values["P@L/2"] == pytest.approx(10 / 25)
-    assert values["P@L"] == values["long P@L"]
-    assert values["long P@L/2"] == values["P@L/2"]
-    assert values["short P@L"] == values["medium P@L/2"] == 0
-    assert list(values)[:4] == ["P@L", "P@L/2", "P@L/5", "short P@L"]
-    assert len(values) == 12
-
-
-def test_precision_of_a_contact_map():
-    """Residue 2 has no column; contacts over the whole query or over the map; separations by residue number."""
-    probabilities = contacts_at(7, (0, 5)) * 0.9 + contacts_at(7, (1, 6)) * 0.8
-    residues = np.array([1, 3, 4, 5, 6, 7, 8])
-    prediction = ContactMap("q", "MKVLAWYC", residues, probabilities.astype(np.float32), depth=1)
-    known = contacts_at(8, (0, 6), (1, 7))
-    assert precision(prediction, known, top=1) == 1  # residues 1 and 7; 3 and 8 are too close
-    assert precision(prediction, known[np.ix_(residues - 1, residues - 1)], top=1) == 1
-    assert precision(prediction, known, top=2) == 0.5
-    with pytest.raises(ValueError, match=r"\(7, 7\).*\(8, 8\).*\(6, 6\)"):
-        precision(prediction, known[:6, :6])
-
-
-def test_precision_is_fair_esms():
-    """Beside a plain transcription of what its contact notebook computes: padded cumulative counts."""
-    random = np.random.default_rng(0)
-    for length in (8, 13, 40, 90):
-        scores = random.random((length, length))
-        known = np.triu(random.random((length, length)) < 0.1, 1)
-        known = (known | known.T).astype(np.int8)
-        for least, most in ((6, None), (6, 11), (12, 23), (24, None)):
-            pairs = [
-                (-scores[i, j], known[i, j])
-                for i in range(length)
-                for j in range(i + least, length)
-                if most is None or j - i <= most
-            ]
-            hits = [hit for _, hit in sorted(pairs)] + [0] * length
-            for name, count in (("L", length), ("L/2", length // 2), ("L/5", max(1, length // 5))):
-                found = precision(scores, known, top=name, min_separation=least, max_separation=most)
-                expected = sum(hits[:count]) / count if pairs else np.nan
-                assert found == pytest.approx(expected, nan_ok=True)
-
-
-@pytest.mark.parametrize(
-    ("scores", "known", "options", "words"),
-    [
-        (np.zeros((4, 5)), np.zeros((4, 4)), {}, "square"),
-        (np.zeros((8, 8)), np.zeros((7, 7)), {}, r"\(8, 8\)"),
-        (np.zeros((8, 8)), np.full((8, 8), 7.5), {}, "make contacts of distances"),
-        (np.full((8, 8), np.nan), np.zeros((8, 8)), {}, "NaN"),
-        (np.zeros((8, 8)), np.zeros((8, 8)), {"top": "N/2"}, "top is L"),
-        (np.zeros((8, 8)), np.zeros((8, 8)), {"top": 0}, "1 or more"),
-    ],
-)
-def test_precision_says_what_is_wrong(scores, known, options, words):
-    with pytest.raises(ValueError, match=words):
-        precision(scores, known, **options)
-
-
-@pytest.fixture
-def coevolution(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return pytest.importorskip("coevolution")
-
-
-def chained_family(rows, seed=0):
-    """Eight columns; 1 follows 0 and 2 follows 1 four times out of five, the others are independent."""
-    random = np.random.default_rng(seed)
-    array = random.choice(LETTERS[:5], (rows, 8))
-    for column in (1, 2):
-        copied = random.random(rows) < 0.8
-        array[copied, column] = array[copied, column - 1]
-    array[random.random(array.shape) < 0.1] = ord("-")
-    return array
-
-
-def test_mutual_information(coevolution):
-    array = chained_family(300)
-    plain = coevolution.mutual_information(array, gaps=True, pseudocount=0, correct=False)
-    with_rows = coevolution.mutual_information(array, gaps=False, pseudocount=0, correct=False)
-    counted = coevolution.mutual_information(array, gaps=False, pseudocount=0.5, correct=False)
-    for i in range(8):
-        for j in range(8):
-            if i == j:
-                assert plain[i, j] == with_rows[i, j] == 0
-                continue
-            assert plain[i, j] == pytest.approx(mutual_info_score(array[:, i], array[:, j]), abs=1e-5)
-            both = (array[:, [i, j]] != ord("-")).all(1)
-            expected = mutual_info_score(array[both, i], array[both, j])
-            assert with_rows[i, j] == pytest.approx(expected, abs=1e-5)
-            table = np.full((20, 20), 0.5)
-            letters = LETTERS.tolist()
-            for left, right in array[both][:, [i, j]].tolist():
-                table[letters.index(left), letters.index(right)] += 1
-            table /= table.sum()
-            expected = (table * np.log(table / np.outer(table.sum(1), table.sum(0)))).sum()
-            assert counted[i, j] == pytest.approx(expected, abs=1e-5)
-    # average product, by hand, of the off-diagonal means
-    means = plain.sum(0) / 7
-    corrected = plain - np.outer(means, means) / (plain.sum() / 56)
-    np.fill_diagonal(corrected, 0)
-    found = coevolution.mutual_information(array, gaps=True, pseudocount=0)
-    assert np.abs(found - corrected).max() < 1e-6
-    # two copies of every row weigh one half each
-    twice = np.concatenate([array, array])
-    weighted = coevolution.mutual_information(twice, theta=0.0)
-    once = coevolution.mutual_information(array, theta=0.0)
-    assert np.abs(weighted - once).max() < 1e-5
-
-
-def test_direct_couplings_stand_out(coevolution):
-    """Columns 0 and 2 agree by way of 1: mutual information sees three pairs, DCA two."""
-    array = chained_family(600)
-    information = coevolution.mutual_information(array)
-    couplings = coevolution.pseudo_likelihood(array, theta=None)
-    assert np.allclose(couplings, couplings.T)
-    i, j = np.triu_indices(8, 1)
-    ranked = [[(i[k], j[k]) for k in np.argsort(-scores[i, j])] for scores in (information, couplings)]
-    assert set(ranked[0][:2]) == set(ranked[1][:2]) == {(0, 1), (1, 2)}
-    assert ranked[0][2] == (0, 2) != ranked[1][2]
-    assert information[0, 2] > 0.3 * information[0, 1]
-    assert couplings[0, 2] < 0.15 * couplings[0, 1]
-
-
-def test_table_of_real_families(tiny, tmp_path):
-    """Mutual information of these four, with 20 states and a pseudo-count of one; every method has its columns."""
-    if not DATA.is_dir():
-        pytest.skip("the shared data are not here")
-    command = [sys.executable, ROOT / "benchmarks" / "real_families.py", DATA / "msa", DATA / "structure"]
-    options = ["--rows", "32", "--model", tiny, "--device", "cpu"]
-    result = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
-    lines = result.stdout.splitlines()
-    assert [line.split()[:3] for line in lines[3:7]] == [
-        ["1prw", "32", "147"],
-        ["5trv", "32", "118"],
-        ["6e6r", "32", "56"],
-        ["6exz", "32", "69"],
-    ]
-    cells = [line.split("|", 1)[1].replace("|", " ").split() for line in lines[3:8]]
-    values = np.array(cells, dtype=float)
-    assert values.shape == (5, 8)
-    assert np.abs(values[:4].mean(0) - values[4]).max() < 1e-3

@@ -82,8 +82,7 @@ def binomial_glm(predictors, distances):
     return beta
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("numbers", [2**20, 500])
+@pytest.mark.parametrize(("attention", "numbers"), [("eager", 2**20), ("sdpa", 500)])
 def test_features_are_the_mean_over_columns(attention, numbers, blocks, monkeypatch):
     """Whatever the attention's implementation, however few columns at a time, and with any class."""
     model = small_model(MsaForMaskedLM).train()
@@ -234,16 +233,16 @@ def test_weights_of_another_model_are_refused(fitted, tmp_path):
         predict_distances(OTHER, small_model(MsaModel), fitted)
     for text in ("{}", "nothing", "[1]", '{"model": "x", "weights": "y"}'):
         (tmp_path / "x.json").write_text(text)
-        with pytest.raises(ValueError, match=r"x.json: no distance weights"):
+        with pytest.raises(ValueError, match=r"x.json: not distance weights"):
             DistanceModel.load(tmp_path / "x.json")
 
 
 def test_too_little_to_fit_on_is_said_before_the_model_runs(model, fitted, monkeypatch):
     monkeypatch.setattr(phylogeny, "column_attention_features", None)
     few = families.family("few", 3, 20, 0)
-    with pytest.raises(ValueError, match="1 families have 3 pairs of rows, and 5 numbers"):
+    with pytest.raises(ValueError, match="1 families have 3 pairs, but .* requires at least 6 pairs of rows"):
         fit_distances([few], model)
-    with pytest.raises(ValueError, match=r"few/0: 2 of 3 rows, .* have 1 pairs"):
+    with pytest.raises(ValueError, match="few/0: the 2 of 3 rows used for the fit have 1 pairs"):
         predict_distances(few, model)
     with pytest.raises(ValueError, match="few/0: 2 rows are too few"):
         predict_distances(few, model, fitted, rows=2)

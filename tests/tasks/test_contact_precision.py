@@ -1,0 +1,98 @@
+"""The contract of precision: P@L is fair-esm's, L/k pairs of known state, missing ones wrong."""
+
+import numpy as np
+import pytest
+
+from modeling_msa import ContactMap, precision, precisions
+
+
+def contacts_at(length, *pairs):
+    known = np.zeros((length, length), dtype=np.int8)
+    for i, j in pairs:
+        known[i, j] = known[j, i] = 1
+    return known
+
+
+def test_precision_by_hand():
+    """Ten residues; pairs 6 apart or more, best first: (0,9) (0,8) (1,9) (0,7) (1,8) (2,9) (0,6) (1,7) (2,8) (3,9)."""
+    scores = np.subtract.outer(np.arange(10), np.arange(10)).astype(float)
+    scores = np.abs(scores) - np.add.outer(np.arange(10), np.arange(10)) / 100
+    known = contacts_at(10, (0, 9), (1, 9), (3, 9), (0, 3))
+    assert precision(scores, known) == 0.3  # all 10 pairs there are
+    assert precision(scores, known, top="L/2") == pytest.approx(2 / 5)
+    assert precision(scores, known, top="L/5") == pytest.approx(1 / 2)
+    assert precision(scores, known == 1, top=1) == 1
+    assert precision(scores, known, top="L/20") == 1  # at least one pair
+    assert precision(scores, known, top=20) == pytest.approx(3 / 20)  # 10 pairs are missing: wrong
+    assert precision(scores, known, min_separation=6, max_separation=6) == pytest.approx(1 / 10)  # 4 pairs in it
+    assert precision(scores, known, top=4, max_separation=6) == pytest.approx(1 / 4)
+    known[0, 8] = known[8, 0] = -100  # then the best three are (0,9) (1,9) (0,7)
+    assert precision(scores, known, top=3) == pytest.approx(2 / 3)
+    assert np.isnan(precision(scores, known, min_separation=24))
+
+
+def test_precisions_by_hand():
+    """50 residues: 25 contacts in the long range, of which the highest scores hit 10, and none in the others."""
+    known = contacts_at(50, *((i, i + 25) for i in range(25)))
+    scores = contacts_at(50, *((i, i + 25) for i in range(10)), *((i, i + 24) for i in range(20))) / 2
+    values = precisions(scores + contacts_at(50, *((i, i + 25) for i in range(5))), known)
+    # the order: 5 contacts, then by position, (0, 24) (1, 25) ... and contacts (5, 30) ... (9, 34) among them
+    assert values["P@L/5"] == pytest.approx(5 / 10)
+    assert values["P@L/2"] == pytest.approx(10 / 25)
+    assert values["P@L"] == values["long P@L"]
+    assert values["long P@L/2"] == values["P@L/2"]
+    assert values["short P@L"] == values["medium P@L/2"] == 0
+    assert list(values)[:4] == ["P@L", "P@L/2", "P@L/5", "short P@L"]
+    assert len(values) == 12
+
+
+def test_precision_of_a_contact_map():
+    """Residue 2 has no column; contacts over the whole query or over the map; separations by residue number."""
+    probabilities = contacts_at(7, (0, 5)) * 0.9 + contacts_at(7, (1, 6)) * 0.8
+    residues = np.array([1, 3, 4, 5, 6, 7, 8])
+    prediction = ContactMap("q", "MKVLAWYC", residues, probabilities.astype(np.float32), depth=1)
+    known = contacts_at(8, (0, 6), (1, 7))
+    assert precision(prediction, known, top=1) == 1  # residues 1 and 7; 3 and 8 are too close
+    assert precision(prediction, known[np.ix_(residues - 1, residues - 1)], top=1) == 1
+    assert precision(prediction, known, top=2) == 0.5
+    numbered = precision(probabilities, known[np.ix_(residues - 1, residues - 1)], top=2, residues=residues)
+    assert numbered == 0.5
+    with pytest.raises(ValueError, match=r"\(7, 7\).*\(8, 8\).*\(6, 6\)"):
+        precision(prediction, known[:6, :6])
+
+
+def test_precision_is_fair_esms():
+    """Beside a plain transcription of what its contact notebook computes: padded cumulative counts."""
+    random = np.random.default_rng(0)
+    for length in (8, 13, 40, 90):
+        scores = random.random((length, length))
+        known = np.triu(random.random((length, length)) < 0.1, 1)
+        known = (known | known.T).astype(np.int8)
+        for least, most in ((6, None), (6, 11), (12, 23), (24, None)):
+            pairs = [
+                (-scores[i, j], known[i, j])
+                for i in range(length)
+                for j in range(i + least, length)
+                if most is None or j - i <= most
+            ]
+            hits = [hit for _, hit in sorted(pairs)] + [0] * length
+            for name, count in (("L", length), ("L/2", length // 2), ("L/5", max(1, length // 5))):
+                found = precision(scores, known, top=name, min_separation=least, max_separation=most)
+                expected = sum(hits[:count]) / count if pairs else np.nan
+                assert found == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("scores", "known", "options", "words"),
+    [
+        (np.zeros((4, 5)), np.zeros((4, 4)), {}, "square"),
+        (np.zeros((8, 8)), np.zeros((7, 7)), {}, r"\(8, 8\)"),
+        (np.zeros((8, 8)), np.full((8, 8), 7.5), {}, "convert distances to contacts"),
+        (np.full((8, 8), np.nan), np.zeros((8, 8)), {}, "NaN"),
+        (np.zeros((8, 8)), np.zeros((8, 8)), {"top": "N/2"}, "top must be L"),
+        (np.zeros((8, 8)), np.zeros((8, 8)), {"top": 0}, "1 or more"),
+    ],
+)
+def test_precision_says_what_is_wrong(scores, known, options, words):
+    with pytest.raises(ValueError, match=words):
+        precision(scores, known, **options)

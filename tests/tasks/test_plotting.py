@@ -1,0 +1,102 @@
+"""The contract of pictures: pairs are marked for what they are, where they stand; other endings are refused."""
+
+import matplotlib.figure
+import numpy as np
+import pytest
+from scipy.spatial.distance import squareform
+
+from modeling_msa import ContactMap, plot_contacts, plot_distances
+from modeling_msa.tasks.distances import Distances
+
+
+def contact_map(length=9, residues=None, **pairs):
+    """A map of a made-up query; `p0_6=0.5` is the pair of residues at indices 0 and 6."""
+    probabilities = np.zeros((length, length), dtype=np.float32)
+    for name, value in pairs.items():
+        i, j = map(int, name[1:].split("_"))
+        probabilities[i, j] = probabilities[j, i] = value
+    residues = np.arange(1, length + 1) if residues is None else np.array(residues)
+    return ContactMap("1abc_A chain A", "MKVLAWYCDE" * 6 + "FG", residues, probabilities, depth=7)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures as they were when they were to be saved."""
+    figures = []
+
+    def save(figure, path, **_):
+        figures.append(figure)
+        path.touch()
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", save)
+    return figures
+
+
+def marks(figure):
+    """Points of a figure by the words of its legend, as (x, y)."""
+    points = {}
+    for collection in figure.axes[0].collections:
+        points[collection.get_label()] = np.asarray(collection.get_offsets()).tolist()
+    return points
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_picture_tells_right_from_wrong(whole, drawn, tmp_path):
+    """Residue 2 has no column. Of the 3 pairs there are, (1, 7) touches, (1, 8) does not, (3, 9) is not resolved."""
+    residues = [1, 3, 4, 5, 7, 8, 9]
+    contacts = contact_map(7, residues, p0_4=0.9, p0_5=0.8, p1_6=0.7)
+    known = np.zeros((62, 62), dtype=np.int8)
+    known[0, 6] = known[6, 0] = 1
+    known[2] = known[:, 2] = -100
+    if not whole:
+        known = known[np.ix_(contacts.residues - 1, contacts.residues - 1)]
+    plot_contacts(contacts, tmp_path / "map.png", known=known)
+    points = marks(drawn[0])
+    assert points["true positives (1)"] == [[1, 7]]
+    assert points["false positives (2)"] == [[1, 8], [1, 9]]
+    assert points["predicted, unresolved (1)"] == [[3, 9]]
+    # 7 pairs count, 3 are known and there, and 1 is right
+    assert drawn[0].axes[0].get_title() == "1abc_A chain A, P@L 0.14"
+    lower = drawn[0].axes[0].images[1].get_array()  # from residue 1 on; row j, column i
+    assert [(row + 1, column + 1) for row, column in np.argwhere(lower == 1)] == [(7, 1)]
+    assert [(row + 1, column + 1) for row, column in np.argwhere(lower == 0)] == [(9, 3)]
+    upper = drawn[0].axes[0].images[0].get_array()
+    assert upper[0, 6] == np.float32(0.9)
+    assert upper.count() == 4  # (1, 7) (1, 8) (1, 9) (3, 9)
+
+
+def test_picture_without_a_structure(drawn, tmp_path):
+    plot_contacts(contact_map(8, p0_6=0.9, p1_7=0.8), tmp_path / "map.svg", title="mine")
+    assert marks(drawn[0]) == {"most probable pairs with |i - j| ≥ 6 (3)": [[1, 7], [2, 8], [1, 8]]}
+    assert drawn[0].axes[0].get_title() == "mine"
+
+
+def test_distances_by_rows_of_the_fit(drawn, tmp_path):
+    """Row 1 was fitted: 4 of the 10 pairs are grey. Predicted distances lie across, Hamming distances upwards."""
+    predicted = squareform(np.linspace(0.05, 0.95, 10))
+    fitted = np.arange(5) == 1
+    plot_distances(
+        Distances(("q x", *"abcd"), predicted, predicted / 2, fitted, 0.5, 0.75, 0.9, ""), tmp_path / "d.pdf"
+    )
+    points = marks(drawn[0])
+    assert {name: len(each) for name, each in points.items()} == {
+        "pairs with a row in the fit (4)": 4,
+        "pairs of other rows (6)": 6,
+    }
+    assert points["pairs of other rows (6)"][0] == pytest.approx([predicted[0, 2], predicted[0, 2] / 2])
+    assert drawn[0].axes[0].get_title() == "q, R² 0.50, Pearson 0.75"
+    plot_distances(
+        Distances(("", "a"), predicted[:2, :2], predicted[:2, :2], fitted[2:4], 1, 1, 1, ""), tmp_path / "d.png"
+    )
+    assert list(marks(drawn[1])) == ["pairs of rows (1)"]
+    assert drawn[1].axes[0].get_title() == "query, R² 1.00, Pearson 1.00"
+
+
+def test_endings(tmp_path):
+    contacts = contact_map(p0_6=0.25)
+    for name in ("map.pdf", "map.png", "map.svg"):
+        plot_contacts(contacts, tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 1000
+    with pytest.raises(ValueError, match=r"unknown picture format '.docx'; use .png, .pdf or .svg"):
+        plot_contacts(contacts, tmp_path / "map.docx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.pdf", "map.png", "map.svg"]
