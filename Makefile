@@ -1,4 +1,4 @@
-# make demo, test, lint, docs and bench work from a fresh clone: each makes the virtual environment it needs.
+# make demo, test, lint, docs and bench work from a fresh clone: each creates the virtual environment it needs.
 PYTHON ?= python3
 VENV ?= .venv
 CHECKPOINT ?=
@@ -23,26 +23,27 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports --verbose --no-logo
 	$(BIN)/python .ci/mlint.py
 
-# the pages in docs/_build/html; their code is run first, and makes what they show
+# the pages in docs/_build/html; first runs their code, which makes what they show and fails where a page is wrong
 docs: $(VENV)/.docs
 	$(BIN)/python docs/figures.py
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --fresh-env docs docs/_build/html
 
-# time and memory beside fair-esm; nothing else should run meanwhile
+# time and memory compared with fair-esm; run nothing else meanwhile
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/bench.py
 
-# the published checkpoints against fair-esm and its published figures; takes the network
+# the published checkpoints against fair-esm and its published figures; requires a network connection
 verify-official: $(VENV)/.test
 	$(BIN)/python examples/verify_official.py
 
-# model, golden numbers, training, tokenizer and shared folders on the lowest supported versions; with LOWEST_TESTS= all tests
-LOWEST_TESTS ?= tests/test_*_msa_transformer.py tests/test_heads.py tests/test_deployment.py \
-    tests/test_golden.py tests/training
+# model, golden numbers, training, tokenizer and shared folders on the lowest supported versions; the whole suite with
+# LOWEST_TESTS=
+LOWEST_TESTS ?= tests/test_*_msa_transformer.py tests/test_heads.py tests/test_deployment.py tests/test_golden.py \
+    tests/hub/test_loading.py tests/hub/test_old_names.py tests/training
 test-lowest: $(VENV)-lowest/.installed
 	$(VENV)-lowest/bin/python -m pytest $(XDIST) $(LOWEST_TESTS)
 
-# the suite on the newest versions there are
+# the suite on the newest versions available
 test-newest: $(VENV)-newest/.installed
 	$(VENV)-newest/bin/python -m pytest $(XDIST)
 
@@ -51,7 +52,7 @@ build: $(VENV)/.test
 	rm -rf dist
 	$(BIN)/python -m hatchling build
 
-# the wheel in an environment that has nothing else but what it asks for: the command works there
+# the wheel in an environment with nothing but what it requires: the command works there
 wheel-test: build
 	rm -rf $(VENV)-wheel
 	$(PYTHON) -m venv $(VENV)-wheel
@@ -68,7 +69,7 @@ $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[$*]"
 	touch $@
 
-# beside the environment's packages: where it can be imported, transformers does so, and it prints warnings
+# apart from the environment's packages: transformers imports it wherever it can, and it prints warnings
 $(VENV)/.torchao: constraints.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet --upgrade --no-deps --constraint constraints.txt --target $(VENV)/torchao torchao
 	touch $@

@@ -1,4 +1,4 @@
-"""Say whether the environment that runs this holds modeling-msa, what its metadata ask for, and nothing else."""
+"""Check that the environment that runs this holds modeling-msa, what its metadata require, and nothing else."""
 
 import sys
 from importlib.metadata import distribution, distributions
@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 
 
 def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
-    """Names of what a distribution asks for here, itself included, and of what those ask for."""
+    """Names of what a distribution requires here, directly or not, itself included."""
     found: set[str] = set()
     left = {(canonicalize_name(name), extra) for extra in {"", *extras}}
     done: set[tuple[str, str]] = set()
@@ -25,9 +25,9 @@ def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
 if __name__ == "__main__":
     expected = closure("modeling-msa")
     there = {canonicalize_name(each.metadata["Name"]) for each in distributions()} - {"pip", "setuptools"}
-    expected -= {"setuptools"}  # torch asks for it, and a new environment may have it anyway
-    print(f"modeling-msa asks for {len(expected) - 1} distributions, directly or not")
+    expected -= {"setuptools"}  # torch requires it, and a new environment may have it anyway
+    print(f"modeling-msa requires {len(expected) - 1} distributions, directly or not")
     if more := sorted(there - expected):
-        sys.exit(f"Installed, though nothing declared asks for it: {', '.join(more)}")
+        sys.exit(f"Installed, but not required by anything declared: {', '.join(more)}")
     if lacking := sorted(expected - there):
         sys.exit(f"Declared, but not installed: {', '.join(lacking)}")

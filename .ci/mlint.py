@@ -25,6 +25,6 @@ for finding in left:
     print(f"{finding['path']}:{finding['line']}: {finding['message']}")
 idle = sorted(set(excused) - {finding["rule"] for finding in findings})
 if idle:
-    print(f"pyproject.toml excuses what mlinter does not find any more: {', '.join(idle)}")
+    print(f"pyproject.toml excuses findings that mlinter no longer has: {', '.join(idle)}")
 print(f"mlinter: {len(left)} findings; {len(findings) - len(left)} excused in pyproject.toml")
 sys.exit(bool(left or idle))

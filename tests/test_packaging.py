@@ -280,6 +280,15 @@ def test_the_wheel_is_tried_in_an_empty_environment():
         assert line in lines
 
 
+def test_the_lowest_versions_run_tests_that_exist():
+    listed = re.search(
+        r"^LOWEST_TESTS \?= (.*?[^\\])$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE | re.DOTALL
+    )[1]
+    missing = [name for name in listed.replace("\\", "").split() if not list(ROOT.glob(name))]
+    assert missing == []
+    assert "tests/test_golden.py" in listed
+
+
 def test_what_the_package_imports_is_declared():
     needed, optional = set(), set()
     for path in [*(ROOT / "modeling_msa").rglob("*.py"), ROOT / "convert_checkpoint.py"]:
