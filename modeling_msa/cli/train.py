@@ -13,9 +13,9 @@ from .session import start_torch
 
 
 def train_command(context: typer.Context) -> None:
-    """Train by a recipe; `modeling_msa.training.recipes.help_text` is its help."""
+    """Train by a recipe; `modeling_msa.training.help.help_text` is its help."""
     if not context.args or "--help" in context.args:
-        from ..training.recipes import help_text
+        from ..training.help import help_text
 
         typer.echo(help_text())
         return

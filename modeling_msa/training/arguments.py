@@ -11,10 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from transformers import TrainingArguments
-
-from ..configuration_msa_transformer import MsaConfig
-
 
 def _key(help: str, default: Any = None, **metadata: Any) -> Any:
     """Field of a key with its help text."""
@@ -63,6 +59,8 @@ class ModelArguments:
         changes = {} if self.config_overrides is None else self.config_overrides
         if not isinstance(changes, dict):
             raise ValueError('config_overrides must be a mapping, such as {"hidden_dropout": 0.0}.')
+        from ..configuration_msa_transformer import MsaConfig  # imports transformers, which help texts do without
+
         known = {entry.name for entry in dataclasses.fields(MsaConfig)}
         for key in changes:
             if key not in known:
@@ -113,8 +111,8 @@ class DataArguments:
 
 
 @dataclass
-class MsaTrainingArguments(TrainingArguments):
-    """transformers' TrainingArguments, with a few keys of our own and a few other defaults."""
+class TrainingKeys:
+    """Keys of our own beside transformers' TrainingArguments, and keys with other defaults."""
 
     remove_unused_columns: bool = _key("Must be false: features are whole alignments.", False)
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Must be labels."})
