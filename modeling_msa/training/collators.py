@@ -1,15 +1,15 @@
 """Collators: batches of tokens and labels from alignments.
 
 A feature is one alignment, ``{"alignment": Alignment or uint8 (R, L)}`` or ``{"sequences": list of str}``, with
-optional ``labels`` and ``visit``. A collator chooses rows and columns anew at each visit, turns them into tokens and
-pads them: `MsaDataCollatorForMaskedLM` for pretraining, the others for labels of residues, of whole alignments and of
-pairs of residues.
+optional ``labels`` and ``visit``. A collator chooses rows and columns at each visit, turns them into tokens and pads
+them: `MsaDataCollatorForMaskedLM` for pretraining, the others for labels of residues, of whole alignments and of pairs
+of residues.
 
-All random choices follow from a seed and from the visit ``(epoch, example)``, so that a batch depends neither on how
-many worker processes there are nor on whether a run was resumed.
+All random choices depend only on a seed and on the visit ``(epoch, example)``, so a batch is the same for any number
+of worker processes and in a resumed run.
 
-Axes: B batch, R rows (row 0 is the query), L match columns, C columns of tokens (L + 1 with ``<cls>``), N residues of
-the query, those without a column included.
+Axes: B batch, R rows (row 0 is the query), L match columns, C token columns (L + 1, with ``<cls>``), N residues of the
+query, including those without a column.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ class _Example(NamedTuple):
 class MsaDataCollator:
     """Choose rows and columns of alignments, tokenize and pad them.
 
-    Rao et al. (2021, section 3): each MSA has a budget of 2^14 tokens, so a long one shows fewer rows.
+    Rao et al. (2021, section 3): each MSA has a budget of 2^14 tokens, so a longer one gets fewer rows.
 
     Parameters
     ----------
     tokenizer : MsaTokenizer
-        Its `model_max_length` and `model_max_depth` bound what the model takes.
+        Its `model_max_length` and `model_max_depth` limit the columns and rows.
     max_tokens : int, default 2**14
-        Most tokens of one MSA: rows times columns, with ``<cls>``.
+        Maximum number of tokens of one MSA: rows times columns, with ``<cls>``.
     max_rows, max_columns : int, default 1024
-        Most rows, and most columns with ``<cls>``.
+        Maximum number of rows, and of columns with ``<cls>``.
     min_rows : int, default 1
-        Fewest rows that a log-uniform depth draws.
+        Minimum number of rows that a log-uniform depth draws.
     select : {"random", "diverse", "weighted", "first"}, default "random"
-        Which rows; see `modeling_msa.select_rows`. The query is always kept. ``diverse`` and ``weighted`` compare
-        all rows at each visit, which takes long in a deep alignment.
+        How rows are chosen; see `modeling_msa.select_rows`. The query is always kept. ``diverse`` and ``weighted``
+        compare all rows at each visit, which is slow for a deep alignment.
     depth : {"full", "log_uniform"}, default "full"
-        As many rows as fit, or a number drawn evenly on a logarithmic scale from `min_rows` to that. One quantile is
-        drawn for a batch, so that MSAs alike in size stay alike.
+        As many rows as fit, or a number drawn uniformly on a logarithmic scale from `min_rows` to that. One quantile
+        is drawn for a batch, so that MSAs of similar size keep similar sizes.
     crop : {"random", "first"}, default "random"
-        Which stretch of columns of an alignment that is too long.
+        Which contiguous columns of an alignment that is too long.
     random_positions : bool, default False
-        Begin the columns at a random place of the position table (`position_ids`), so that short families train the
-        whole table; ``<cls>`` keeps place 0.
+        Start the columns at a random index of the position table (`position_ids`), so that short families train the
+        whole table; ``<cls>`` keeps index 0.
     seed : int, default 0
-        Of all draws, together with the feature's `visit`. A feature without `visit` draws from torch's generator.
+        Seed of all draws, together with the feature's `visit`. A feature without `visit` draws from torch's generator.
 
     Examples
     --------
@@ -95,17 +95,17 @@ class MsaDataCollator:
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
         for name, least in {"max_tokens": 2, "max_rows": 1, "max_columns": 2, "min_rows": 1, "seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}.")
-        # ASCII code -> token id; -1 where only the tokenizer knows what to say
+        # ASCII code -> token id; -1 for characters that are left to the tokenizer
         self._ids = np.full(256, -1, dtype=np.int64)
         letters = {ord(token): i for token, i in self.tokenizer.get_vocab().items() if len(token) == 1}
         self._ids[list(letters)] = list(letters.values())
 
     def size(self, depth: int, length: int) -> tuple[int, int]:
-        """Rows and token columns that an alignment of this depth and length gets, at full depth."""
+        """Return the rows and token columns of an alignment of this depth and length, at full depth."""
         columns = min(length + 1, self.max_columns, self.tokenizer.model_max_length, self.max_tokens)
         rows = min(depth, self.max_rows, self.tokenizer.model_max_depth, self.max_tokens // columns)
         return rows, columns
@@ -116,18 +116,18 @@ class MsaDataCollator:
         Parameters
         ----------
         features : sequence of mappings
-            See the module's head.
+            See the module's docstring.
 
         Returns
         -------
         batch : dict
             `input_ids` and `attention_mask`, int64 (B, R, C); `position_ids`, int64 (B, C), with `random_positions`;
-            `labels`, where there are any.
+            `labels`, if the features have any.
 
         Raises
         ------
         ValueError
-            If a feature has no alignment, or labels that do not fit it; the message names the example.
+            If a feature has no alignment, or labels that do not match it; the message names the example.
         """
         quantile = self._generator(features[0], 1).random() if self.depth == "log_uniform" else 1.0
         examples = [self._example(feature, quantile) for feature in features]
@@ -144,7 +144,7 @@ class MsaDataCollator:
         return {key: torch.from_numpy(value) for key, value in batch.items()}
 
     def make_labels(self, examples: list[_Example], ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels of a batch; may change its token ids (B, R, C) in place."""
+        """Return the labels of a batch; may change its token ids (B, R, C) in place."""
         return {}
 
     def _generator(self, feature: Mapping[str, Any], salt: int = 0) -> np.random.Generator:
@@ -162,7 +162,7 @@ class MsaDataCollator:
             start = int(random.integers(length - columns + 2)) if self.crop == "random" else 0
             window = slice(start, start + columns - 1)
             rows = rows[:, window]
-            occupied = (rows != _GAP).any(axis=1)  # a fragment from elsewhere says nothing here
+            occupied = (rows != _GAP).any(axis=1)  # drop fragments that lie outside of the crop
             occupied[0] = True
             rows = rows[occupied]
             depth = min(depth, len(rows))
@@ -181,10 +181,9 @@ class MsaDataCollator:
     def _take(self, rows: np.ndarray, depth: int, random: np.random.Generator) -> np.ndarray:
         if depth >= len(rows):
             return rows
-        if self.select == "random":
-            return rows[random_rows(rows, depth, int(random.integers(2**62)))]
-        if self.select == "weighted":
-            return rows[weighted_rows(rows, depth, int(random.integers(2**62)))]
+        if self.select in ("random", "weighted"):
+            draw = random_rows if self.select == "random" else weighted_rows
+            return rows[draw(rows, depth, int(random.integers(2**62)))]
         return rows[(diverse_rows if self.select == "diverse" else first_rows)(rows, depth)]
 
     def _positions(self, examples: list[_Example], columns: int) -> np.ndarray:
@@ -192,7 +191,7 @@ class MsaDataCollator:
         positions = np.tile(np.arange(columns), (len(examples), 1))
         for k, example in enumerate(examples):
             positions[k, 1:] += example.random.integers(table - example.ids.shape[1] + 1)
-        return np.minimum(positions, table - 1)  # only padding reaches past the table
+        return np.minimum(positions, table - 1)  # only padding exceeds the table
 
 
 def _codes_of(feature: Mapping[str, Any]) -> np.ndarray:
@@ -202,24 +201,24 @@ def _codes_of(feature: Mapping[str, Any]) -> np.ndarray:
         array = alignment.array if isinstance(alignment, Alignment) else np.asarray(alignment)
         if array.dtype != np.uint8 or array.ndim != 2 or 0 in array.shape:
             raise ValueError(
-                f"{_label(feature)}: an alignment is an Alignment or a uint8 array (R, L), not {array.dtype} "
+                f"{_label(feature)}: an alignment must be an Alignment or a uint8 array (R, L), not {array.dtype} "
                 f"{array.shape}."
             )
         return array
     if "sequences" not in feature:
         raise ValueError(
-            f"a feature has neither 'alignment' nor 'sequences', but {sorted(feature)}; under Trainer, set "
+            f"A feature has neither 'alignment' nor 'sequences', but {sorted(feature)}; with Trainer, set "
             "remove_unused_columns=False."
         )
     rows = feature["sequences"]
     text = "".join(rows)
     if not text or not text.isascii() or len(set(map(len, rows))) > 1:
-        return Alignment.from_sequences(rows, format="fasta", source=_label(feature)).array  # says what is wrong
+        return Alignment.from_sequences(rows, format="fasta", source=_label(feature)).array  # explains what is wrong
     return np.frombuffer(text.encode("ascii"), dtype=np.uint8).reshape(len(rows), -1)
 
 
 def _label(feature: Mapping[str, Any]) -> str:
-    """How messages call an example."""
+    """Name of an example in messages."""
     alignment = feature.get("alignment")
     source = alignment.source if isinstance(alignment, Alignment) else None
     return source or feature.get("name") or "an example"
@@ -229,24 +228,24 @@ def _label(feature: Mapping[str, Any]) -> str:
 class MsaDataCollatorForMaskedLM(MsaDataCollator):
     """Mask residues and gaps of alignments, for pretraining and continued pretraining.
 
-    Rao et al. (2021, section 3): 15 % of the positions, evenly over rows and columns, are targets; of these 80 % are
-    replaced by ``<mask>``, 10 % by a random letter, and 10 % are left as they are. ``<cls>``, padding and characters
-    outside the alphabet are never targets. A batch has at least one target: should the draw give none, one position
-    is chosen and masked.
+    Rao et al. (2021, section 3): 15 % of the positions, uniformly over rows and columns, are targets; 80 % of these
+    are replaced by ``<mask>``, 10 % by a random letter, and 10 % are kept. ``<cls>``, padding and characters outside
+    the alphabet are never targets. A batch has at least one target: if the draw gives none, one position is chosen
+    and masked.
 
     Parameters
     ----------
     mlm_probability : float, default 0.15
-        Share of the positions that are targets.
+        Fraction of the positions that are targets.
     mask_replace_prob, random_replace_prob : float, default 0.8 and 0.1
-        Share of the targets that is masked, and that is replaced by one of the 20 amino acids (or a gap, with
+        Fraction of the targets that is masked, and that is replaced by one of the 20 amino acids (or a gap, with
         `mask_gaps`).
     mask_gaps : bool, default True
-        Whether gaps are targets too, as they are in the paper. Without them a batch of gaps alone still has one
-        target, a gap.
+        Whether gaps are targets too, as in the paper. Without them a batch that has only gaps still has one target,
+        a gap.
     mask_columns : float, default 0.0
-        Share of the targets that comes as whole columns, in which no other row gives the answer away: all rows of
-        such a column are masked, replaced or left together. The rate as a whole stays `mlm_probability`.
+        Fraction of the targets that come as whole columns, in which no other row reveals the answer: all rows of such
+        a column are masked, replaced or kept together. The total fraction stays `mlm_probability`.
 
     Examples
     --------
@@ -268,12 +267,12 @@ class MsaDataCollatorForMaskedLM(MsaDataCollator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.mlm_probability <= 1:
-            raise ValueError(f"mlm_probability is a share, above 0 and at most 1, not {self.mlm_probability}.")
+            raise ValueError(f"mlm_probability must be above 0 and at most 1, not {self.mlm_probability}.")
         for name in ("mask_replace_prob", "random_replace_prob", "mask_columns"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share, from 0 to 1, not {getattr(self, name)}.")
+                raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}.")
         if self.mask_replace_prob + self.random_replace_prob > 1 + 1e-9:
-            raise ValueError("mask_replace_prob and random_replace_prob together must not be over 1.")
+            raise ValueError("The sum of mask_replace_prob and random_replace_prob must not exceed 1.")
         gap = int(self._ids[_GAP])
         self._targets = np.zeros(len(self.tokenizer), dtype=bool)  # token ids that may be targets
         self._targets[self._ids[self._ids >= 0]] = True
@@ -282,7 +281,7 @@ class MsaDataCollatorForMaskedLM(MsaDataCollator):
         self._letters = np.append(letters, gap) if self.mask_gaps else letters
 
     def make_labels(self, examples: list[_Example], ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels int64 (B, R, C): the token where it is a target, else -100; masks `ids` in place."""
+        """Return labels int64 (B, R, C): the token of a target, else -100; masks `ids` in place."""
         labels = np.full_like(ids, _IGNORE)
         for k, example in enumerate(examples):
             inside = (k, slice(len(example.ids)), slice(1, example.ids.shape[1]))
@@ -295,7 +294,7 @@ class MsaDataCollatorForMaskedLM(MsaDataCollator):
         """Mask one MSA (R, L), without <cls>, in place."""
         by_column = self.mask_columns * self.mlm_probability
         rate = (self.mlm_probability - by_column) / (1 - by_column) if by_column < 1 else 0.0
-        # A draw below 1 is a target, and where it lies in [0, 1) says what becomes of it.
+        # A draw below 1 makes a target; its place in [0, 1) decides between mask, replacement and keeping.
         draws = random.random(ids.shape, dtype=np.float32) / np.float32(rate) if rate > 0 else np.ones(ids.shape)
         if by_column > 0:
             whole = np.divide(random.random(len(ids[0]), dtype=np.float32), np.float32(by_column))
@@ -320,20 +319,20 @@ class MsaDataCollatorForMaskedLM(MsaDataCollator):
                 place = tuple(places[random.integers(len(places))])
                 labels[place], ids[place] = ids[place], self.tokenizer.mask_token_id
                 return
-        raise ValueError("a batch has no letter of the alphabet that could be a target; check the alignments.")
+        raise ValueError("A batch has no letter of the alphabet that could be a target; check the alignments.")
 
 
 @dataclass
 class MsaDataCollatorForTokenClassification(MsaDataCollator):
     """Batches with a class for each residue of the query, such as its secondary structure.
 
-    A feature's `labels` are N class numbers, one for each residue of the query, insertions included; -100 where there
-    is none. In the batch, `labels` are int64 (B, C): -100 at ``<cls>``, gaps and padding.
+    A feature's `labels` are N class numbers, one for each residue of the query, insertions included; -100 means
+    unknown. In the batch, `labels` are int64 (B, C): -100 at ``<cls>``, gaps and padding.
 
     Parameters
     ----------
     num_labels : int, optional
-        Number of classes; class numbers are then checked.
+        Number of classes; with it, class numbers are checked.
 
     Examples
     --------
@@ -346,7 +345,7 @@ class MsaDataCollatorForTokenClassification(MsaDataCollator):
     num_labels: int | None = None
 
     def make_labels(self, examples: list[_Example], ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels int64 (B, C)."""
+        """Return labels int64 (B, C)."""
         if not (labelled := _labelled(examples)):
             return {}
         labels = np.full(ids[:, 0].shape, _IGNORE, dtype=np.int64)
@@ -367,7 +366,7 @@ class MsaDataCollatorForSequenceClassification(MsaDataCollator):
     Parameters
     ----------
     num_labels : int, optional
-        Number of classes, or of values; 1 is a regression. Labels are then checked.
+        Number of classes, or of values; 1 is a regression. With it, labels are checked.
 
     Examples
     --------
@@ -380,7 +379,7 @@ class MsaDataCollatorForSequenceClassification(MsaDataCollator):
     num_labels: int | None = None
 
     def make_labels(self, examples: list[_Example], ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels (B,) or (B, values)."""
+        """Return labels (B,) or (B, values)."""
         if not (labelled := _labelled(examples)):
             return {}
         shape = labelled[0][1].shape
@@ -393,7 +392,7 @@ class MsaDataCollatorForSequenceClassification(MsaDataCollator):
 
 @dataclass
 class MsaDataCollatorForContactPrediction(MsaDataCollator):
-    """Batches with the contacts between residues of the query.
+    """Batches with the contacts between the residues of the query.
 
     A feature's `labels` are (N, N) over all residues of the query: 1 contact, 0 none, -100 unknown. In the batch,
     `labels` are int64 (B, L, L), -100 at gaps, padding and pairs close in sequence.
@@ -401,7 +400,7 @@ class MsaDataCollatorForContactPrediction(MsaDataCollator):
     Parameters
     ----------
     min_separation : int, default 6
-        Pairs of residues with numbers closer than this are -100, as in the paper (section 4.1).
+        Pairs of residues whose numbers differ by less are -100, as in the paper (section 4.1).
 
     Examples
     --------
@@ -417,7 +416,7 @@ class MsaDataCollatorForContactPrediction(MsaDataCollator):
     min_separation: int = 6
 
     def make_labels(self, examples: list[_Example], ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels int64 (B, L, L)."""
+        """Return labels int64 (B, L, L)."""
         if not (labelled := _labelled(examples)):
             return {}
         length = ids.shape[2] - 1
@@ -433,18 +432,18 @@ class MsaDataCollatorForContactPrediction(MsaDataCollator):
 
 
 def _labelled(examples: list[_Example]) -> list[tuple[_Example, np.ndarray]]:
-    """Examples with their labels; none if no example has any."""
+    """Pair examples with their labels; empty if no example has any."""
     labels = [example.feature.get("labels") for example in examples]
     if all(label is None for label in labels):
         return []
     for example, label in zip(examples, labels, strict=True):
         if label is None:
-            raise ValueError(f"{_label(example.feature)}: has no labels, but others of the batch have.")
+            raise ValueError(f"{_label(example.feature)}: has no labels, but other examples of the batch have.")
     return [(example, np.asarray(label)) for example, label in zip(examples, labels, strict=True)]
 
 
 def _query_columns(example: _Example) -> np.ndarray:
-    """Column of each residue of the query (N,) in the batch, without <cls>; -1 where it has none."""
+    """Column of each residue of the query (N,) in the batch, not counting <cls>; -1 if it has none."""
     feature, window = example.feature, example.columns
     alignment = feature.get("alignment")
     if isinstance(alignment, Alignment):
@@ -458,15 +457,15 @@ def _query_columns(example: _Example) -> np.ndarray:
 
 
 def _columns_of_query(feature: Mapping[str, Any]) -> np.ndarray:
-    """Column of each residue of ``query``: in A3M notation, or residues alone, where the first row has them all."""
+    """Column of each residue of ``query``, in A3M notation or as residues alone if the first row has them all."""
     query = Alignment.from_sequences([feature["query"]], source=_label(feature))
     first = _codes_of(feature)[0]
     if np.array_equal(query.array[0], first):
         return query.residue_columns
     if query.query.encode() != first[first != _GAP].tobytes():
         raise ValueError(
-            f"{_label(feature)}: the query has residues without a column, and which ones cannot be told from its "
-            "residues alone; labels of residues take the query in A3M notation, as load_stream and MsaDataset give it."
+            f"{_label(feature)}: the query has residues without a column, and its residues alone do not show which; "
+            "labels of residues require the query in A3M notation, as load_stream and MsaDataset give it."
         )
     return np.flatnonzero(first != _GAP)
 
@@ -476,17 +475,17 @@ def _check_labels(
 ) -> None:
     where = _label(example.feature)
     if values.dtype.kind not in ("iubf" if floats else "iub"):
-        raise ValueError(f"{where}: labels are whole numbers, -100 where there is none, but these are {values.dtype}.")
+        raise ValueError(f"{where}: labels must be whole numbers, -100 for unknown, but these are {values.dtype}.")
     if values.shape != shape:
         sizes = " x ".join(map(str, values.shape)) or "one value"
         expected = " x ".join(map(str, shape)) or "one value"
         whose = "" if floats else " for the residues of the query, insertions included"
-        raise ValueError(f"{where}: labels have {sizes}, expected {expected}{whose}.")
+        raise ValueError(f"{where}: the labels are {sizes}, but must be {expected}{whose}.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"{where}: a label is {values[~np.isfinite(values)].flat[0]}; leave the example out.")
     if classes is not None:
         wrong = values[(values != _IGNORE) & ((values < 0) | (values >= len(classes)))]
         if wrong.size:
             raise ValueError(
-                f"{where}: label {wrong.flat[0]} is no class: they are 0 to {len(classes) - 1}, or -100 for none."
+                f"{where}: label {wrong.flat[0]} is not a class; use 0 to {len(classes) - 1}, or -100 for unknown."
             )

@@ -1,11 +1,7 @@
-"""Alignments for training: datasets, and batches of alike size; the collators come with them.
+"""Datasets for training: the alignments of files, and the variants of a family.
 
-`MsaDataset` lists alignments and reads one when it is asked for, `VariantDataset` gives one example for each variant
-of a family, and `SizeGroupedSampler` puts alignments of alike size into a batch. `load_stream` reads shards, which
-`pack_alignments` makes of a folder.
-
-A dataset has to hear of each epoch (`set_epoch`), or every pass draws the same rows and masks. Trainer tells the
-dataset only if the sampler knows no epochs; `SizeGroupedSampler` passes it on in all cases.
+A dataset must be told about each epoch (`set_epoch`), or every pass draws the same rows and masks. Trainer tells the
+dataset only if the sampler has no epochs; `SizeGroupedSampler` always passes it on.
 """
 
 from __future__ import annotations
@@ -31,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class _VisitedDataset(Dataset):
-    """A dataset that knows the epoch, in memory that worker processes share, also those that outlive an epoch."""
+    """A dataset that knows the epoch, in memory shared with worker processes, including persistent ones."""
 
     def __init__(self, fixed: bool) -> None:
         self.fixed = fixed
@@ -39,11 +35,11 @@ class _VisitedDataset(Dataset):
 
     @property
     def epoch(self) -> int:
-        """What `set_epoch` said last; 0 at first."""
+        """The epoch that `set_epoch` was called with last; 0 at first."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin a new pass, in which rows, columns and masks are drawn anew; reaches running workers."""
+        """Begin a new pass, with other rows, columns and masks; reaches running workers."""
         self._epoch.fill_(epoch)
 
     def _visit(self, index: int) -> tuple[int, int]:
@@ -51,28 +47,28 @@ class _VisitedDataset(Dataset):
 
 
 class MsaDataset(_VisitedDataset):
-    """Alignments, listed at the start and read when asked for.
+    """Alignments that are listed at the start and read on access.
 
     Parameters
     ----------
     source : str, path-like, or list of paths and `Alignment`
         See `list_alignments`; a list may mix files, folders and alignments.
     labels : mapping of str to label, optional
-        By the name of the alignment (its file's, without endings); labels of others are passed over. A label that is
-        a path is read with the alignment, see `modeling_msa.alignments.known_contacts.load_contacts`.
+        By the name of the alignment (its file's, without endings); other labels are ignored. A label that is a path
+        is read with the alignment, see `modeling_msa.alignments.known_contacts.load_contacts`.
     format : {"a3m", "a2m", "fasta", "stockholm"}, optional
-        Of all files; default: by their endings.
+        Format of all files; default: by their endings.
     on_error : {"raise", "skip"}, default "raise"
-        What a file that is unreadable, or has no label, does. Skipped, an unreadable one is replaced by the next
-        readable one, and is in `unreadable`.
+        Whether a file that is unreadable or has no label stops the run or is skipped. A skipped unreadable file is
+        replaced by the next readable one, and listed in `unreadable`.
     fixed : bool, default False
-        For evaluation: every visit draws the same rows, columns and masks.
+        For evaluation: draw the same rows, columns and masks at every visit.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a source is not there, there is no alignment, an alignment has no label, or labels are more or fewer than
-        the query's residues (found from the beginning of the file).
+        If a source does not exist, there is no alignment, an alignment has no label, or the number of labels is not
+        that of the query's residues (found from the beginning of the file).
 
     Examples
     --------
@@ -93,7 +89,7 @@ class MsaDataset(_VisitedDataset):
     ) -> None:
         super().__init__(fixed)
         if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}.")
+            raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}.")
         self.items = _list_items(source)
         self.names = [_item_name(item) for item in self.items]
         self.labels = labels
@@ -102,7 +98,7 @@ class MsaDataset(_VisitedDataset):
         self._peeks: dict[int, Peek] = {}
         if labels is not None:
             self._keep_labelled(labels)
-        # in shared memory, so that worker processes tell what they could not read
+        # in shared memory, so that worker processes report what they could not read
         self._failed = torch.zeros(len(self.items), dtype=torch.bool).share_memory_()
         self._messages: dict[int, str] = {}
 
@@ -112,7 +108,7 @@ class MsaDataset(_VisitedDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         count = len(self.items)
         if not -count <= index < count:
-            raise IndexError(f"there is no example {index} of {count}")
+            raise IndexError(f"There is no example {index} among {count}.")
         index %= count
         for k in (*range(index, count), *range(index)):
             if self._failed[k]:
@@ -125,22 +121,22 @@ class MsaDataset(_VisitedDataset):
                 self._failed[k] = True
                 self._messages[k] = str(error)
                 logger.warning("skipped: %s", error)
-        raise AlignmentError(f"none of the alignments can be read.\n{self.report()}")
+        raise AlignmentError(f"None of the alignments can be read.\n{self.report()}")
 
     def size(self, index: int) -> tuple[int, int]:
         """Depth (estimated) and length of an alignment, from the beginning of its file; (1, 1) if that fails."""
         if index not in self._peeks:
             try:
                 self._peeks[index] = peek(self.items[index], self.format)
-            except (OSError, ValueError):  # it is reported when it is read
+            except (OSError, ValueError):  # reported when the file is read
                 self._peeks[index] = Peek(1, 1, 1)
         return self._peeks[index][:2]
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Files that were skipped, and why; those that worker processes of this process skipped included."""
+        """Files that this process and its workers skipped, and why."""
         for k in np.flatnonzero(self._failed.numpy()).tolist():
-            if k not in self._messages:  # a worker knows why: find it out again
+            if k not in self._messages:  # only a worker knows why: try again
                 try:
                     self._read(k)
                     self._messages[k] = f"{self.items[k]}: could not be read at that time"
@@ -149,7 +145,7 @@ class MsaDataset(_VisitedDataset):
         return {_where(self.items[k]): self._messages[k] for k in sorted(self._messages)}
 
     def report(self) -> str:
-        """Say how many files were skipped, and which ones; empty if none was."""
+        """Message with the number and names of the files that were skipped; empty if none was."""
         messages = list(self.unreadable.values())
         if not messages:
             return ""
@@ -169,17 +165,18 @@ class MsaDataset(_VisitedDataset):
         for k, name in enumerate(self.names):
             if name in labels and places.setdefault(name, k) != k:
                 first, second = _where(self.items[places[name]]), _where(self.items[k])
-                raise ValueError(f"{first} and {second} have one name, {name!r}: labels go by name; rename one.")
+                raise ValueError(f"{first} and {second} have the same name, {name!r}, for labels; rename one of them.")
         kept = sorted(places.values())
         without = [name for name in self.names if name not in labels]
         if without:
             message = f"{len(without)} of {len(self.names)} alignments have no label, the first is {without[0]!r}"
             if self.on_error == "raise" or not kept:
                 raise ValueError(
-                    f"{message}; labels go by the file's name without endings, and there are labels of "
-                    f"{', '.join(map(repr, list(labels)[:3])) or 'none'}. Leave files without labels out."
+                    f"{message}; a label's name must be the file's name without endings, but there are labels of "
+                    f"{', '.join(map(repr, list(labels)[:3])) or 'none'}. Remove files without labels, or skip them "
+                    "(on_error='skip')."
                 )
-            logger.warning("left out: %s", message)
+            logger.warning("skipped: %s", message)
         self.items, self.names = [self.items[k] for k in kept], [self.names[k] for k in kept]
         for k, name in enumerate(self.names):
             shape = label_shape(labels[name])
@@ -197,10 +194,10 @@ def _list_items(source: Any) -> list[Path | Alignment]:
         if isinstance(item, Alignment):
             items.append(item)
             continue
-        path = Path(item)  # the disk is not asked about what is named as an alignment: there may be 100,000
+        path = Path(item)  # there may be 100,000: only look at the disk where the ending is not an alignment's
         items += list_alignments(path) if not format_of(path.name) and path.is_dir() else [path]
     if not items:
-        raise ValueError("the dataset is empty: the list of alignments has no entry.")
+        raise ValueError("The dataset is empty: the list of alignments has no entry.")
     return items
 
 
@@ -228,14 +225,14 @@ class VariantDataset(_VisitedDataset):
     score_column : str, optional
         Default: the only other column.
     offset : int, default 0
-        What the table's residue numbers are ahead of the query's.
+        The table's residue number minus the query's.
     fixed : bool, default False
         See `MsaDataset`.
 
     Raises
     ------
     OSError, ValueError
-        If a file cannot be read, or variants do not fit the query; all that do not are counted.
+        If a file cannot be read, or variants do not match the query; the message counts those that do not.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""What evaluation during training measures, from a few numbers per alignment.
+"""Metrics of evaluation during training, from a few numbers per alignment.
 
-Logits of a masked language model, ``(B, R, C, V)``, are too large to be kept or sent between processes, and ragged
-batches cannot be put together. Each class here reduces a batch to ``(B, k)`` numbers at once
-(`Statistics.per_example`) and makes the figures from all of them at the end (`Statistics.summarise`): over all
-targets, however they were cut into batches.
+Logits of a masked language model, ``(B, R, C, V)``, are too large to be kept or sent between processes, and batches of
+different shapes cannot be concatenated. Each class here reduces a batch to ``(B, k)`` numbers at once
+(`Statistics.per_example`) and computes the metrics from all of them at the end (`Statistics.summarise`): over all
+targets, whatever batches they came in.
 """
 
 from __future__ import annotations
@@ -19,30 +19,29 @@ from ..tasks.contact_precision import precision
 
 
 class Statistics:
-    """The form of the classes below."""
+    """Base class: what a metric provides."""
 
     def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Reduce a batch to numbers, float32 ``(B, k)``."""
         raise NotImplementedError
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
-        """Make figures of the numbers of all examples, ``(N, k)``; ``loss`` is the mean over targets."""
+        """Compute metrics from the numbers of all examples, ``(N, k)``; ``loss`` is the mean over targets."""
         raise NotImplementedError
 
     def count_right(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor | int, torch.Tensor | int]:
-        """Count targets predicted right, and targets; none where that means nothing."""
+        """Count correctly predicted targets, and targets; 0 and 0 if the metric has no such notion."""
         return 0, 0
 
     def of_loss(self, loss: float) -> dict[str, float]:
-        """Figures that follow from a mean loss."""
+        """Metrics that follow from a mean loss."""
         return {}
 
 
 class Classes(Statistics):
-    """Cross-entropy, accuracy and macro F1 of classes; logits ``(B, ..., K)``, labels ``(B, ...)``, -100 for none.
+    """Cross-entropy, accuracy and macro F1 of classes; logits ``(B, ..., K)``, labels ``(B, ...)``, -100 for unknown.
 
-    Macro F1 is the mean F1 of the classes that occur, in the labels or the predictions. (Only where there are two axes
-    at most: a vocabulary's F1 tells nothing.)
+    Macro F1 is the mean F1 of the classes that occur in the labels or the predictions.
 
     Examples
     --------
@@ -56,7 +55,7 @@ class Classes(Statistics):
     """
 
     def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Reduce to: sum of losses, targets, right ones; and per class: right, predicted and actual ones."""
+        """Reduce to: sum of losses, targets, correct ones; and per class: correct, predicted and actual ones."""
         labels = labels.to(logits.device)
         known = labels != -100
         example = known.nonzero()[:, 0]
@@ -73,7 +72,7 @@ class Classes(Statistics):
         return torch.cat([guessed * actual, guessed, actual], 1)
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
-        """Make loss, accuracy, macro F1."""
+        """Compute loss, accuracy and macro F1."""
         loss, count, right, *per_class = numbers.sum(0, dtype=np.float64)
         both, guessed, actual = np.reshape(per_class, (3, -1))
         seen = guessed + actual > 0
@@ -85,7 +84,7 @@ class Classes(Statistics):
         }
 
     def count_right(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Count targets predicted right, and targets."""
+        """Count correctly predicted targets, and targets."""
         known = labels != -100
         return (logits.detach()[known].argmax(-1) == labels[known]).sum(), known.sum()
 
@@ -97,7 +96,7 @@ class Tokens(Classes):
         return guesses.new_zeros(len(guesses), 0).float()
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
-        """Make loss, perplexity, accuracy."""
+        """Compute loss, perplexity and accuracy."""
         loss, count, right = numbers.sum(0, dtype=np.float64)
         mean = float(loss / max(count, 1))
         return {"loss": mean, "accuracy": float(right / max(count, 1)), **self.of_loss(mean)}
@@ -111,34 +110,34 @@ class Values(Statistics):
     """Mean squared error and Spearman's rank correlation of values; logits and labels ``(B,)`` or ``(B, n)``."""
 
     def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Put predictions and targets side by side."""
+        """Concatenate predictions and targets."""
         logits = logits.reshape(len(logits), -1)
         return torch.cat([logits, labels.to(logits.device).reshape(len(labels), -1)], 1).float()
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
-        """Make loss (mean squared error) and Spearman; of several values the mean of each one's."""
+        """Compute loss (mean squared error) and Spearman's correlation; for several values, the mean of each one's."""
         from scipy.stats import spearmanr
 
         predictions, targets = np.split(numbers.astype(np.float64), 2, axis=1)
         figures = {"loss": float(((predictions - targets) ** 2).mean())}
         constant = (np.ptp(predictions, axis=0) == 0) | (np.ptp(targets, axis=0) == 0)
-        if not constant.any():  # of a constant there is no rank correlation
+        if not constant.any():  # a constant has no rank correlation
             pairs = zip(predictions.T, targets.T, strict=True)
             figures["spearman"] = float(np.mean([spearmanr(*pair).statistic for pair in pairs]))
         return figures
 
 
 class Contacts(Statistics):
-    """Cross-entropy of pairs, and the precision of the L pairs with the highest scores; logits ``(B, L, L)``.
+    """Cross-entropy of pairs, and precision of the L pairs with the highest scores; logits ``(B, L, L)``.
 
-    ``p_at_l`` is over pairs at least 6 apart, ``long_p_at_l`` at least 24 apart; each the mean over queries that have
-    such pairs (`modeling_msa.precision`).
+    ``p_at_l`` counts pairs at least 6 apart, ``long_p_at_l`` at least 24 apart; both are means over the queries that
+    have such pairs (`modeling_msa.precision`).
     """
 
     def per_example(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Reduce to: sum of losses, targets, P@L, long-range P@L (NaN without such pairs)."""
+        """Reduce to: sum of losses, targets, P@L and long-range P@L (NaN without such pairs)."""
         labels = labels.to(logits.device)
-        real = logits.diagonal(dim1=1, dim2=2) > torch.finfo(logits.dtype).min  # (B, L): no padding
+        real = logits.diagonal(dim1=1, dim2=2) > torch.finfo(logits.dtype).min  # (B, L): not padding
         numbers = []
         for scores, contacts, columns in zip(logits.float(), labels, real, strict=True):
             scores, contacts = scores[columns][:, columns], contacts[columns][:, columns].long()
@@ -151,7 +150,7 @@ class Contacts(Statistics):
         return torch.tensor(numbers, dtype=torch.float32, device=logits.device)
 
     def summarise(self, numbers: np.ndarray) -> dict[str, float]:
-        """Make loss, P@L, long-range P@L."""
+        """Compute loss, P@L and long-range P@L."""
         loss, count = numbers[:, :2].sum(0, dtype=np.float64)
         figures = {"loss": float(loss / max(count, 1))}
         for name, values in (("p_at_l", numbers[:, 2]), ("long_p_at_l", numbers[:, 3])):
@@ -161,7 +160,7 @@ class Contacts(Statistics):
 
 
 def metric_for(objective: str, problem_type: Any = None) -> Statistics:
-    """Choose what an objective is measured by."""
+    """Choose the metric of an objective."""
     if objective == "mlm":
         return Tokens()
     if objective == "contacts":

@@ -1,4 +1,4 @@
-"""Muon for the layers' matrices, AdamW for all other weights: torch's two optimizers, stepped as one."""
+"""Muon for the layers' matrices, AdamW for all other weights: torch's two optimizers as one."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch.optim import AdamW, Muon, Optimizer
 
 
 class MuonWithAdamW(Optimizer):
-    """One optimizer of two, so that Trainer, its scheduler and its checkpoints need not know.
+    """Two optimizers that Trainer, its scheduler and its checkpoints treat as one.
 
     Muon makes the update of a matrix orthogonal (Jordan et al., 2024). It is meant for the matrices between hidden
-    states; embeddings, norms, biases and what lies outside the layers keep AdamW. Its updates are scaled to the size
-    of AdamW's (Liu et al., 2025), so that one learning rate suits both.
+    states; embeddings, norms, biases and all weights outside the layers keep AdamW. Its updates are scaled to the
+    size of AdamW's (Liu et al., 2025), so that one learning rate suits both.
 
     Parameters
     ----------
     model : nn.Module
-        What is trained.
+        Model to train.
     decayed : set of str
-        Names of the parameters that weight decay acts on.
+        Names of the parameters with weight decay.
     learning_rate, weight_decay, betas, epsilon
-        As in AdamW; the betas and epsilon are AdamW's alone.
+        As in AdamW; only AdamW uses the betas and epsilon.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class MuonWithAdamW(Optimizer):
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         matrices = [name for name, parameter in trained.items() if parameter.ndim == 2 and ".layers." in f".{name}"]
         if not matrices:
-            raise ValueError("muon trains the matrices of the layers, but none of them is trained here.")
+            raise ValueError("muon trains the matrices of the layers, but here they are all frozen: turn muon off.")
         others = trained.keys() - matrices
         groups = [
             {"params": [trained[name] for name in trained if name in names], "weight_decay": decay}
@@ -56,18 +56,18 @@ class MuonWithAdamW(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        # groups and states are this optimizer's; the two work on the same objects
+        # the two optimizers work on this one's groups and states
         self.muon.param_groups, self.adamw.param_groups = self.param_groups[:1], self.param_groups[1:]
         self.muon.state = self.adamw.state = self.state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take a state; torch makes new groups of it."""
+        """Load a state, of which torch makes new groups."""
         super().load_state_dict(dict(state_dict))
         self._share()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step with both."""
+        """Make one step with both."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Batches of alignments alike in rows and columns."""
+"""Sampling of batches whose alignments have similar numbers of rows and columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .collators import MsaDataCollator
 
 
 class SizeGroupedSampler(Sampler[int]):
-    """A shuffle in which the alignments of a batch are alike in rows and columns, so that little is padded.
+    """A shuffle in which the alignments of a batch have similar numbers of rows and columns, to save padding.
 
     Each pool of some batches, drawn at random, is halved along the axis in which its alignments differ most, until
     each part is one batch; the batches of a pool come in random order. Sizes are looked up pool by pool, so that
@@ -21,15 +21,15 @@ class SizeGroupedSampler(Sampler[int]):
     Parameters
     ----------
     dataset : MsaDataset, VariantDataset, or another with `size(index)`
-        Hears of each epoch through this sampler; the order follows from its `epoch` and from `seed`.
+        This sampler tells it about each epoch; the order depends on its `epoch` and on `seed`.
     batch_size : int
-        Examples that belong together: of one batch, or of one step of all processes.
+        Number of examples in one batch, or in one step of all processes.
     collator : MsaDataCollator, optional
-        How many rows and columns alignments of a size get; default: a collator's default budget.
+        Decides the rows and columns of alignments of a size; default: a collator's default budget.
     pool_batches : int, default 64
-        Batches in a pool.
+        Number of batches in a pool.
     seed : int, default 0
-        The same in all processes.
+        Random seed, the same in all processes.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class SizeGroupedSampler(Sampler[int]):
         if batch_size < 1 or pool_batches < 1:
             raise ValueError(f"batch_size and pool_batches must be at least 1, not {batch_size} and {pool_batches}.")
         if not hasattr(dataset, "size"):
-            raise ValueError(f"{type(dataset).__name__} has no size(index), by which examples could be grouped.")
+            raise ValueError(f"{type(dataset).__name__} has no size(index), which grouping requires.")
         self.dataset = dataset
         self.batch_size = batch_size
         self.collator = collator
@@ -73,13 +73,13 @@ class SizeGroupedSampler(Sampler[int]):
             self.dataset.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
-        # accelerate does not reach every sampler when a run of several processes is resumed; the dataset it does reach
+        # after resuming a run of several processes, accelerate tells the dataset about epochs but not every sampler
         random = np.random.default_rng([self.seed, getattr(self.dataset, "epoch", self._epoch)])
         order = random.permutation(len(self.dataset))
         for start in range(0, len(order), pool := self.pool_batches * self.batch_size):
             index = order[start : start + pool]
             batches = self._halve(index, np.log([self._size(k) for k in index.tolist()]))
-            complete = len(index) // self.batch_size  # a batch that is not stays the last
+            complete = len(index) // self.batch_size  # an incomplete batch stays the last
             for k in (*random.permutation(complete).tolist(), *range(complete, len(batches))):
                 yield from batches[k].tolist()
 
@@ -91,7 +91,7 @@ class SizeGroupedSampler(Sampler[int]):
         return min(depth, MsaDataCollator.max_rows, MsaDataCollator.max_tokens // columns), columns
 
     def _halve(self, index: np.ndarray, logs: np.ndarray) -> list[np.ndarray]:
-        """Batches of indices alike in the logarithms (n, 2) of their sizes."""
+        """Batches of indices with similar logarithms (n, 2) of their sizes."""
         if len(index) <= self.batch_size:
             return [index]
         order = np.argsort(logs[:, np.ptp(logs, axis=0).argmax()], kind="stable")

@@ -268,24 +268,22 @@ class MsaStream(datasets.IterableDataset):
         return MsaStream(self._rows.shard(num_shards, index, contiguous), self._settings)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        yield from self._one_pass(self._rows, self.epoch)
-        for k in itertools.count(1) if self.repeat_passes else ():
-            rows = copy.deepcopy(self._rows)  # with an epoch of its own: workers do not wait for each other
-            rows.set_epoch(epoch := self.epoch + k)
-            features = self._one_pass(rows, epoch)
-            if (first := next(features, None)) is None:
-                return
-            yield first
-            yield from features
-
-    def _one_pass(self, rows: datasets.IterableDataset, epoch: int) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
-        for raw in rows:
-            try:
-                yield self._feature(raw, 0 if self._settings.fixed else epoch)
-            except ValueError as error:
-                self._settings.skipped[0 if worker is None else worker.id] += 1
-                _refuse(error, self._settings.on_error)
+        for k in itertools.count() if self.repeat_passes else range(1):
+            epoch, empty = self.epoch + k, True
+            rows = copy.deepcopy(self._rows)  # with an epoch of its own: workers do not wait for each other
+            rows.set_epoch(epoch)
+            for raw in rows:
+                try:
+                    feature = self._feature(raw, 0 if self._settings.fixed else epoch)
+                except ValueError as error:
+                    self._settings.skipped[0 if worker is None else worker.id] += 1
+                    _refuse(error, self._settings.on_error)
+                    continue
+                empty = False
+                yield feature
+            if empty:
+                return
 
     def _feature(self, raw: Mapping[str, Any], epoch: int) -> dict[str, Any]:
         if raw.get("error") is not None:

@@ -150,7 +150,7 @@ def test_features_that_are_none():
     collator = MsaDataCollator(TOKENIZER)
     for feature, message in (
         ({"visit": (0, 0)}, "remove_unused_columns=False"),
-        ({"name": "f1", "alignment": np.zeros((2, 2))}, r"f1: an alignment is an Alignment or a uint8 array \(R, L\)"),
+        ({"name": "f1", "alignment": np.zeros((2, 2))}, r"f1: an alignment must be an Alignment or a uint8 array \(R, L\)"),
         ({"name": "f1", "sequences": ["MKV", "MK"]}, "f1: row 2 .* has 2 columns"),
         ({"name": "f1", "sequences": []}, "f1: contains no sequence"),
         ({"sequences": ["MkV", "MRV"]}, "lowercase letters are insertions"),
@@ -165,12 +165,12 @@ def test_features_that_are_none():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"select": "best"}, "select is one of"),
-        ({"depth": "deep"}, "depth is one of"),
+        ({"select": "best"}, "select must be one of"),
+        ({"depth": "deep"}, "depth must be one of"),
         ({"max_rows": 0}, "max_rows must be at least 1"),
-        ({"mlm_probability": 0}, "mlm_probability is a share"),
-        ({"mask_columns": 1.5}, "mask_columns is a share"),
-        ({"mask_replace_prob": 0.9, "random_replace_prob": 0.2}, "must not be over 1"),
+        ({"mlm_probability": 0}, "mlm_probability must be above 0"),
+        ({"mask_columns": 1.5}, "mask_columns must be from 0 to 1"),
+        ({"mask_replace_prob": 0.9, "random_replace_prob": 0.2}, "must not exceed 1"),
     ],
 )
 def test_settings_that_are_none(setting, message):
@@ -373,15 +373,15 @@ def test_labels_of_alignments():
 @pytest.mark.parametrize(
     ("kind", "labels", "message"),
     [
-        ("Token", [1, 2, 3], r"family.a3m: labels have 3, expected 5 for the residues of the query"),
-        ("Token", [0, 1, 2, 3, 4], "family.a3m: label 3 is no class: they are 0 to 2"),
-        ("Token", list("HHEEC"), "family.a3m: labels are whole numbers"),
-        ("Token", [0.0] * 5, "labels are whole numbers"),
-        ("Sequence", 3, "label 3 is no class"),
-        ("Sequence", -1, "label -1 is no class"),
+        ("Token", [1, 2, 3], r"family.a3m: the labels are 3, but must be 5 for the residues of the query"),
+        ("Token", [0, 1, 2, 3, 4], "family.a3m: label 3 is not a class; use 0 to 2"),
+        ("Token", list("HHEEC"), "family.a3m: labels must be whole numbers"),
+        ("Token", [0.0] * 5, "labels must be whole numbers"),
+        ("Sequence", 3, "label 3 is not a class"),
+        ("Sequence", -1, "label -1 is not a class"),
         ("Sequence", float("nan"), "family.a3m: a label is nan"),
-        ("Contact", np.zeros((4, 4), dtype=int), "labels have 4 x 4, expected 5 x 5"),
-        ("Contact", np.full((5, 5), 7), "label 7 is no class"),
+        ("Contact", np.zeros((4, 4), dtype=int), "the labels are 4 x 4, but must be 5 x 5"),
+        ("Contact", np.full((5, 5), 7), "label 7 is not a class"),
     ],
 )
 def test_wrong_labels_name_the_example(kind, labels, message):
@@ -392,5 +392,5 @@ def test_wrong_labels_name_the_example(kind, labels, message):
     }[kind]
     with pytest.raises(ValueError, match=message):
         cls(TOKENIZER, **options)([{"alignment": FAMILY, "labels": labels}])
-    with pytest.raises(ValueError, match=r"family.a3m: has no labels, but others of the batch have"):
+    with pytest.raises(ValueError, match=r"family.a3m: has no labels, but other examples of the batch have"):
         cls(TOKENIZER)([{"alignment": FAMILY, "labels": 0}, {"alignment": FAMILY}])

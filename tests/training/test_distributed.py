@@ -1,8 +1,8 @@
 """The contract of training in several processes.
 
-Two processes, with the configuration files of configuration/accelerate, follow one process's loss curve: the same
-batches are shared out, and losses are means over the targets of all processes, though these differ in number. What
-they leave is a run's folder like one process's, and a run goes on from its checkpoint. DeepSpeed's file is only read.
+Two processes, with the configuration files of configuration/accelerate, follow one process's loss curve: they split
+the same batches, and losses are means over the targets of all processes, though these differ in number. They save a
+run's folder like one process's, and resume from its checkpoint. DeepSpeed's file is only read.
 """
 
 import json
@@ -103,30 +103,22 @@ def same_weights(folder, expected):
         torch.testing.assert_close(tensor, right[name], atol=1e-5, rtol=1e-4)
 
 
-def test_ddp_follows_one_process_and_resumes(recipe, one_process):
-    folder = recipe.parent / "ddp"
-    result = launch("ddp", recipe, folder, "-m", "modeling_msa.cli")
-    same_curve(folder, one_process)
-    same_weights(folder, one_process)
+def test_ddp_with_muon_follows_one_process_and_resumes(recipe):
+    """At a lower rate: Muon rounds its updates to bfloat16, so they differ by more than the gradients do."""
+    muon = ["--muon", "true", "--learning_rate", "1e-3"]
+    one, folder, again = (recipe.parent / name for name in ("muon-one", "ddp", "ddp-again"))
+    train(recipe, ["--per_device_train_batch_size", "4", "--output_dir", str(one), *muon])
+    result = launch("ddp", recipe, folder, "-m", "modeling_msa.cli", options=muon)
+    same_curve(folder, one)
+    same_weights(folder, one)
     assert result.stdout.count("5 steps, train_loss") == 1  # one process reports
     if Version(transformers.__version__) < Version("5.23"):
         return  # 5.13 reads the optimizer of several processes to a device "cpu:0", which torch does not know
-    again = recipe.parent / "ddp-again"
     again.mkdir()
     (folder / "checkpoint-3").rename(again / "checkpoint-3")
-    launch("ddp", recipe, again, "-m", "modeling_msa.cli", options=["--resume_from_checkpoint", "true"])
-    same_curve(again, one_process)
+    launch("ddp", recipe, again, "-m", "modeling_msa.cli", options=[*muon, "--resume_from_checkpoint", "true"])
+    same_curve(again, one)
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
-
-
-def test_muon_under_ddp_follows_one_process(recipe):
-    """At a lower rate: Muon rounds its updates to bfloat16, so that they differ by more than the gradients do."""
-    options = ["--muon", "true", "--learning_rate", "1e-3"]
-    one, two = recipe.parent / "muon-one", recipe.parent / "muon-two"
-    train(recipe, ["--per_device_train_batch_size", "4", "--output_dir", str(one), *options])
-    launch("ddp", recipe, two, "-m", "modeling_msa.cli", options=options)
-    same_curve(two, one)
-    same_weights(two, one)
 
 
 def test_fsdp2_follows_one_process(recipe, one_process):

@@ -10,6 +10,7 @@
 
 import copy
 import importlib.util
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -62,7 +63,6 @@ VALUES = (-1.5, 0.2, 0.9, 2.0)
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MSA_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "msa"
 per_task = pytest.mark.parametrize("task", TASKS)
-per_checkpointing = pytest.mark.parametrize("use_reentrant", [True, False], ids=["reentrant", "not reentrant"])
 
 
 def new_model(task, **options):
@@ -291,8 +291,7 @@ def answers(model):
     return torch.cat([model(input_ids=msa).logits.flatten() for msa in MSAS])
 
 
-@per_checkpointing
-@per_task
+@pytest.mark.parametrize(("task", "use_reentrant"), zip(TASKS, itertools.cycle((False, True)), strict=False))
 def test_adapters_train_save_reload_and_merge(task, use_reentrant, tmp_path):
     cls = TASKS[task][0]
     base = new_model(task)
@@ -355,8 +354,8 @@ def benchmark(name):
     return module
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(16, 40), (48, 24)])
-def test_a_step_with_checkpointing_holds_a_fraction_of_fair_esms_memory(rows, columns):
+def test_a_step_with_checkpointing_holds_a_fraction_of_fair_esms_memory():
+    rows, columns = 16, 40
     script = benchmark("training_memory")
     config = MsaConfig(hidden_size=96, intermediate_size=384, num_attention_heads=6)
     peaks = {

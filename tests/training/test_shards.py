@@ -1,79 +1,49 @@
-"""Contract of `load_alignments` and of what `msa pack` leaves for the Hub.
+"""The contract of `load_alignments` and `load_stream`.
 
 - A folder of alignments, Parquet and WebDataset shards of it, and plain tar files of it give the same rows: `name`,
   `sequences` (match columns, query first) and `query` (its residues, insertions included).
-- A stream opens no alignment before its turn; processes and workers share the files.
-- The folder of `msa pack` is a dataset for who has not this package, and its card counts what is in it.
-- Bad input is named.
+- A stream opens no alignment before its turn. Processes and workers share the files: together they see each alignment
+  once.
+- What `load_stream` draws for an alignment depends only on seed, epoch and its name.
+- Errors name the file and the row.
 """
 
 import gzip
-import json
-import lzma
+import itertools
+import logging
 import os
+import pickle
 import tarfile
 
 import numpy as np
 import pytest
-from fresh import run_fresh
-from made_up import SHARED, TOKENIZER, a3m, batches_equal, interrupt_reading, real_data, write_folder
+from accelerate.data_loader import prepare_data_loader
+from made_up import TOKENIZER, a3m, batches_equal, real_alignments, write_folder
+from shards import pack, several_formats, tar_of
 from torch.utils.data import DataLoader
 
-from modeling_msa import MsaConfig, MsaForMaskedLM, load_alignments, read_alignment
-from modeling_msa.training.collators import MsaDataCollatorForContactPrediction, MsaDataCollatorForMaskedLM
-from modeling_msa.training.datasets import MsaDataset
-from modeling_msa.training.packing import pack_alignments
-from modeling_msa.training.shards import load_stream
-
-pytest.importorskip("datasets")
-
-import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets.distributed import split_dataset_by_node
-
+from modeling_msa import (
+    MsaConfig,
+    MsaDataCollatorForContactPrediction,
+    MsaDataCollatorForMaskedLM,
+    MsaDataset,
+    MsaForMaskedLM,
+    load_alignments,
+    load_stream,
+    read_alignment,
+)
 from modeling_msa.training import shards as msa_datasets
-from modeling_msa.training import packing
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+datasets = pytest.importorskip("datasets")
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+split_dataset_by_node = datasets.distributed.split_dataset_by_node
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 FORMS = ("files", "parquet", "webdataset", "tar")
 per_form = pytest.mark.parametrize("form", FORMS)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    """A cache of its own, no bars, and no wait of five seconds at the end of each pass over Parquet."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
-
-
-def pack(source, output, format="parquet", **kwargs):
-    return pack_alignments(source, output, format, progress=False, **kwargs)
-
-
-def tar_of(path, files):
-    with tarfile.open(path, "w") as tar:
-        for file in files:
-            tar.add(file, f"families/{file.name}")
-    return path
-
-
-def several_formats(folder):
-    """Eight alignments, each in another form of file; what each row has to say, by hand for two of them."""
-    write_folder(folder, 4)
-    (folder / "f4.b.a3m").write_text(a3m(["mKV--Lc", "RVAGL", "R-AGI"]))
-    (folder / "f5.a3m.gz").write_bytes(gzip.compress(a3m(["M-K", "MaRK"]).encode()))
-    (folder / "f6.fasta.xz").write_bytes(lzma.compress(a3m(["mk.", "MRV"]).encode()))
-    (folder / "f7.sto").write_text("# STOCKHOLM 1.0\nq MK.V\nr MRAV\n//\n")
-    return folder, {
-        "f4.b": (["KV--L", "RVAGL", "R-AGI"], "MKVLC"),
-        "f5": (["M-K", "MRK"], "MK"),
-        "f6": (["MK-", "MRV"], "MK"),
-        "f7": (["MK-V", "MRAV"], "MKV"),
-    }
+ENDINGS = {"parquet": ".parquet", "webdataset": ".tar"}
+per_format = pytest.mark.parametrize("format", ENDINGS)
 
 
 def in_form(form, folder, output):
@@ -255,85 +225,6 @@ def test_trainer_takes_it(tmp_path, streaming_):
     assert np.isfinite(result.training_loss)
 
 
-LOADED_ELSEWHERE = """
-import json, sys
-import datasets
-
-folder, cache = sys.argv[1:]
-datasets.disable_progress_bars()
-datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
-found = {
-    "folder": datasets.load_dataset(folder, split="train", cache_dir=cache),
-    "files": datasets.load_dataset("parquet", data_files=f"{folder}/*.parquet", split="train", cache_dir=cache),
-    "stream": datasets.load_dataset(folder, split="train", streaming=True),
-}
-columns = ["name", "sequences", "query", "query_a3m", "depth", "length", "residues"]
-print(json.dumps({key: [[row[name] for name in columns] for row in rows] for key, rows in found.items()}))
-"""
-
-
-def test_packed_folder_is_a_dataset_without_this_package(tmp_path):
-    folder, _ = several_formats(tmp_path / "files")
-    report = pack(folder, tmp_path / "shards", rows_per_shard=3)
-    (tmp_path / "elsewhere").mkdir()
-    done = run_fresh(LOADED_ELSEWHERE, tmp_path / "elsewhere", tmp_path / "shards", tmp_path / "cache")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["folder"] == found["files"] == found["stream"]
-    assert [row[:3] for row in found["folder"]] == [list(row.values()) for row in load_alignments(folder)]
-    by_name = {row[0]: row[3:] for row in found["folder"]}
-    assert by_name["f4.b"] == ["mKV--Lc", 3, 5, 12]
-    assert by_name["f7"] == ["MK-V", 2, 4, 7]
-    # 3 to 6 rows in the first four
-    assert (report.sequences, report.residues) == (3 + 4 + 5 + 6 + 3 + 2 + 2 + 2, sum(v[3] for v in by_name.values()))
-    schema = pq.read_schema(report.shards[0])
-    assert schema.field("sequences").type == pa.list_(pa.string())
-
-
-@pytest.mark.parametrize("format", ["parquet", "webdataset"])
-def test_the_card_counts_what_is_there(tmp_path, format, monkeypatch):
-    from huggingface_hub import DatasetCard
-
-    folder, output = write_folder(tmp_path / "files", 5), tmp_path / "shards"
-    interrupt_reading(monkeypatch, packing, 4)
-    with pytest.raises(KeyboardInterrupt):
-        pack(folder, output, format, rows_per_shard=2)
-    assert not (output / "README.md").exists()
-    report = pack(folder, output, format, rows_per_shard=2)  # the first shard is counted from what it says
-    card = DatasetCard.load(output / "README.md")
-    ending = {"parquet": ".parquet", "webdataset": ".tar"}[format]
-    assert card.data.configs == [
-        {"config_name": "default", "data_files": [{"split": "train", "path": f"train-*{ending}"}]}
-    ]
-    assert card.data.size_categories == ["n<1K"]
-    assert card.data.pretty_name == "shards"
-    assert "license" not in card.data.to_dict()
-    families = [read_alignment(path) for path in sorted(folder.iterdir())]
-    residues = sum(len("".join(family.sequences).replace("-", "")) for family in families)
-    assert (report.sequences, report.residues) == (3 + 4 + 5 + 6 + 7, residues)
-    for line in ("| alignments | 5 |", "| sequences | 25 |", f"| residues in match columns | {residues} |"):
-        assert line in card.text
-    (output / "README.md").write_text("mine")
-    pack(folder, output, format, rows_per_shard=2)
-    assert (output / "README.md").read_text() == "mine"
-    assert len(list(load_alignments(output, streaming=True))) == 5
-
-
-@pytest.mark.parametrize(
-    ("count", "category"),
-    [
-        (1, "n<1K"),
-        (999, "n<1K"),
-        (1000, "1K<n<10K"),
-        (250_000, "100K<n<1M"),
-        (5_000_000, "1M<n<10M"),
-        (10**7, "n>10M"),
-    ],
-)
-def test_size_categories(count, category):
-    assert packing.size_category(count) == category
-
-
 @pytest.mark.parametrize("format", ["parquet", "webdataset"])
 def test_a_dataset_on_the_hub(tmp_path, monkeypatch, format):
     """`datasets` finds it by its name; here in a folder, which it reads as it reads a repository."""
@@ -428,13 +319,174 @@ def test_what_is_no_source(tmp_path):
             load_alignments(folder, **option)
 
 
-@real_data
 def test_real_alignments(tmp_path):
-    pack(SHARED / "msa", tmp_path / "shards", rows_per_shard=3)
-    files = load_alignments(SHARED / "msa", streaming=True)
-    shards = load_alignments(tmp_path / "shards", streaming=True)
-    for row, other in zip(files, shards, strict=True):
-        assert row == other
-        family = read_alignment(next((SHARED / "msa").glob(f"{row['name']}.*")))
-        assert row["sequences"] == family.sequences
+    report = pack(real_alignments(), tmp_path, rows_per_shard=3)
+    size = sum(path.stat().st_size for path in real_alignments())
+    assert sum(path.stat().st_size for path in report.shards) < 0.6 * size
+    files, shards = load_alignments(real_alignments(), streaming=True), load_alignments(tmp_path, streaming=True)
+    features = load_stream(tmp_path, shuffle_buffer=0)
+    for path, row, packed, feature in zip(real_alignments(), files, shards, features, strict=True):
+        family = read_alignment(path)
+        assert row == packed
+        assert row["sequences"] == feature["sequences"] == family.sequences
         assert row["query"] == family.query
+
+
+# --- streams for training
+
+
+def names_of(features):
+    return [feature["name"] for feature in features]
+
+
+def drawn(features):
+    return [(feature["name"], feature["visit"][0]) for feature in features]
+
+
+@per_format
+def test_shards_are_the_files(tmp_path, format):
+    folder = write_folder(tmp_path / "files", 5)
+    (folder / "f5.b.a3m").write_text(a3m(["mKV--Lc", "RVAGL", "R-AGI"]))  # a name with a dot, a query with insertions
+    report = pack(folder, tmp_path / "shards", format, rows_per_shard=2)
+    names = [f"train-0000{k}-of-00003{ENDINGS[format]}" for k in range(3)]
+    assert (
+        [path.name for path in report.shards]
+        == names
+        == sorted(path.name for path in (tmp_path / "shards").glob("train-*"))
+    )
+    assert str(report) == "6 alignments in 3 shards"
+    stream, dataset = load_stream(tmp_path / "shards", shuffle_buffer=0), MsaDataset(folder)
+    collator = MsaDataCollatorForMaskedLM(TOKENIZER)
+    features = list(stream)
+    assert names_of(features) == dataset.names == ["f0", "f1", "f2", "f3", "f4", "f5.b"]
+    for feature, expected in zip(features, dataset, strict=True):
+        assert batches_equal(collator([feature]), collator([{**expected, "visit": feature["visit"]}]))
+    # labels of the query's residues find their columns without the file
+    labels = MsaDataCollatorForContactPrediction(TOKENIZER, min_separation=0)
+    batches = [labels([{**f, "labels": np.eye(5, dtype=int)}]) for f in (features[5], dataset[5])]
+    assert batches_equal(*batches)
+    assert (batches[0]["labels"] == 1).nonzero().tolist() == [[0, 0, 0], [0, 1, 1], [0, 4, 4]]
+
+
+@per_format
+def test_processes_and_workers_share_a_stream(tmp_path, format):
+    folder = write_folder(tmp_path / "files", 12)
+    pack(folder, tmp_path / "shards", format, rows_per_shard=2)
+    everything = [f"f{k}" for k in range(12)]
+
+    def stream(**kwargs):
+        return load_stream(tmp_path / "shards", shuffle_buffer=4, **kwargs)
+
+    orders = {}
+    loader = DataLoader(stream(), batch_size=4, collate_fn=drawn, num_workers=2, persistent_workers=True)
+    for epoch in (0, 3):
+        loader.dataset.set_epoch(epoch)  # reaches running workers
+        orders[epoch] = [visit for batch in loader for visit in batch]
+        assert sorted(orders[epoch]) == sorted((name, epoch) for name in everything)
+    assert [name for name, _ in orders[0]] != [name for name, _ in orders[3]]
+    for world_size in (2, 5):  # 6 shards: three each, or every fifth alignment
+        parts = [names_of(stream(rank=rank, world_size=world_size)) for rank in range(world_size)]
+        assert sorted(name for part in parts for name in part) == sorted(everything)
+        assert all(parts)
+
+
+@pytest.mark.parametrize("rows_per_shard", [2, 12])  # more shards than processes, and fewer
+def test_accelerate_splits_a_stream(tmp_path, rows_per_shard):
+    folder = write_folder(tmp_path / "files", 12)
+    pack(folder, tmp_path / "shards", rows_per_shard=rows_per_shard)
+    seen = []
+    for process in range(2):
+        stream = load_stream(tmp_path / "shards", shuffle_buffer=4)
+        plain = DataLoader(stream, batch_size=3, collate_fn=drawn)
+        loader = prepare_data_loader(plain, num_processes=2, process_index=process, put_on_device=False)
+        loader.set_epoch(1)
+        seen += [visit for batch in loader for visit in batch]
+    assert sorted(seen) == sorted((f"f{k}", 1) for k in range(12))
+
+
+def test_draws_follow_from_the_name(tmp_path):
+    folder = write_folder(tmp_path / "files", 6)
+    pack(folder, tmp_path / "one", rows_per_shard=6)
+    pack(folder, tmp_path / "many", rows_per_shard=1)
+    one = {f["name"]: f["visit"] for f in load_stream(tmp_path / "one")}
+    many = {f["name"]: f["visit"] for f in load_stream(tmp_path / "many", shuffle_buffer=0)}
+    assert one == many
+    assert len(set(one.values())) == 6
+    assert {f["name"]: f["visit"] for f in pickle.loads(pickle.dumps(load_stream(tmp_path / "one")))} == one
+    fixed = load_stream(tmp_path / "one", fixed=True)
+    fixed.set_epoch(9)
+    assert {f["name"]: f["visit"] for f in fixed} == one
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2, 5])
+def test_a_stream_without_end(tmp_path, workers):
+    folder = write_folder(tmp_path / "files", 8)
+    pack(folder, tmp_path / "shards", rows_per_shard=2)
+    stream = load_stream(tmp_path / "shards", shuffle_buffer=3, repeat=True)
+    stream.set_epoch(4)
+    loader = DataLoader(stream, batch_size=2, collate_fn=drawn, num_workers=workers)
+    visits = [visit for batch in itertools.islice(loader, 12) for visit in batch]
+    # four shards: a fifth worker has none, and stops
+    assert sorted(visits) == sorted((f"f{k}", epoch) for k in range(8) for epoch in (4, 5, 6))
+    assert stream.epoch == 4
+
+
+def test_labels_of_a_stream(tmp_path, caplog):
+    folder = write_folder(tmp_path / "files", 4)
+    pack(folder, tmp_path / "shards", rows_per_shard=2)
+    np.save(tmp_path / "f1.npy", np.eye(len(read_alignment(folder / "f1.a3m").query), dtype=np.int8))
+    labels = {"f0": 3, "f1": tmp_path / "f1.npy", "f2": 5}
+    with pytest.raises(ValueError, match="f3: this alignment has no label"):
+        list(load_stream(tmp_path / "shards", labels=labels))
+    stream = load_stream(tmp_path / "shards", labels=labels, on_error="skip", shuffle_buffer=0)
+    with caplog.at_level(logging.WARNING):
+        first, second, third = list(stream)
+    assert (first["labels"], third["labels"]) == (3, 5)
+    assert second["labels"].trace() == len(second["labels"])
+    assert stream.skipped == 1
+    assert "f3: this alignment has no label" in caplog.text
+
+
+def test_tar_files_of_others(tmp_path):
+    """A WebDataset needs no names: a sample is called by its key; a bad one is named, and skipped by option."""
+    import tarfile
+
+    (tmp_path / "1abc.a3m").write_text(a3m(["mKV", "RV"]))
+    (tmp_path / "2def.a3m").write_text(a3m(["MKV", "MK"]))
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for name in ("1abc.a3m", "2def.a3m"):
+            tar.add(tmp_path / name, f"families/{name}")
+    with pytest.raises(ValueError, match=r"shard.tar, families/2def.a3m: .*row 2"):
+        list(load_stream(tmp_path / "shard.tar", shuffle_buffer=0))
+    stream = load_stream(tmp_path / "shard.tar", shuffle_buffer=0, on_error="skip")
+    loader = DataLoader(stream, batch_size=None, num_workers=1, collate_fn=lambda feature: feature)
+    (feature,) = list(loader)
+    assert feature["name"] == "1abc"
+    assert (feature["query"], feature["sequences"]) == ("mKV", ["KV", "RV"])
+    assert stream.skipped == 1
+
+
+def test_what_is_no_stream(tmp_path):
+    folder = write_folder(tmp_path / "files", 2)
+    pack(folder, tmp_path / "shards")
+    pack(folder, tmp_path / "shards2", "webdataset")
+    for source, error, message in (
+        (tmp_path / "nothing", FileNotFoundError, "there is no such file or folder"),
+        (folder, FileNotFoundError, "has no shards .*make them with `msa pack`"),
+        (str(tmp_path / "*.parquet"), FileNotFoundError, "no file matches the pattern"),
+        ([tmp_path / "shards", tmp_path / "shards2"], ValueError, "several kinds, 1 of parquet .* and 1 of tar"),
+    ):
+        with pytest.raises(error, match=message):
+            load_stream(source)
+    with pytest.raises(ValueError, match="both rank and world_size, or neither"):
+        load_stream(tmp_path / "shards", rank=0)
+    with pytest.raises(ValueError, match="format must be 'parquet' or 'webdataset'"):
+        pack(folder, tmp_path / "x", "zip")
+    table = pa.table({"text": ["MKV"]})
+    pq.write_table(table, tmp_path / "other.parquet")
+    with pytest.raises(
+        ValueError,
+        match=r"other.parquet: has the columns text, but not name and sequences.*make the files with `msa pack`",
+    ):
+        load_stream(tmp_path / "other.parquet")

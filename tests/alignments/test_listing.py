@@ -1,0 +1,34 @@
+"""The contract of peeking: the size of an alignment from the beginning of its file."""
+
+import gzip
+import lzma
+
+import pytest
+from made_up import a3m, random_array, real_alignments
+
+from modeling_msa import bundled_family, read_alignment
+from modeling_msa.alignments.listing import peek
+
+
+def test_size_from_the_beginning_of_a_file(tmp_path):
+    # 5,000 rows of 200 letters: far more than is read; the estimate is right to some percent, compressed or not
+    rows = [row.tobytes().decode() for row in random_array(5000, 200)]
+    text = a3m(["mk" + rows[0], *rows[1:]])
+    (tmp_path / "a.a3m").write_text(text)
+    (tmp_path / "b.a3m.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "c.a3m.xz").write_bytes(lzma.compress(text.encode(), preset=0))
+    for name in ("a.a3m", "b.a3m.gz", "c.a3m.xz"):
+        size = peek(tmp_path / name)
+        assert (size.length, size.residues) == (200, 2 + 200 - rows[0].count("-"))
+        assert size.depth == pytest.approx(5000, rel=0.05)
+    long = "A" * 50_000
+    (tmp_path / "long.fasta").write_text(f">q\n{long}\n>r\n{long}\n")
+    assert peek(tmp_path / "long.fasta") == (2, 50_000, 50_000)
+    assert peek(bundled_family()) == (98, 117, 86)  # as the whole file says
+
+
+def test_size_of_real_files():
+    for path in real_alignments():
+        family, size = read_alignment(path), peek(path)
+        assert (size.length, size.residues) == (family.length, len(family.query))
+        assert size.depth == pytest.approx(family.depth, rel=0.15)
