@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from .._version import __version__
 from ..alignments.listing import name_of
 from ..tasks.embedding_files import check_embeddings, gather_embeddings, write_embeddings
-from .options import Inputs, option
-from .options import output as output_option
+from .options import Inputs, option, output_option
 from .session import Session, command
 
 

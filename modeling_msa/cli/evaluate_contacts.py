@@ -10,8 +10,7 @@ import typer
 
 from .contacts import shown
 from .inputs import list_known
-from .options import Families, Structures
-from .options import output as output_option
+from .options import Families, Structures, output_option
 from .session import Session, command
 
 

@@ -10,8 +10,7 @@ import typer
 from .._files import check_ending
 from ..hub.finding import find_model
 from .errors import errors_in_words
-from .options import ModelArgument, flag, option
-from .options import output as output_option
+from .options import ModelArgument, flag, option, output_option
 from .session import start_torch
 
 

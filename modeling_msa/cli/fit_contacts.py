@@ -11,14 +11,14 @@ from .._files import require_new_folder
 from .._processes import is_main_process
 from ..hub.finding import find_model
 from .inputs import list_known
-from .options import Families, Structures, option, output
+from .options import Families, Structures, option, output_option
 from .session import Session, command, start_torch
 
 
 @command("dtype", "input_format", "strict", "overwrite")
 def fit_contacts_command(
     families: Families,
-    output_dir: Annotated[Path, output("FOLDER", "Folder of the new model; new or empty.")],
+    output_dir: Annotated[Path, output_option("FOLDER", "Folder of the new model; new or empty.")],
     session: Session,
     structures: Structures = None,
     regularization: Annotated[float, option("C", "Inverse of the strength of the L1 penalty.", min=0)] = 0.15,

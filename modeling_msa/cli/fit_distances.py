@@ -12,8 +12,7 @@ from .._processes import is_main_process
 from ..alignments.alignment import Alignment
 from ..hub.finding import find_model
 from .inputs import list_inputs
-from .options import Inputs, flag
-from .options import output as output_option
+from .options import Inputs, flag, output_option
 from .session import Session, command, start_torch
 
 

@@ -21,8 +21,8 @@ def flag(name: str, help: str, panel: str | None = None) -> Any:
     return typer.Option(name, help=help, rich_help_panel=panel)
 
 
-def output(metavar: str, help: str) -> Any:
-    """Declare a command's --output."""
+def output_option(metavar: str, help: str) -> Any:
+    """Declare the --output of a command."""
     return typer.Option("--output", "-o", metavar=metavar, help=help)
 
 
@@ -35,7 +35,7 @@ Inputs = Annotated[
         "wildcards; or a list with one path per line (.txt). fn3 is a family that comes with the package.",
     ),
 ]
-Output = Annotated[Path, output("PATH", "Output file; for several alignments, a folder.")]
+Output = Annotated[Path, output_option("PATH", "Output file; for several alignments, a folder.")]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP)]
 Plot = Annotated[
     str | None,

@@ -40,22 +40,16 @@ class Run:
 
     Parameters
     ----------
-    inputs : iterable of path
-        See `list_inputs`.
-    output : path
-        A file, if `inputs` names a single file; a folder for a file ``NAME`` + `suffix` of each alignment, which is
-        created if it does not exist and has no ending; with `gather`, one file for all.
-    suffix : str
-        Ending of the targets, such as ``".tsv"``.
-    command : str
-        The task. Runs of several tasks may share a folder.
+    inputs, output
+        See `list_inputs`. The output is a file, if `inputs` names a single file; a folder for a file ``NAME`` +
+        `suffix` of each alignment, which is created if it does not exist and has no ending; with `gather`, one file.
+    suffix, command : str
+        Ending of the targets, such as ``".tsv"``, and name of the task. Runs of several tasks may share a folder.
     settings : mapping
         What the results depend on besides the alignments, to be written as JSON. A folder keeps the settings of its
         results; a run with other settings is refused, as is one that finds files of no run under its targets' names.
-    strict : bool
-        Let the first error end the run.
-    overwrite : bool
-        Make all results again.
+    strict, overwrite : bool
+        Let the first error end the run; make all results again.
     gather : callable, optional
         ``gather(parts, output)`` makes one file of all targets, in the order of `inputs`. Until all are finished, the
         targets are in a hidden folder beside it.
@@ -67,10 +61,8 @@ class Run:
 
     Attributes
     ----------
-    paths : list of Path
-        All alignments.
-    pending : list of Path
-        Alignments without a result, of all processes.
+    paths, pending : list of Path
+        All alignments, and those without a result, of all processes.
     is_single : bool
         Whether the run turns one alignment into one file.
 
@@ -79,19 +71,6 @@ class Run:
     OSError, ValueError
         Before any work: see `list_inputs`; also if the output's folder does not exist, several alignments are to go
         into one file, results would replace alignments, or results of other settings exist.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from modeling_msa import bundled_family, read_alignment
-    >>> def depth(path, target):
-    ...     with whole_file(target) as temporary:
-    ...         _ = temporary.write_text(str(read_alignment(path).depth))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = Run([bundled_family()], Path(folder, "depth.txt"), ".txt", command="depth")
-    ...     run(depth)
-    ...     print(Path(folder, "depth.txt").read_text(), run.pending)
-    98 []
     """
 
     def __init__(

@@ -11,7 +11,7 @@ import typer
 from .._files import check_ending
 from .._ranges import parse_ranges
 from ..alignments.listing import name_of
-from ..alignments.variants import read_table
+from ..alignments.tables import read_table
 from ..tasks.score_tables import FORMATS, write_scores
 from ..tasks.strategies import PROTOCOLS, Mode, Strategy, check_strategy
 from .inputs import require

@@ -14,8 +14,7 @@ from ..alignments.search import search_homologues
 from ..alignments.writing import write_alignment
 from .errors import errors_in_words
 from .inputs import require
-from .options import FilterCoverage, FilterIdentity, option
-from .options import output as output_option
+from .options import FilterCoverage, FilterIdentity, option, output_option
 from .session import TORCH
 
 

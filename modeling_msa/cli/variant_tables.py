@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..alignments.listing import name_of
-from ..alignments.variants import Table
+from ..alignments.tables import Table
 from ..tasks.score_tables import DECIMALS, FORMATS, score_columns, spearman
 
 

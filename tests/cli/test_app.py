@@ -38,6 +38,7 @@ def msa(*arguments, code=0):
     [
         (["--help"], "evaluate-contacts"),
         (["contacts", "--help"], "msa contacts fn3"),
+        (["train", "--help"], "--mlm_probability"),
         (["contacts", "nowhere.a3m", "-o", "x.tsv"], "error: nowhere.a3m"),
         (["score", "fn3", "nowhere.csv", "-o", "x.csv"], "error: nowhere.csv"),
         (["embed", "fn3", "-o", "x.npz", "--model", "nowhere"], "error: nowhere"),
