@@ -1,4 +1,4 @@
-"""The contract of `msa distances` and `msa fit-distances`: from files to matrices, and errors before the model runs."""
+"""The contract of `msa distances` and `msa fit-distances`: from files to matrices; errors before the model runs."""
 
 import families
 import numpy as np
@@ -47,9 +47,11 @@ def test_commands_from_fit_to_matrix(tmp_path):
     assert many.exit_code == 0, many.output
     made = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("."))
     assert made == ["a.distances.png", "a.phy", "b.distances.png", "b.phy", "c.distances.png", "c.phy"]
-    names, matrix = read_phylip((tmp_path / "out" / "c.phy").read_text())
-    assert names == list(OTHER.names)
-    assert np.abs(matrix - expected.predicted).max() <= 1e-6
+    count, *lines = (tmp_path / "out" / "c.phy").read_text().splitlines()
+    names, *matrix = np.array([line.split() for line in lines]).T
+    assert int(count) == len(OTHER.names)
+    assert names.tolist() == list(OTHER.names)
+    assert np.abs(np.array(matrix, dtype=float) - expected.predicted).max() <= 1e-6
     assert "16 of 16 rows, fitted on 2 families: R2" in many.output
 
     # in the model's folder they are found
@@ -63,11 +65,11 @@ def test_commands_from_fit_to_matrix(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["distances", "FAMILY", "-o", "d.nwk"], "end it with .phy"),
+        (["distances", "FAMILY", "-o", "d.nwk"], "use .phy, .tsv or .npz"),
         (["distances", "FAMILY", "-o", "d.phy", "--plot", "d.docx"], "unknown picture format"),
         (["distances", "FAMILY", "-o", "d.phy", "--weights", "none.json"], "none.json"),
-        (["distances", "FAMILY", "-o", "d.phy", "--weights", "FAMILY"], "no distance weights"),
-        (["distances", "short.a3m", "-o", "d.phy"], "short.a3m: 1 of 2 rows"),
+        (["distances", "FAMILY", "-o", "d.phy", "--weights", "FAMILY"], "not distance weights"),
+        (["distances", "short.a3m", "-o", "d.phy"], "short.a3m: the 1 of 2 rows"),
         (["fit-distances", "FAMILY", "-o", "no/d.json"], "no folder no"),
         (["fit-distances", "FAMILY", "bad.a3m", "-o", "d.json"], "1 of 2 alignments cannot be read"),
     ],
