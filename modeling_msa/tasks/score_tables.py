@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._files import check_ending, whole_file
-from ..alignments.variants import Table, delimiter_of
+from ..alignments.tables import Table, delimiter_of
 
 if TYPE_CHECKING:  # so that the formats are known without torch
     from .scoring import SubstitutionScores, VariantScores

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..alignments.tables import read_table
 
 _UNKNOWN = "?"  # in a string of residue classes: no label
 _IGNORE = -100
@@ -96,24 +97,23 @@ def _check(numbers: list[Any], where: str, classes: Sequence[str] | None, count:
 
 def _records(path: Path) -> Iterator[tuple[int, str, Any]]:
     """Line, name and label of each record; labels of residues are a list."""
-    text = path.read_text(encoding="utf-8-sig")
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
-        yield from _json_records(path, text)
+        yield from _json_records(path)
     elif suffix in (".fasta", ".fa"):
         line = 1
-        for record in ("\n" + text).split("\n>")[1:]:
+        for record in ("\n" + path.read_text(encoding="utf-8-sig")).split("\n>")[1:]:
             header, _, body = record.partition("\n")
             yield line, (header.split() or [""])[0], list("".join(body.split()))
             line += record.count("\n") + 1
     elif suffix in (".csv", ".tsv", ".tab"):
-        yield from _table_records(path, text, "," if suffix == ".csv" else "\t")
+        yield from _table_records(path)
     else:
         raise ValueError(f"{path}: unknown format of labels; use .csv, .tsv, .jsonl or .fasta.")
 
 
-def _json_records(path: Path, text: str) -> Iterator[tuple[int, str, Any]]:
-    for line, row in enumerate(text.splitlines(), start=1):
+def _json_records(path: Path) -> Iterator[tuple[int, str, Any]]:
+    for line, row in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not row.strip():
             continue
         try:
@@ -128,13 +128,12 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[int, str, Any]]:
         yield line, str(entry["name"]), label
 
 
-def _table_records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, str, Any]]:
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    columns = reader.fieldnames or []
-    key = next((column for column in ("label", "labels") if column in columns), None)
-    if key is None or "name" not in columns:
-        raise ValueError(f"{path}: the columns are {', '.join(columns) or 'none'}, but name and label are required.")
-    rows = [(reader.line_num, row["name"], row[key]) for row in reader]
+def _table_records(path: Path) -> Iterator[tuple[int, str, Any]]:
+    table = read_table(path)
+    key = next((column for column in ("label", "labels") if column in table.columns), None)
+    if key is None or "name" not in table.columns:
+        raise ValueError(f"{path}: the columns are {', '.join(table.columns)}, but name and label are required.")
+    rows = list(zip(table.lines, table.cells("name"), table.cells(key), strict=True))
     for line, name, label in rows:
         if not name or not label:
             raise ValueError(f"{path}, line {line}: the name or the label is missing; complete or remove the line.")

@@ -61,7 +61,7 @@ def test_tables_of_labels(tmp_path):
     assert (by_name["f0"].tolist(), by_name["f1"].tolist(), classes) == ([0, 0, 1], [1, 2], ("H", "E", "C"))
     for name, text, options, message in (
         ("a.csv", "id,label\n1,2\n", {}, "the columns are id, label"),
-        ("a.csv", "name,label\n", {}, "contains no label"),
+        ("a.csv", "name,label\n", {}, "the table has no row below the header"),
         ("a.csv", "name,label\nf0,1\nf0,1\n", {}, "line 3: 'f0' is already in line 2"),
         ("a.csv", "name,label\nf0,1\nf1,\n", {}, "line 3: the name or the label is missing"),
         ("a.csv", "name,label\nf0,1\nf1,7\n", {"num_labels": 3}, r"line 3 \(f1\): 7 is not a class; .* are 0 to 2"),
