@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary sibling of `path` to write, with the same ending; it takes its place, or goes on an error."""
+    """Give a temporary sibling of `path` with the same ending; it replaces `path`, or is removed on an error."""
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -32,19 +32,19 @@ def check_ending(path: str | os.PathLike[str], endings: Sequence[str]) -> str:
 
 
 def require_new_folder(path: str | os.PathLike[str], error: type[Exception] = ValueError) -> None:
-    """Raise `error` if a folder cannot be made at `path`: there is a file, or a folder that is not empty or in use."""
+    """Raise `error` if `path` cannot become a new folder: it is a file, or a folder that is not empty or is in use."""
     path = Path(path)
     if path.is_file():
-        raise error(f"{path} is a file: name a folder that does not exist yet.")
+        raise error(f"{path} is a file: pass a folder that does not exist yet.")
     if path.is_dir() and any(path.iterdir()):
-        raise error(f"{path} is not empty: name a folder that does not exist yet, or empty this one.")
+        raise error(f"{path} is not empty: pass a folder that does not exist yet, or empty this one.")
     if path.exists() and (path.is_mount() or path.samefile(Path.cwd())):
-        raise error(f"{path} is in use as a folder: name one inside it that does not exist yet.")
+        raise error(f"{path} is in use: pass a folder inside it that does not exist yet.")
 
 
 @contextmanager
 def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a hidden temporary folder beside `path`; it goes away at the end, as do parents made in vain."""
+    """Give a hidden temporary folder beside `path`; at the end it is removed, with parents that were made in vain."""
     parent = Path(path).absolute().parent
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     parent.mkdir(parents=True, exist_ok=True)
@@ -53,14 +53,14 @@ def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        with suppress(OSError):  # not empty: then it was not in vain
+        with suppress(OSError):  # not empty: not in vain
             for folder in made:
                 folder.rmdir()
 
 
 @contextmanager
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary folder to fill, which takes the place of `path` at the end, or goes away on an error."""
+    """Give a temporary folder to fill, which becomes `path` at the end, or is removed on an error."""
     with temporary_sibling(path) as parent:
         temporary = parent / "folder"
         temporary.mkdir()
@@ -71,11 +71,12 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_output(output: str | os.PathLike[str], read: Iterable[str | os.PathLike[str] | None] = ()) -> None:
-    """Raise ValueError if there is no folder for a file that is to be made, or it would replace one that is read."""
-    if not Path(output).absolute().parent.is_dir():
-        raise ValueError(f"{output} cannot be written: there is no folder {Path(output).parent}.")
+    """Raise ValueError if a file cannot be written because of its folder, or would replace one that is read."""
+    folder = Path(output).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"{output} cannot be written: the folder {Path(output).parent} does not exist.")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{output} cannot be written: the folder {folder} is not writable.")
     real = Path(output).resolve()
-    if not os.access(Path(output).absolute().parent, os.W_OK):
-        raise ValueError(f"{output} cannot be written: nothing may be written in {Path(output).absolute().parent}.")
     if any(path is not None and Path(path).resolve() == real for path in read):
-        raise ValueError(f"{output} is read, and would be replaced: name another place with -o.")
+        raise ValueError(f"{output} is an input, and would be replaced: pass another output with -o.")

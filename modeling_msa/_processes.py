@@ -1,4 +1,4 @@
-"""Processes that ``accelerate launch`` started: which one this is, waiting for the others, leaving them."""
+"""Processes that ``accelerate launch`` started: which one this is, waiting for the others, and leaving them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 
 def is_main_process() -> bool:
-    """Whether this is the only process, or the first of those that ``accelerate launch`` started."""
+    """Whether this is the only process, or the first of several."""
     return rank_and_size()[0] == 0
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return this process's number, from 0, and how many there are."""
+    """Return the number of this process, from 0, and how many there are."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def wait_for_everyone() -> None:
-    """Wait until all processes have come here."""
+    """Wait until all processes have reached this call."""
     if rank_and_size()[1] > 1:
         _state().wait_for_everyone()
 
@@ -32,19 +32,19 @@ def _state() -> Any:
     from accelerate import PartialState
 
     atexit.register(leave_processes)
-    # one process may have to wait for another's last alignment for long
-    return PartialState(cpu=True, timeout=timedelta(days=30))  # gloo is enough for names of files
+    # one process may have to wait long for another's last alignment; gloo is enough for names of files
+    return PartialState(cpu=True, timeout=timedelta(days=30))
 
 
 def leave_processes() -> None:
     """Leave the group of processes, if there is one.
 
-    gloo's threads drop tensors, for which they need the interpreter's lock; a process that ends while one waits for it
-    is aborted. The threads end with the last reference to the group, which cycles (a trainer, DDP) may hold. DDP goes
-    before the group: its reducer would take the group along without giving up the interpreter's lock, and wait forever
-    for a thread that needs it.
+    gloo's threads free tensors, for which they need the interpreter's lock; a process that ends while a thread waits
+    for the lock is aborted. The threads end with the last reference to the group, which reference cycles (a trainer,
+    DDP) may hold. DDP is collected before the group: otherwise its reducer would free the group without releasing the
+    lock, and wait forever for a thread that needs it.
     """
-    import torch  # slow to import
+    import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         gc.collect()
@@ -53,7 +53,7 @@ def leave_processes() -> None:
 
 
 def gather_dict(mine: dict[Path, str]) -> dict[Path, str]:
-    """Merge the processes' entries, the same in each."""
+    """Merge the entries of all processes; each gets the same."""
     if rank_and_size()[1] == 1:
         return mine
     from accelerate.utils import gather_object

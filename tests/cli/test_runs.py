@@ -155,9 +155,9 @@ def test_other_files_that_are_read_are_not_replaced(msas, tmp_path):
     (tables / "f2.csv").write_text("mutant\nA1V\n")
     with pytest.raises(ValueError, match="input files that would be replaced"):
         Run([msas], tables, ".csv", depends=lambda path: tables.glob(f"{path.stem}.csv"), overwrite=True)
-    with pytest.raises(ValueError, match="is read, and would be replaced"):
+    with pytest.raises(ValueError, match="is an input, and would be replaced"):
         Run([msas / "f1.a3m"], tables / "f2.csv", ".csv", also_read=[None, tables / "f2.csv"])
-    with pytest.raises(ValueError, match="is read, and would be replaced"):
+    with pytest.raises(ValueError, match="is an input, and would be replaced"):
         Run([msas], tables / "f2.csv", ".csv", also_read=[tables / "f2.csv"], gather=print)
 
 
@@ -234,7 +234,7 @@ def test_gathering_into_one_file(msas, tmp_path):
 
 
 def test_outputs_that_cannot_be(msas, tmp_path):
-    with pytest.raises(ValueError, match=r"no folder .*nowhere"):
+    with pytest.raises(ValueError, match=r"nowhere does not exist"):
         Run([msas], tmp_path / "nowhere" / "out", ".txt")
     with pytest.raises(ValueError, match="several alignments require a folder"):
         Run([msas], tmp_path / "out.txt", ".txt")
