@@ -27,7 +27,8 @@ def check_ending(path: str | os.PathLike[str], endings: Sequence[str]) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in endings:
         *some, last = endings
-        raise ValueError(f"{path}: unknown output format {suffix!r}; use {', '.join(some)} or {last}.")
+        known = f"{', '.join(some)} or {last}" if some else last
+        raise ValueError(f"{path}: unknown output format {suffix!r}; use {known}.")
     return suffix
 
 

@@ -291,7 +291,7 @@ def test_command(folder, tmp_path):
         assert np.array_equal(read_alignment(tmp_path / name).array, found.array)
     assert read_alignment(tmp_path / "f.a3m").raw_rows == found.raw_rows
     assert "Q1 the query, 86 residues, 13 rows" in result.output
-    for name, message in (("f.txt", ".a3m, .a2m"), ("none/f.a3m", "no folder")):
+    for name, message in (("f.txt", ".a3m, .a2m"), ("none/f.a3m", "does not exist")):
         result = run(folder / "query.fasta", folder / "db.fasta", "-o", tmp_path / name)
         assert result.exit_code == 1
         assert message in result.output

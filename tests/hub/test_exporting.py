@@ -304,7 +304,7 @@ def test_command_and_weights_beside_the_file(tmp_path):
 def test_command_refuses_in_words(tmp_path):
     folder = make_model(tmp_path / "model")
     for output, words in (
-        (tmp_path / "x.pt", "end it with .onnx"),
+        (tmp_path / "x.pt", "unknown output format '.pt'; use .onnx."),
         (tmp_path / "none" / "x.onnx", "does not exist"),
         (tmp_path / "x.onnx", "never fitted"),
     ):
