@@ -49,13 +49,13 @@ ROWS = 1024
 INFORMATION = "mutual information with APC: {}"
 DATA = """From scratch, by masked language modelling, on 3,000 synthetic families: sequences sampled along random trees
 from Potts models whose couplings sit on known contacts (`examples/synthetic_families` of the package's repository); on
-800 that are of closer relatives and have more fragments; and, in about every eleventh place, on three real alignments
-(1a3a, 5ahw and 1xcr, of fair-esm's examples). The recipe is `configuration/training/synthetic.yaml`: 51 minutes on two
-cores of a CPU. The weights are the mean of its last 24 checkpoints. The contact regression was fitted on 20 of those
-800."""
+800 families of closer relatives with more fragments; and, for about every eleventh family, on one of three real
+alignments (1a3a, 5ahw and 1xcr, from fair-esm's examples). The recipe is `configuration/training/synthetic.yaml`: 51
+minutes on two cores of a CPU. The weights are the mean of its last 24 checkpoints. The contact regression was fitted on
+20 of those 800 families."""
 LIMITS = (
-    "It is a small model for demonstrations, tests and a first look. What it knows of proteins it has from simulation "
-    "and three families: for results, use ESM-MSA-1b.",
+    "It is a small model for demonstrations, tests and a first look. It has learned about proteins only from "
+    "simulations and three real families: for results, use ESM-MSA-1b.",
 )
 
 
@@ -116,8 +116,8 @@ def write_checkpoint(model: MsaForMaskedLM, folder: Path, report: TrainingReport
 
 def write_card(folder: Path, config: MsaConfig, report: TrainingReport) -> None:
     note = (
-        "msa-tiny comes with the package `modeling-msa`, without code of its own: `modeling_msa.load_model()` loads "
-        "it. `save_pretrained` and `push_to_hub` of that model add the code."
+        "msa-tiny comes with the package `modeling-msa`, without code of its own: load it with "
+        "`modeling_msa.load_model()`. `save_pretrained` and `push_to_hub` of the loaded model add the code."
     )
     write_model_card(folder, "msa-tiny", "msa-tiny", config, license="apache-2.0", note=note, training=report)
 

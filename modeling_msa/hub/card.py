@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -50,7 +50,6 @@ METRICS = {
 }
 
 _HEADS = ("MsaForMaskedLM", "MsaForTokenClassification", "MsaForSequenceClassification")
-_LONG = 20  # classes whose names are listed
 
 
 def is_published(name: str, config: MsaConfig) -> bool:
@@ -171,19 +170,18 @@ def write_model_card(
         license={"mit": "MIT", "apache-2.0": "Apache-2.0"}.get(license or "", license),
         inherited=inherited,
         note=plain(note or ""),
-        purpose=_purpose(architecture, config),
-        facts=_table(("this model", ""), _facts(config, architecture, has_contacts)),
+        architecture=architecture,
+        is_values=_is_values(config),
+        has_contacts=has_contacts,
+        classes=_classes(config) if "Classification" in architecture else (),
         uses=uses,
-        tasks=_tasks(uses),
-        shape=_shape(architecture, config),
         adapter=adapter,
         merged=(folder / "merged").is_dir(),
         auto=architecture.replace("MsaFor", "AutoModelFor"),
         base_id=_quoted(source.model_id or source.name) if source else None,
         class_names=config.id2label if "Classification" in architecture else None,
-        limits=training.limits,
-        training="\n\n".join(filter(None, (training.data, _table(("the run", ""), training.settings)))),
-        results=_table(("measured on", "metric", "value", "to compare"), _rows(training.results)),
+        training=training,
+        metrics=METRICS,
     )
     path = folder / "README.md"
     path.write_text(card.content.rstrip("\n") + "\n", encoding="utf-8")
@@ -230,48 +228,10 @@ def _uses(architecture: str, config: MsaConfig, has_contacts: bool | None) -> tu
     return *contacts, *(("residues",) if architecture == "MsaForMaskedLM" else ()), "embeddings"
 
 
-def _tasks(uses: Sequence[str]) -> list[str]:
-    """Which pipelines the card shows."""
-    tasks = {"residues": "fill-mask", "contacts": "msa-contact-prediction"}
-    return [task for use, task in tasks.items() if use in uses] or ["feature-extraction"] * (uses == ("embeddings",))
-
-
-def _shape(architecture: str, config: MsaConfig) -> str:
-    """Shape of the head's logits for the template's MSA of 3 rows and 16 residues."""
-    shapes = {
-        "MsaForContactPrediction": "(1, 16, 16)",
-        "MsaForTokenClassification": f"(1, 17, {config.num_labels})",
-        "MsaForSequenceClassification": f"(1, {config.num_labels})",
-    }
-    return shapes.get(architecture, f"(1, 3, 17, {config.vocab_size})")
-
-
-def _purpose(architecture: str, config: MsaConfig) -> str:
-    """What a fine-tuned head does, for the first sentence."""
-    return {
-        "MsaForContactPrediction": "with a contact regression that is trained as its task, ",
-        "MsaForTokenClassification": "with a head that predicts a class for each residue of the query, ",
-        "MsaForSequenceClassification": "with a head that predicts "
-        + ("a value" if config.num_labels == 1 else f"{config.num_labels} values" if _is_values(config) else "a class")
-        + " for the query, ",
-    }.get(architecture, "")
-
-
-def _facts(config: MsaConfig, architecture: str, has_contacts: bool | None) -> list[tuple[str, str]]:
-    sizes = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
-    limited = config.row_position_embedding_size is not None
-    rows = [
-        ("layers, width, heads", ", ".join(map(str, sizes))),
-        ("columns, `<cls>` included", f"at most {config.max_position_embeddings}"),
-        ("rows", f"at most {config.max_row_position_embeddings}" if limited else "not limited"),
-    ]
-    if has_contacts is not None:
-        rows.append(("contact regression", "included" if has_contacts else "never fitted: `predict_contacts` refuses"))
+def _classes(config: MsaConfig) -> list[str]:
+    """Names of the classes that a head tells apart; none for values, nor where nobody has named them."""
     names = list((config.id2label or {}).values())
-    if architecture.endswith("Classification") and not _is_values(config) and names[:1] != ["LABEL_0"]:
-        more = f" and {len(names) - _LONG} more" if len(names) > _LONG else ""
-        rows.append(("classes", ", ".join(map(plain, names[:_LONG])) + more))
-    return rows
+    return [] if _is_values(config) or names[:1] == ["LABEL_0"] else list(map(plain, names))
 
 
 def _eval_results(results: Iterable[Result], task: str) -> list[EvalResult]:
@@ -289,28 +249,6 @@ def _eval_results(results: Iterable[Result], task: str) -> list[EvalResult]:
         for result in results
         if math.isfinite(result.value)
     ]
-
-
-def _rows(results: Iterable[Result]) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for result in results:
-        decimals = 3 if abs(result.value) < 10 else 1
-        value = f"{result.value:.{decimals}f}"
-        if result.error is not None:
-            value += f" ± {result.error:.{decimals}f} (standard error)"
-        trained = ", which it was fitted on" if result.split == "train" else ""
-        rows.append((f"{result.dataset}{trained}", METRICS[result.metric][1], value, result.note))
-    return rows
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Make a table in Markdown, without columns that are empty; nothing without rows."""
-    if not rows:
-        return ""
-    kept = [k for k in range(len(header)) if any(row[k] for row in rows)]
-    lines = [[header[k] for k in kept], ["---"] * len(kept)]
-    lines += [[" ".join(row[k].split()).replace("|", r"\|") for k in kept] for row in rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def plain(text: str) -> str:

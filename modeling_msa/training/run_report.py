@@ -1,4 +1,4 @@
-"""What a training run tells its model card: what it started from, its data, its settings, and what it reached."""
+"""What a model card says of a training run: the weights it started from, its data, its settings and its results."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OBJECTIVES = {
     "token": "classes of the query's residues",
     "sequence": "a class or value of the query",
     "contacts": "contacts of the query's residues",
-    "variants": "scores of variants: the query is replaced by the variant, the other rows stay",
+    "variants": "scores of variants: the variant replaces the query, the other rows stay",
 }
 _DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)")
 
 
 def report_of_run(trainer: Any, recipe: Recipe | None = None) -> TrainingReport:
-    """Say what is known of a run.
+    """Collect what is known of a run.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def report_of_run(trainer: Any, recipe: Recipe | None = None) -> TrainingReport:
     limits = []
     if source and recipe and recipe.model.objective != "contacts":
         limits.append(
-            f"The contact regression is that of {plain(source.name)}, and the weights under it have changed since: "
-            "before you rely on contacts, fit it anew (`msa fit-contacts`)."
+            f"The contact regression is that of {plain(source.name)}, but the weights below it have changed: before you "
+            "rely on contacts, fit it again (`msa fit-contacts`)."
         )
     return TrainingReport(
         settings=tuple(settings),
@@ -83,7 +83,7 @@ def _of_data(trainer: Any, recipe: Recipe | None) -> Iterator[tuple[str, str]]:
     limits = {"tokens": "max_tokens", "rows": "max_rows", "columns": "max_columns"}
     sizes = {name: getattr(trainer.data_collator, key, None) for name, key in limits.items()}
     if any(sizes.values()):
-        yield "of an alignment at most", ", ".join(f"{size:,} {name}" for name, size in sizes.items() if size)
+        yield "maximum size of an alignment", ", ".join(f"{size:,} {name}" for name, size in sizes.items() if size)
 
 
 def _of_steps(trainer: Any) -> Iterator[tuple[str, str]]:
@@ -91,10 +91,10 @@ def _of_steps(trainer: Any) -> Iterator[tuple[str, str]]:
     epochs = f", {state.epoch:.3g} epochs" if state.epoch and hasattr(trainer.train_dataset, "__len__") else ""
     yield "steps", f"{state.global_step:,}{epochs}"
     factors = (arguments.train_batch_size, arguments.gradient_accumulation_steps, arguments.world_size)
-    names = ("at once", "accumulated", "processes")
+    names = ("per batch", "accumulated", "processes")
     parts = ", ".join(f"{n} {name}" for n, name in zip(factors, names, strict=True) if n > 1)
     total = factors[0] * factors[1] * factors[2]
-    yield "alignments in a step", f"{total}{f' ({parts})' if total not in factors else ''}"
+    yield "alignments per step", f"{total}{f' ({parts})' if total not in factors else ''}"
     schedule = getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)
     warmup = f" after {arguments.warmup_steps:g} of warm-up" if arguments.warmup_steps else ""
     yield "learning rate", f"{arguments.learning_rate:g}, {str(schedule).replace('_', ' ')}{warmup}"
@@ -110,7 +110,7 @@ def _of_steps(trainer: Any) -> Iterator[tuple[str, str]]:
     yield "seed", str(arguments.seed)
     logged = [entry["loss"] for entry in state.log_history if "loss" in entry]
     if logged:
-        yield "training loss, as last logged", f"{logged[-1]:.4g}"
+        yield "last logged training loss", f"{logged[-1]:.4g}"
     yield "versions", ", ".join(_versions(("modeling-msa", "transformers", "torch"), trainer))
 
 
@@ -131,20 +131,20 @@ def _results(trainer: Any, recipe: Recipe | None) -> Iterator[Result]:
 
 
 def _held_out(trainer: Any, recipe: Recipe | None) -> str:
-    """Name what was held out."""
+    """Describe what was held out."""
     if recipe is None:
         return "held-out alignments"
     unit = "variant" if recipe.model.objective == "variants" else "alignment"
     fraction = recipe.data.eval_fraction
     names = _names(recipe.data.eval_data or recipe.data.train_data)
     if fraction is not None and len(trainer.eval_dataset) == 1 and unit == "alignment":
-        return f"{names}, {fraction:g} of its rows, held out"
-    part = "" if fraction is None else f"{fraction:g} of it, "
-    return f"{names}, {part}{_count(len(trainer.eval_dataset), unit)} held out"
+        return f"{names}: {fraction:g} of its rows held out"
+    part = "" if fraction is None else f" ({fraction:g} of all)"
+    return f"{names}: {_count(len(trainer.eval_dataset), unit)} held out{part}"
 
 
 def _names(paths: Sequence[str] | None) -> str:
-    """Name files and folders without saying where they lie on this machine."""
+    """Names of files and folders, without the paths of this machine."""
     return ", ".join(plain(path if "://" in path else Path(path).resolve().name) for path in paths or ())
 
 

@@ -347,22 +347,22 @@ def test_labels_decide_what_a_head_says(tmp_path):
 def test_what_a_run_says(cards, reports):
     token, report = cards["token"], reports["token"]
     assert token.data.license == "cc-by-4.0"  # of the weights it started from
-    assert "The weights: cc-by-4.0, as those that it started from." in section(token, "Licence")
+    assert "The weights: cc-by-4.0, inherited from the weights that training started from." in section(token, "Licence")
     assert "base_model" not in token.data.to_dict()  # a folder that nobody else has
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", section(token, "Training"), flags=re.MULTILINE))
     assert rows["recipe"] == "token-recipe; `recipe.yaml` has every key that was set"
     assert rows["objective"] == "classes of the query's residues"
     assert rows["started from"] == "base"
     assert rows["data"] == "alignments; 6 alignments"
-    assert rows["of an alignment at most"].startswith("256 tokens, 32 rows, 64 columns")
+    assert rows["maximum size of an alignment"].startswith("256 tokens, 32 rows, 64 columns")
     assert rows["steps"].startswith("2, ")
-    assert rows["alignments in a step"] == "6 (2 at once, 3 accumulated)"
+    assert rows["alignments per step"] == "6 (2 per batch, 3 accumulated)"
     assert rows["learning rate"] == "0.002, linear"
     assert rows["optimizer"].endswith("betas 0.9 and 0.999, weight decay 0.01")
     assert (rows["precision"], rows["seed"]) == ("float32", "7")
     assert f"torch {version('torch')}" in rows["versions"]
-    assert float(rows["training loss, as last logged"]) > 0
-    held_out = "alignments, 0.25 of it, 2 alignments held out"
+    assert float(rows["last logged training loss"]) > 0
+    held_out = "alignments: 2 alignments held out (0.25 of all)"
     names = {METRICS[key][1]: report.figures[f"eval_{key}"] for key in ("loss", "accuracy", "macro_f1")}
     assert figures(token) == {(held_out, name): pytest.approx(value, rel=1e-5) for name, value in names.items()}
     for name, value in names.items():
@@ -381,10 +381,10 @@ def test_what_differs_between_runs(cards, reports):
     assert scratch.data.eval_results is None
     assert "contact regression is that of" not in scratch.text
     assert figures(cards["mlm"]).keys() == {
-        ("alignments, 0.25 of it, 2 alignments held out", name) for name in ("loss", "perplexity", "accuracy")
+        ("alignments: 2 alignments held out (0.25 of all)", name) for name in ("loss", "perplexity", "accuracy")
     }
-    assert "the query is replaced by the variant" in cards["variants"].text
-    assert next(iter(figures(cards["variants"])))[0].startswith("f0.a3m, 0.25 of it, 3 variants held out")
+    assert "the variant replaces the query" in cards["variants"].text
+    assert next(iter(figures(cards["variants"])))[0].startswith("f0.a3m: 3 variants held out (0.25 of all)")
     assert ("| LoRA adapters | rank 2, alpha 4, dropout 0 |") in cards["lora"].text
     assert "peft 0." in cards["lora"].text
     assert "The folder `merged` has both" in cards["lora"].text
@@ -480,14 +480,14 @@ def test_data_on_the_hub_is_named():
     assert settings["data"] == "hf://datasets/them/msas/data/*.parquet, shards"
     assert (settings["optimizer"], settings["precision"]) == ("sgd", "bfloat16, mixed")
     assert settings["learning rate"] == "0.0001, cosine after 5 of warm-up"
-    assert settings["alignments in a step"] == "1"
+    assert settings["alignments per step"] == "1"
     assert settings["steps"] == "3"  # a stream has no epochs
-    assert not {"training loss, as last logged", "of an alignment at most"} & settings.keys()
+    assert not {"last logged training loss", "maximum size of an alignment"} & settings.keys()
     # of the best weights, if these are kept, the figures are theirs
     state.log_history += [{"step": 1, "eval_loss": 1.0}, {"step": 3, "eval_loss": 2.0}]
     recipe.data.eval_data, recipe.data.eval_fraction, trainer.eval_dataset = ["/home/me/held"], None, range(9)
     assert report_of_run(trainer, recipe).results == (
-        Result("loss", 2.0, "held, 9 alignments held out", split="validation"),
+        Result("loss", 2.0, "held: 9 alignments held out", split="validation"),
     )
     arguments.load_best_model_at_end, state.best_global_step = True, 1
     assert [result.value for result in report_of_run(trainer, recipe).results] == [1.0]
