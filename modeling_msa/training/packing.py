@@ -13,12 +13,13 @@ import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from huggingface_hub import DatasetCardData
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .._files import whole_file
@@ -162,10 +163,10 @@ def pack_alignments(
     kept = _check_earlier(output_dir, plan, unreadable)
     todo = {shard: chunk for shard, chunk in plan.items() if shard not in kept}
     files = list(itertools.chain.from_iterable(todo.values()))
-    reader = DataLoader(_Reader(files, input_format), batch_size=None, num_workers=workers, collate_fn=_unchanged)
+    read: Any = partial(_read, format=input_format)
+    rows = iter(DataLoader(files, batch_size=None, num_workers=workers, collate_fn=read))  # type: ignore[arg-type]
     total = sum(kept.values(), Counter())
     with tqdm(total=len(paths), initial=len(paths) - len(files), unit="alignment", disable=not progress) as bar:
-        rows = iter(reader)
         for shard, chunk in todo.items():
             total += _write_shard(shard, _readable(rows, chunk, on_error, unreadable, bar))
     if not total:
@@ -208,25 +209,12 @@ def _write_card(folder: Path, format: str, total: Counter) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-class _Reader(Dataset):
-    """Alignments of files, or the reason why one cannot be read."""
-
-    def __init__(self, paths: list[Path], format: str | None) -> None:
-        self.paths = paths
-        self.format = format
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Alignment | str:
-        try:
-            return read_alignment(self.paths[index], self.format)
-        except (OSError, ValueError) as error:
-            return str(error)
-
-
-def _unchanged(sample: Any) -> Any:
-    return sample
+def _read(path: Path, format: str | None) -> Alignment | str:
+    """Read an alignment, or return why it cannot be read."""
+    try:
+        return read_alignment(path, format)
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def _readable(

@@ -50,8 +50,6 @@ _PARQUET, _TARS = (".parquet",), (".tar", ".tar.gz", ".tgz")
 _BATCH = 16  # rows held at a time: one may have many megabytes
 _MAX_WORKERS = 1024
 
-# ------------------------------------------------------------------------------------------------------------ datasets
-
 
 def load_alignments(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -225,9 +223,6 @@ def _refuse(error: Exception, on_error: str) -> None:
     logger.warning("skipped: %s", error)
 
 
-# ------------------------------------------------------------------------------------------------------------- streams
-
-
 @dataclass(frozen=True)
 class _StreamSettings:
     where: str
@@ -367,15 +362,13 @@ def load_stream(
         rows = datasets.load_dataset("parquet", data_files=paths, split="train", streaming=True)
         _check_columns(rows, paths[0])
     else:
-        rows = datasets.IterableDataset.from_generator(_read_rows_and_errors, gen_kwargs={"files": paths})
+        arguments = {"files": paths, "input_format": None, "on_error": "keep"}
+        rows = datasets.IterableDataset.from_generator(_read_rows, gen_kwargs=arguments)
     if shuffle_buffer:
         rows = rows.shuffle(seed=seed, buffer_size=shuffle_buffer)
     if rank is not None and world_size is not None:
         rows = split_dataset_by_node(rows, rank=rank, world_size=world_size)
     return MsaStream(rows, _StreamSettings(paths[0], labels, on_error, fixed, repeat))
-
-
-# --------------------------------------------------------------------------------------------------------------- files
 
 
 def _is_hub_id(source: Any) -> bool:
@@ -450,9 +443,6 @@ def _find(files: list[str], split: str | None = None) -> tuple[str, list[str]]:
     return kind, files
 
 
-# ---------------------------------------------------------------------------------------------------------------- rows
-
-
 def _row_of(name: str, alignment: Alignment) -> dict[str, Any]:
     queries = {"query": alignment.query, "query_a3m": query_in_a3m(alignment)}
     return {"name": name, "sequences": alignment.sequences, **queries}
@@ -487,24 +477,19 @@ def _row_of_sample(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_rows(files: list[str], input_format: str | None, on_error: str) -> Iterator[dict[str, Any]]:
-    """Rows of alignment files or tar files; `datasets` splits the list between processes and workers."""
+    """Rows of alignment files or tar files; `datasets` splits the list between processes and workers.
+
+    With `on_error` "keep", one that cannot be read keeps its place, with the reason in ``error``.
+    """
     for file in files:
         for name, alignment in _alignments_in(file, input_format):
             if isinstance(alignment, Alignment):
                 row = _row_of(name, alignment)
-                yield {column: row[column] for column in COLUMNS}
+                yield row if on_error == "keep" else {column: row[column] for column in COLUMNS}
+            elif on_error == "keep":
+                yield {"name": name, "error": str(alignment)}
             else:
                 _refuse(alignment, on_error)
-
-
-def _read_rows_and_errors(files: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows of tar files; one that cannot be read keeps its place in the stream, with the reason in ``error``."""
-    for file in files:
-        for name, alignment in _alignments_in(file, None):
-            if isinstance(alignment, Alignment):
-                yield {**_row_of(name, alignment), "error": None}
-            else:
-                yield {"name": name, "sequences": [], "query": None, "query_a3m": None, "error": str(alignment)}
 
 
 def _alignments_in(file: str, input_format: str | None) -> Iterator[tuple[str, Alignment | Exception]]:
@@ -522,15 +507,12 @@ def _alignments_in(file: str, input_format: str | None) -> Iterator[tuple[str, A
                 if not member.endswith(".json"):
                     empty = False
                     yield name, _attempt(_parse, data, input_format or format_of(member), f"{file}, {member}")
+        if empty:
+            raise ValueError(f"{file}: the tar file has no alignment (.a3m, .a2m, .fasta, .sto ..., .gz, .xz).")
     except (tarfile.TarError, EOFError, zlib.error) as error:
         yield name_of(file), ValueError(f"{file}: the tar file is damaged ({error}); fetch it again.")
-        return
-    except OSError as error:
+    except (OSError, ValueError) as error:
         yield name_of(file), error
-        return
-    if empty:
-        endings = ".a3m, .a2m, .fasta, .sto ..., .gz, .xz"
-        yield name_of(file), ValueError(f"{file}: there is no alignment ({endings}) in the tar file.")
 
 
 def _attempt(read: Callable[..., Alignment], *args: Any) -> Alignment | Exception:

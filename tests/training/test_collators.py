@@ -150,7 +150,10 @@ def test_features_that_are_none():
     collator = MsaDataCollator(TOKENIZER)
     for feature, message in (
         ({"visit": (0, 0)}, "remove_unused_columns=False"),
-        ({"name": "f1", "alignment": np.zeros((2, 2))}, r"f1: an alignment must be an Alignment or a uint8 array \(R, L\)"),
+        (
+            {"name": "f1", "alignment": np.zeros((2, 2))},
+            r"f1: an alignment must be .* a uint8 array \(R, L\)",
+        ),
         ({"name": "f1", "sequences": ["MKV", "MK"]}, "f1: row 2 .* has 2 columns"),
         ({"name": "f1", "sequences": []}, "f1: contains no sequence"),
         ({"sequences": ["MkV", "MRV"]}, "lowercase letters are insertions"),
