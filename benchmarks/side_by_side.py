@@ -1,5 +1,6 @@
 """Shared by the benchmarks: both implementations with the same weights, alternating times, peak memory."""
 
+import ctypes
 import itertools
 import statistics
 import subprocess
@@ -98,6 +99,7 @@ def peak_allocated(work: Work, device: str = "cpu") -> int:
 
 def peak_resident(work: Work) -> int:
     """Peak bytes that `work` adds to this process's resident set; Linux only."""
+    ctypes.CDLL(None).malloc_trim(0)  # else `work` could reuse freed memory that is still resident
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident("VmRSS")
     work()
