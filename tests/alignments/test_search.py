@@ -1,4 +1,4 @@
-"""The contract of `msa search`.
+"""Contract of `modeling_msa.alignments.search`.
 
 The query is row 0 and whole, its residues are the columns. Each residue of a relative lands in the column of the
 residue it comes from, insertions and deletions where they were made. The rows are jackhmmer's. Hits of one sequence
@@ -13,11 +13,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from typer import Typer
-from typer.testing import CliRunner
 
 from modeling_msa import bundled_family, filter_rows, read_alignment
-from modeling_msa.cli.search import search_command
 
 pytest.importorskip("pyhmmer")
 import modeling_msa.alignments.search as search_module
@@ -72,12 +69,6 @@ def folder(tmp_path_factory):
     (folder / "fn3.fasta").write_text(fasta(dict(family)))
     (folder / "lar.fasta").write_text(f">LAR\n{family.query}\n")
     return folder
-
-
-def run(*arguments):
-    app = Typer()
-    app.command()(search_command)
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
@@ -249,10 +240,6 @@ def test_databases_that_are_none(folder, tmp_path, data, message):
     (tmp_path / "db.fasta").write_bytes(data)
     with pytest.raises(ValueError, match=message):
         search_homologues(folder / "query.fasta", tmp_path / "db.fasta", cpus=1)
-    result = run(folder / "query.fasta", tmp_path / "db.fasta", "-o", tmp_path / "f.a3m", "--cpus", 1)
-    assert result.exit_code == 1
-    assert result.output.startswith("error: ")
-    assert [path.name for path in tmp_path.iterdir()] == ["db.fasta"]
 
 
 def test_damage_far_inside_is_no_end(folder, tmp_path):
@@ -280,23 +267,3 @@ def test_long_sequences_are_passed_over(folder, tmp_path, monkeypatch):
     (tmp_path / "db.fasta").write_text(fasta(planted() | {"giant": QUERY * 3}))
     with pytest.warns(UserWarning, match="1 sequences of more than 200 residues are skipped .giant"):
         assert search_homologues(folder / "query.fasta", tmp_path / "db.fasta", cpus=1).depth == 13
-
-
-def test_command(folder, tmp_path):
-    """It writes what Python gives, for every format, and says beforehand what it could not write."""
-    found = search_homologues(folder / "query.fasta", folder / "db.fasta", cpus=1)
-    for name in ("f.a3m", "f.a2m", "f.fasta", "f.sto", "f.a3m.gz"):
-        result = run(folder / "query.fasta", folder / "db.fasta", "-o", tmp_path / name, "--cpus", 1)
-        assert result.exit_code == 0, result.output
-        assert np.array_equal(read_alignment(tmp_path / name).array, found.array)
-    assert read_alignment(tmp_path / "f.a3m").raw_rows == found.raw_rows
-    assert "Q1 the query, 86 residues, 13 rows" in result.output
-    for name, message in (("f.txt", ".a3m, .a2m"), ("none/f.a3m", "does not exist")):
-        result = run(folder / "query.fasta", folder / "db.fasta", "-o", tmp_path / name)
-        assert result.exit_code == 1
-        assert message in result.output
-    (tmp_path / "db.fasta").write_text(fasta(unrelated()))
-    result = run(folder / "query.fasta", tmp_path / "db.fasta", "-o", tmp_path / "f.a3m", "--evalue", 1e-9)
-    assert result.exit_code == 0
-    assert "warning: " in result.output
-    assert read_alignment(tmp_path / "f.a3m").sequences == [QUERY]
