@@ -24,7 +24,6 @@ from typer.main import get_command
 import modeling_msa
 from modeling_msa import bundled_family, read_alignment, resolve_model, revert_checkpoint, write_alignment
 from modeling_msa.cli import app
-from modeling_msa.training.recipes import help_text
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / "tests"))
@@ -127,8 +126,9 @@ def write_commands(path: Path) -> None:
         summary = short or body.strip().partition("\n\n")[0].replace("\n", " ")
         contents.append(f"- [`{name}`](#{name.replace(' ', '-')}): {summary}")
         if name == "msa train":  # its options are the recipe's keys
-            body = f"\n{summary}\n\n```text\n{help_text().rstrip()}\n```\n"
-        body = re.sub(r"^Example: (.*)$", r"**Example**:\n\n```console\n$ \1\n```", body, flags=re.MULTILINE)
+            body = f"\n{summary}\n\n```text\n{run_lines(['msa train --help'], DOCS, 'msa train', ()).rstrip()}\n```\n"
+        else:
+            body = re.sub(r"^Example: (.*)$", r"**Example**:\n\n```console\n$ \1\n```", body, flags=re.MULTILINE)
         parts.append(f"## {heading}\n{body}")
     start = head[: head.index("**Usage**")]
     options = head[head.index("**Options**") : head.index("**Commands**")]  # of msa itself, before the command
@@ -136,22 +136,13 @@ def write_commands(path: Path) -> None:
 
 
 def write_reference(folder: Path) -> None:
-    """Write a page for each folder of the package, a section a module: what the package exports, then what is left."""
+    """Write a page for each folder of the package: what the package exports, a section per module."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (title, floor) in enumerate(_FLOORS.items(), start=1):
         parts = [f"# {title}\n"]
         for module in _modules(floor):
-            documented = [
-                key
-                for key, value in vars(module).items()
-                if not key.startswith("_")
-                and (inspect.isfunction(value) or inspect.isclass(value))
-                and value.__module__ == module.__name__
-                and value.__doc__
-            ]
-            names = [f"modeling_msa.{key}" for key in documented if key in modeling_msa.__all__]
-            if floor:  # the layers of the Hub files are for nobody but their own classes
-                names += [f"{module.__name__}.{key}" for key in documented if key not in modeling_msa.__all__]
+            exported = (key for key in vars(module) if key in modeling_msa.__all__)
+            names = [key for key in exported if getattr(module, key).__module__ == module.__name__]
             if names:
                 parts += [f"## `{module.__name__}`\n\n{inspect.getdoc(module)}\n", *map(_directive, names)]
         (folder / f"{number:02}-{floor or 'models'}.md").write_text("\n".join(parts), encoding="utf-8")
@@ -164,9 +155,8 @@ def _modules(floor: str) -> list[ModuleType]:
     return [importlib.import_module(f"{package.__name__}.{name}") for name in names if not name.startswith("_")]
 
 
-def _directive(name: str) -> str:
-    module, _, key = name.rpartition(".")
-    is_class = inspect.isclass(getattr(importlib.import_module(module), key))
+def _directive(key: str) -> str:
+    name, is_class = f"modeling_msa.{key}", inspect.isclass(getattr(modeling_msa, key))
     body = f".. autoclass:: {name}\n   :members:\n" if is_class else f".. autofunction:: {name}\n"
     return f"```{{eval-rst}}\n{body}```\n"
 

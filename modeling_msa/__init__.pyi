@@ -14,6 +14,7 @@ from .alignments.search import search_homologues as search_homologues
 from .alignments.structure import structure_contacts as structure_contacts
 from .alignments.writing import write_alignment as write_alignment
 from .configuration_msa_transformer import MsaConfig as MsaConfig
+from .hub.card import write_model_card as write_model_card
 from .hub.contact_fitting import fit_contacts as fit_contacts
 from .hub.conversion import convert_checkpoint as convert_checkpoint
 from .hub.conversion import revert_checkpoint as revert_checkpoint

@@ -63,6 +63,14 @@ def test_a_page_runs_from_top_to_bottom(tmp_path):
     assert not (tmp_path / "page-4.txt").exists()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=TEXTS)
+def test_what_a_page_shows_is_of_the_block_above(page):
+    places = [block.line for _, block in figures.run_blocks(page)]
+    for line, text in enumerate(TEXTS[page.stem].splitlines(), start=1):
+        if shown := re.search(rf"made/{page.stem}-(\d+)\.txt", text):
+            assert int(shown[1]) == sum(place < line for place in places), f"{page.name}, line {line}"
+
+
 def test_what_is_not_run():
     """Only what needs a network, files that the package has not, other programs or processes; and old code."""
     reasons = {"network", "structure", "published checkpoint", "another program", "starts processes", "torchao"}
