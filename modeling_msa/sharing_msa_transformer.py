@@ -41,9 +41,16 @@ OLD_CODE_FILES = tuple(name.replace("_transformer", "") for name in CODE_FILES)
 LICENSE, CARD, WEIGHTS, INDEX = "LICENSE", "README.md", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TAGS = ("biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction")
-_PUSH_OPTIONS = (
-    "repo_id", "commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags"
-)  # fmt: skip
+_PUSH_OPTIONS = {
+    "repo_id",
+    "commit_message",
+    "commit_description",
+    "private",
+    "token",
+    "revision",
+    "create_pr",
+    "tags",
+}
 
 
 def find_at_source(owner: Any, name: str, download: bool = False, token: str | bool | None = None) -> Path | None:
@@ -116,10 +123,8 @@ def upload(
     repository has; `commit` goes to ``HfApi.create_commit``.
     """
     replaced = [name for name in there if is_weights(name) and name not in files and any(map(is_weights, files))]
-    operations = [CommitOperationDelete(name) for name in replaced]
-    return api.create_commit(
-        repo_id, [*operations, *(CommitOperationAdd(name, source) for name, source in files.items())], **commit
-    )
+    added = [CommitOperationAdd(name, source) for name, source in files.items()]
+    return api.create_commit(repo_id, [*map(CommitOperationDelete, replaced), *added], **commit)
 
 
 class SharingMixin:
@@ -129,7 +134,7 @@ class SharingMixin:
         self, save_directory: str | os.PathLike, *args: Any, push_to_hub: bool = False, **kwargs: Any
     ) -> Any:
         """Save as transformers does, with all the code and its licence."""
-        options = {name: kwargs.pop(name) for name in _PUSH_OPTIONS if name in kwargs}
+        options = {name: kwargs.pop(name) for name in _PUSH_OPTIONS & set(kwargs)}
         copy_companions(self, save_directory)
         saved = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
         remove_old_code(Path(save_directory))
@@ -210,8 +215,7 @@ class SharedModelMixin(SharingMixin):
     def _complete(self, folder: Path, repo_id: str, there: Collection[str], tags: list[str], token: Any) -> None:
         if not set(TOKENIZER_FILES) & set(there):
             self.tokenizer_class.for_config(self.config).save_pretrained(folder)
-        is_new = CARD not in there
-        if is_new:
+        if CARD not in there:
             self._write_card(folder, repo_id, token)
             tags = [*(self.model_tags or []), *tags]
         if tags:
@@ -222,8 +226,8 @@ class SharedModelMixin(SharingMixin):
     def _write_card(self, folder: Path, repo_id: str, token: Any) -> None:
         """Carry the source's card, if it holds for these weights; else write a new one."""
         is_of_hub = not os.path.isdir(self.name_or_path) and find_at_source(self, "config.json") is not None
-        weights = find_at_source(self, WEIGHTS), folder / WEIGHTS
-        is_unchanged = all(path and path.is_file() for path in weights) and filecmp.cmp(*weights, shallow=False)
+        theirs, ours = find_at_source(self, WEIGHTS), folder / WEIGHTS
+        is_unchanged = theirs is not None and ours.is_file() and filecmp.cmp(theirs, ours, shallow=False)
         source = find_at_source(self, CARD, download=True, token=token)
         if self.write_card is not None and not (source and is_unchanged):
             self.write_card(folder, repo_id)

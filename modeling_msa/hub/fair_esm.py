@@ -266,21 +266,21 @@ def to_fair_esm(model: MsaForMaskedLM) -> tuple[argparse.Namespace, dict[str, to
 
 def fair_esm_args(config: MsaConfig) -> argparse.Namespace:
     """Build the arguments that fair-esm's module is made with."""
-    args = {
-        "arch": "msa_transformer",
-        "layers": config.num_hidden_layers,
-        "embed_dim": config.hidden_size,
-        "ffn_embed_dim": config.intermediate_size,
-        "attention_heads": config.num_attention_heads,
-        "max_positions": config.max_position_embeddings,
-        "dropout": config.hidden_dropout,
-        "attention_dropout": config.attention_dropout,
-        "activation_dropout": config.activation_dropout,
-        "max_tokens": 2**14,
-        "max_tokens_per_msa": 2**14,
-        "logit_bias": True,
-        "embed_positions_msa": config.row_position_embedding_size is not None,
-    }
-    if config.row_position_embedding_size is not None:
-        args["embed_positions_msa_dim"] = config.row_position_embedding_size
-    return argparse.Namespace(**args)
+    args = argparse.Namespace(
+        arch="msa_transformer",
+        layers=config.num_hidden_layers,
+        embed_dim=config.hidden_size,
+        ffn_embed_dim=config.intermediate_size,
+        attention_heads=config.num_attention_heads,
+        max_positions=config.max_position_embeddings,
+        dropout=config.hidden_dropout,
+        attention_dropout=config.attention_dropout,
+        activation_dropout=config.activation_dropout,
+        max_tokens=2**14,
+        max_tokens_per_msa=2**14,
+        logit_bias=True,
+        embed_positions_msa=config.row_position_embedding_size is not None,
+    )
+    if args.embed_positions_msa:
+        args.embed_positions_msa_dim = config.row_position_embedding_size
+    return args

@@ -72,7 +72,8 @@ def load_model(
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device {device!r} here ({str(error).splitlines()[0]}).") from None
-    return load_checkpoint(cls, folder, dtype=dtype).to(device)
+    model: Any = load_checkpoint(cls, folder, dtype=dtype)
+    return model.to(device)
 
 
 def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: bool = False, **options: Any) -> _Model:
@@ -105,7 +106,7 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
             # quantized tensors load under the names they were saved with, which have the prefix
             whole = load_checkpoint(MsaForContactPrediction, name, **options)
             backbone: MsaModel = whole.base_model  # type: ignore[assignment]
-            backbone._freeze_unused()
+            backbone.contact_head.requires_grad_(False)
             return backbone  # type: ignore[return-value]
         return _load_fitting(cls, name, new_head, options)
 

@@ -19,12 +19,9 @@ from ..modeling_msa_transformer import MsaModel
 from ..sharing_msa_transformer import (
     CARD,
     CODE_FILES,
-    INDEX,
     LICENSE,
     OLD_CODE_FILES,
     TOKENIZER_FILES,
-    WEIGHTS,
-    is_weights,
     upload,
 )
 from .errors import HubError, hub_errors
@@ -52,24 +49,12 @@ LEFT_OUT = {
 
 @dataclass
 class Upload:
-    """What a push sends.
-
-    Attributes
-    ----------
-    folder : Path
-        The folder it comes from.
-    repo_id : str
-        The repository it goes to, OWNER/NAME; or NAME, the owner being the user who is logged in.
-    files : dict of str to int
-        Sizes in bytes by path in the repository.
-    left_out : dict of str to str
-        What is not for others, and why: files, or folders (which end in a slash).
-    """
+    """What a push sends, and where from and to."""
 
     folder: Path
-    repo_id: str
-    files: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    repo_id: str  # OWNER/NAME; or NAME, the owner being the user who is logged in
+    files: dict[str, int] = field(default_factory=dict)  # sizes in bytes by path in the repository
+    left_out: dict[str, str] = field(default_factory=dict)  # files, or folders (which end in a slash), and why
 
     @property
     def card(self) -> str:
@@ -125,12 +110,10 @@ def plan_upload(folder: str | os.PathLike, repo_id: str) -> Upload:
     if problems := find_problems(folder):
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ValueError(f"{folder} is not a complete repository, so nothing was sent:{listed}")
-    planned, weights = Upload(folder, repo_id), _weight_files(folder)
+    planned = Upload(folder, repo_id)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         parts = path.relative_to(folder).parts
-        if len(parts) == 1 and is_weights(parts[0]) and parts[0] not in weights:
-            planned.left_out[parts[0]] = "not loaded, as there are other weights"
-        elif found := _left_out(parts):
+        if found := _left_out(parts):
             planned.left_out[found[0]] = found[1]
         else:
             planned.files["/".join(parts)] = path.stat().st_size
@@ -175,8 +158,6 @@ def find_problems(folder: Path) -> list[str]:
 
 
 def _weight_problems(folder: Path, config: dict[str, Any]) -> list[str]:
-    if not _weight_files(folder):
-        return [f"{WEIGHTS}, or {INDEX} with its shards, is missing. Save the model with save_pretrained."]
     if "quantization_config" in config:  # the tensors of quantized weights are torchao's
         return []
     cls = getattr(modeling_msa_transformer, (config.get("architectures") or [""])[0], MsaModel)
@@ -193,15 +174,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _weight_files(folder: Path) -> list[str]:
-    """Files of weights that are loaded: the single one goes first, as in transformers; else what the index names."""
-    if (folder / WEIGHTS).is_file():
-        return [WEIGHTS]
-    index = _read_json(folder / INDEX)
-    shards = index.get("weight_map") if index else None
-    return [INDEX, *sorted(set(shards.values()))] if isinstance(shards, dict) and shards else []
 
 
 def _size(count: int) -> str:

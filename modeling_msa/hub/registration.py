@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -24,6 +21,7 @@ from ..modeling_msa_transformer import (
 )
 from ..pipeline_msa_transformer import register_pipelines
 from ..tokenization_msa_transformer import MsaTokenizer
+from .repository import write_pushed_card
 
 
 def register() -> None:
@@ -38,10 +36,4 @@ def register() -> None:
     ):
         auto.register(MsaConfig, cls, exist_ok=True)
     register_pipelines()
-    MsaPreTrainedModel.write_card = _write_card
-
-
-def _write_card(model: Any, folder: Path, repo_id: str) -> None:
-    from .repository import write_pushed_card  # not needed before something is pushed
-
-    write_pushed_card(model, folder, repo_id)
+    MsaPreTrainedModel.write_card = write_pushed_card

@@ -11,31 +11,16 @@ from ..configuration_msa_transformer import MsaConfig
 
 @dataclass
 class ConversionReport:
-    """What a conversion wrote and what it compared.
+    """What a conversion wrote and what it compared."""
 
-    Attributes
-    ----------
-    output : Path
-        The folder (or, in reverse, the file) that was written.
-    config : MsaConfig
-        The model's sizes.
-    tensors, parameters : int
-        Tensors compared with the source, all equal bit for bit, and the numbers in them.
-    has_contacts : bool
-        Whether a fitted contact regression is included.
-    differences : dict of str to float
-        Largest absolute difference from fair-esm's own outputs, by name; empty if fair-esm is not installed.
-    compared_on, fair_esm_version : str
-        The input of that comparison, and the version of fair-esm.
-    """
-
-    output: Path
+    output: Path  # the folder (or, in reverse, the file) that was written
     config: MsaConfig
-    tensors: int
-    parameters: int
-    has_contacts: bool
+    tensors: int  # tensors compared with the source, all equal bit for bit
+    parameters: int  # the numbers in them
+    has_contacts: bool  # whether a fitted contact regression is included
+    # largest absolute difference from fair-esm's own outputs, by name; empty if fair-esm is not installed
     differences: dict[str, float] = field(default_factory=dict)
-    compared_on: str = ""
+    compared_on: str = ""  # the input of that comparison
     fair_esm_version: str = ""
 
     def __str__(self) -> str:
@@ -57,77 +42,33 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class Result:
-    """One figure that was measured: a row of the card's table, and an entry of the Hub's ``model-index``.
+    """One figure that was measured: a row of the card's table, and an entry of the Hub's ``model-index``."""
 
-    Attributes
-    ----------
-    metric : str
-        A key of `modeling_msa.hub.card.METRICS`.
-    value : float
-        The figure.
-    dataset : str
-        What it was measured on, in words.
-    error : float, optional
-        Its standard error.
-    split : str, optional
-        "train" for what was fitted on, "test" for what was not.
-    note : str
-        What stands beside it in the table: a baseline's figure.
-    """
-
-    metric: str
+    metric: str  # a key of `modeling_msa.hub.card.METRICS`
     value: float
-    dataset: str
-    error: float | None = None
-    split: str | None = None
-    note: str = ""
+    dataset: str  # what it was measured on, in words
+    error: float | None = None  # its standard error
+    split: str | None = None  # "train" for what was fitted on, "test" for what was not
+    note: str = ""  # what stands beside it in the table: a baseline's figure
 
 
 @dataclass(frozen=True)
 class Source:
-    """The weights that others were made of.
+    """The weights that others were made of."""
 
-    Attributes
-    ----------
-    name : str
-        For readers.
-    model_id : str, optional
-        Its Hub id, or the name of a published checkpoint; None for a folder that is known here only.
-    license : str, optional
-        The licence that its card names.
-    """
-
-    name: str
-    model_id: str | None = None
-    license: str | None = None
+    name: str  # for readers
+    model_id: str | None = None  # its Hub id, or a published checkpoint's name; None for a folder known here only
+    license: str | None = None  # the licence that its card names
 
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a model card says of a training run.
+    """What a model card says of a training run."""
 
-    Attributes
-    ----------
-    data : str
-        What it was trained on, and how; Markdown.
-    settings : tuple of (str, str)
-        Names and values, the rows of a table.
-    results : tuple of Result
-        What was measured.
-    limits : tuple of str
-        Sentences for the card's list of limits.
-    source : Source, optional
-        The weights that it started from.
-    relation : str, optional
-        What it is to them, in the Hub's words.
-    datasets : tuple of str
-        Hub ids of the data.
-    """
-
-    data: str = ""
-    settings: tuple[tuple[str, str], ...] = ()
+    data: str = ""  # what it was trained on, and how; Markdown
+    settings: tuple[tuple[str, str], ...] = ()  # names and values, the rows of a table
     results: tuple[Result, ...] = ()
-    limits: tuple[str, ...] = ()
-    source: Source | None = None
-    relation: Literal["finetune", "adapter", "quantized"] | None = None
-    datasets: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()  # sentences for the card's list of limits
+    source: Source | None = None  # the weights that it started from
+    relation: Literal["finetune", "adapter", "quantized"] | None = None  # what it is to them, in the Hub's words
+    datasets: tuple[str, ...] = ()  # Hub ids of the data

@@ -47,12 +47,11 @@ def write_pushed_card(model: Any, folder: Path, repo_id: str) -> None:
 
     The weights differ from the source's, whose card would have been used otherwise.
     """
-    limits: tuple[str, ...] = ()
-    if source := model.name_or_path:
-        source = plain(Path(source).name if Path(source).exists() else source)
-        limits = (
-            f"It was made from {source}, with other weights or another head; nothing more is known about it. Before "
-            "you rely on contacts, fit the contact regression again (`msa fit-contacts`).",
-        )
-    report = TrainingReport(limits=limits)
+    source = model.name_or_path
+    limit = (
+        f"It was made from {plain(Path(source).name if Path(source).exists() else source)}, with other weights or "
+        "another head; nothing more is known about it. Before you rely on contacts, fit the contact regression again "
+        "(`msa fit-contacts`)."
+    )
+    report = TrainingReport(limits=(limit,) if source else ())
     write_model_card(folder, repo_id.rpartition("/")[2], repo_id, model.config, training=report)
