@@ -1,7 +1,7 @@
-"""Models for other runtimes: as a program of `torch.export`, and as an ONNX file that tells what it is.
+"""Export models for other runtimes: as a program of `torch.export`, or as an ONNX file that describes itself.
 
-Both take any number of MSAs, rows and columns. They are made by torch's own exporters, on which those of transformers
-are built: these change from release to release, and patch for other models what this one does not need.
+Both accept any number of MSAs, rows and columns. torch's own exporters make them; those of transformers, which are
+built on these, change from release to release and patch much that this model does not need.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from .._files import check_output, temporary_sibling
+from .._files import check_ending, check_output, temporary_sibling
 from ..modeling_msa_transformer import MsaPreTrainedModel, evaluating
 from ..tokenization_msa_transformer import MsaTokenizer
 
@@ -30,32 +30,32 @@ Task = Literal["contacts", "logits", "embeddings"]
 TASKS = ("contacts", "logits", "embeddings")
 INPUTS = ("input_ids", "attention_mask")
 TOLERANCE = 1e-4  # of an ONNX file against torch
-# Rows and columns of the MSAs that are traced and compared. A traced axis must not be 1, which would be taken for a
-# constant; those compared differ from those traced, and pad each other.
+# Rows and columns of the MSAs that are traced and compared. A traced axis of size 1 would be taken for a constant;
+# the MSAs compared differ from those traced, and pad each other.
 TRACED = ((3, 5), (2, 4))
 COMPARED = (((5, 17), (9, 8), (1, 23)), ((1, 3),), ((7, 11),))
 
 
 class ExportError(ValueError):
-    """A model that cannot be exported as it is, or an ONNX file that does not compute what the model does."""
+    """A model that cannot be exported, or an ONNX file whose results are not the model's."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote and what it compared.
+    """What an export wrote, and how it compares with torch.
 
     Attributes
     ----------
     output : Path
         The ONNX file.
     size : int
-        In bytes, with the weights beside it if they are a file of their own (``<output>.data``).
+        In bytes, including the weights in a file of their own (``<output>.data``).
     task : str
-        One of `TASKS`: the name of the output too.
+        One of `TASKS`, which is also the name of the output.
     axes : dict of str to list
-        Of the inputs and the output: ``"batch"``, ``"rows"``, ``"columns"`` and what follows from them, or a number.
+        Axes of the inputs and the output: ``"batch"``, ``"rows"``, ``"columns"``, expressions of these, or numbers.
     max_rows, max_columns : int or None
-        The largest MSA, with ``<cls>``; None where there is no limit.
+        Size of the largest MSA, with ``<cls>``; None where there is no limit.
     difference : float
         Largest absolute difference between ONNX Runtime and torch, relative where values are larger than 1.
     compared_on : str
@@ -111,23 +111,23 @@ def export_program(model: MsaPreTrainedModel, task: Task = "contacts") -> Export
     Parameters
     ----------
     model : MsaPreTrainedModel
-        Any class, on one device, in any dtype. It stays as it is, and shares its weights with the program.
+        Any class, on one device, in any dtype. It is not changed, and shares its weights with the program.
     task : str, default "contacts"
         "contacts": probabilities ``(B, L, L)``, as of `predict_contacts`. "embeddings": the last hidden state
-        ``(B, R, C, D)``. "logits": what the model's own head gives, for instance ``(B, R, C, V)`` of `MsaForMaskedLM`.
+        ``(B, R, C, D)``. "logits": the output of the model's own head, such as ``(B, R, C, V)`` of `MsaForMaskedLM`.
 
     Returns
     -------
     torch.export.ExportedProgram
         Its ``module()`` takes ``input_ids`` and ``attention_mask``, ``(B, R, C)`` int64 each, both by name, and
-        returns ``{task: output}``. It takes MSAs of at least two residues. It does not check that the padding is
-        right and below, nor that no MSA is all padding.
+        returns ``{task: output}``. MSAs must have at least two residues. It does not check that padding is right and
+        below, nor that no MSA is all padding.
 
     Raises
     ------
     ExportError
-        If the contact regression was never fitted, there is no head for logits, or the model is not of this package,
-        quantized, sharded, offloaded, made for flash attention, or for one row or one residue alone.
+        If the contact regression was never fitted, if there is no head for logits, or if the model is of another
+        package, quantized, sharded, offloaded, set to flash attention, or limited to one row or one residue.
 
     Examples
     --------
@@ -152,24 +152,24 @@ def export_onnx(
     *,
     external_data: bool = False,
 ) -> ExportReport:
-    """Write a model as an ONNX file, and compare ONNX Runtime with torch before it appears.
+    """Write a model as an ONNX file, which is compared with torch before it appears.
 
-    Its inputs are ``input_ids`` and ``attention_mask``, ``(batch, rows, columns)`` int64, its output is called as the
-    task. What a program without Python needs stands in the file's metadata: ``model`` (the class),
-    ``name``, ``version`` (of this package), ``task``, ``config``, ``axes``, ``max_rows``, ``max_columns`` and
-    ``alphabet`` (the tokens in the order of their ids), the last five as JSON.
+    Its inputs are ``input_ids`` and ``attention_mask``, ``(batch, rows, columns)`` int64; its output has the task's
+    name. The file's metadata have what a program without Python requires: ``model`` (the class), ``name``, ``version``
+    (of this package), ``task``, and as JSON ``config``, ``axes``, ``max_rows``, ``max_columns`` and ``alphabet`` (the
+    tokens in the order of their ids).
 
     Parameters
     ----------
     model : MsaPreTrainedModel
-        In float32; otherwise as of `export_program`.
+        In float32; otherwise as for `export_program`.
     output : path
         ``NAME.onnx``. The file appears whole or not at all.
     task : str, default "contacts"
-        As of `export_program`.
+        As for `export_program`.
     external_data : bool, default False
-        Write the weights to a file of their own, ``NAME.onnx.data``, which has to stay beside it. Those of more than
-        1.5 GB always are: a single ONNX file ends at 2 GB.
+        Write the weights to a file of their own, ``NAME.onnx.data``, which must stay beside it. Weights of more than
+        1.5 GB always are, since a single ONNX file is limited to 2 GB.
 
     Returns
     -------
@@ -180,19 +180,19 @@ def export_onnx(
     ImportError
         Without onnx, onnxscript and onnxruntime.
     ExportError
-        As of `export_program`, for a model in half precision, and if ONNX Runtime's results differ from torch's by
-        more than 1e-4.
+        As `export_program`, for a model in half precision, and if ONNX Runtime's results differ from torch's by more
+        than 1e-4.
     ValueError
-        If no such file can be written there.
+        If the file cannot be written.
     """
     output = Path(output)
     check_export(output)
     _check_model(model, task)
     if model.dtype != torch.float32:
-        raise ExportError(f"The model is in {model.dtype}, ONNX files are written in float32: give model.float().")
+        raise ExportError(f"The model is in {model.dtype}, but ONNX files are written in float32: pass model.float().")
     program = export_program(model, task)
     with warnings.catch_warnings(), _quiet_torch_onnx():
-        warnings.simplefilter("ignore")  # of torch, about itself
+        warnings.simplefilter("ignore")  # torch's, about its own code
         onnx_program = torch.onnx.export(
             program,
             input_names=list(INPUTS),
@@ -210,7 +210,7 @@ def export_onnx(
         if not difference <= TOLERANCE:  # NaN too
             raise ExportError(
                 f"ONNX Runtime's {task} differ from torch's by {difference:.1e}, more than {TOLERANCE:.0e}: nothing "
-                "was written. The versions of torch, onnxscript and onnxruntime may not go together."
+                "was written. The installed versions of torch, onnxscript and onnxruntime may not be compatible."
             )
         data = file.with_name(f"{file.name}.data")
         size = sum(path.stat().st_size for path in (file, data) if path.exists())
@@ -220,7 +220,7 @@ def export_onnx(
             os.replace(file, output)
         else:
             os.replace(file, output)
-            old.unlink(missing_ok=True)  # of the file that was replaced
+            old.unlink(missing_ok=True)  # belongs to the file that was replaced
     count = sum(map(len, COMPARED))
     return ExportReport(
         output,
@@ -235,54 +235,54 @@ def export_onnx(
 
 
 def check_export(output: str | os.PathLike[str]) -> None:
-    """Raise as `export_onnx` does where packages are missing or no such file can be written, before work starts."""
+    """Raise as `export_onnx` does for missing packages or a file that cannot be written, before a model is loaded."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"Writing ONNX takes {' and '.join(missing)}: pip install 'modeling-msa[export]'.")
-    if Path(output).suffix != ".onnx" or Path(output).is_dir():
-        raise ValueError(f"{output} is not a name for an ONNX file: end it with .onnx.")
+        raise ImportError(f"Writing ONNX files requires {' and '.join(missing)}: pip install 'modeling-msa[export]'.")
+    check_ending(output, (".onnx",))
     check_output(output)
 
 
 def _check_model(model: Any, task: str) -> None:
     if task not in TASKS:
-        raise ValueError(f"There is no task {task!r}: say {', '.join(TASKS[:-1])} or {TASKS[-1]}.")
+        raise ValueError(f"unknown task {task!r}; use {', '.join(TASKS[:-1])} or {TASKS[-1]}.")
     if not hasattr(getattr(model, "base_model", None), "contact_logits"):
         raise ExportError(
-            f"{type(model).__name__} is no MSA Transformer. An adapter is merged first: model.merge_and_unload()."
+            f"{type(model).__name__} is not an MSA Transformer. Merge an adapter first: model.merge_and_unload()."
         )
     parameters = list(model.parameters())
     if any(type(parameter) is not nn.Parameter for parameter in parameters):
         raise ExportError("The model's weights are quantized or sharded: export the plain model.")
     if len({parameter.device for parameter in parameters}) > 1 or model.device.type == "meta":
-        raise ExportError("The model's weights lie on several devices, or are offloaded: load it whole on one device.")
+        raise ExportError("The model's weights are on several devices, or offloaded: load it on one device.")
     implementation = model.config._attn_implementation
     if implementation not in ("eager", "sdpa"):
         raise ExportError(f"{implementation} cannot be exported: load the model with attn_implementation='sdpa'.")
     if _max_rows(model.config) == 1 or model.config.max_position_embeddings < 4:
         raise ExportError(
-            "The model takes too small MSAs: an axis of only one possible size is a constant to torch.export. Make it "
-            "with max_row_position_embeddings of at least 2 and max_position_embeddings of at least 4."
+            "The model is limited to MSAs of one row or one residue, but torch.export takes an axis with a single "
+            "possible size for a constant: export a model with max_row_position_embeddings of at least 2 and "
+            "max_position_embeddings of at least 4."
         )
     if task == "logits" and model.base_model is model:
-        raise ExportError("MsaModel has no head, so no logits: load MsaForMaskedLM or another class with a head.")
+        raise ExportError("MsaModel has no head for logits: load MsaForMaskedLM or another class with a head.")
     if task == "contacts" and not model.base_model.contact_head.regression.weight.any():
         raise ExportError(
             "This model's contact regression was never fitted (its weights are zero): fit it (fit_contact_regression) "
-            "or train MsaForContactPrediction, and export then."
+            "or train MsaForContactPrediction before exporting it."
         )
 
 
 @contextmanager
 def _as_at_inference(model: MsaPreTrainedModel, task: Task) -> Iterator[_TaskModule]:
-    """Give the task's module, without dropout and gradients; leave the model in the mode that it was in."""
+    """Give the task's module, without dropout and gradients."""
     with evaluating(model), torch.no_grad():
         yield _TaskModule(model, task).eval()
 
 
 @contextmanager
 def _quiet_torch_onnx() -> Iterator[None]:
-    """Keep torch.onnx from reporting that torchvision, which nothing here needs, is not installed."""
+    """Keep torch.onnx from reporting that torchvision, which is not needed here, is not installed."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -297,13 +297,13 @@ def _max_rows(config: Any) -> int | None:
 
 
 def _dynamic_axes(config: Any) -> dict[int, Dim]:
-    # from 3 columns on: of one residue, torch.export would make a case of its own. ONNX takes it.
+    # from 3 columns on: torch.export specialises a program on a single residue. The ONNX file accepts one.
     columns = Dim("columns", min=3, max=config.max_position_embeddings)
     return {0: Dim("batch"), 1: Dim("rows", max=_max_rows(config)), 2: columns}
 
 
 def _batch(sizes: Any, model: MsaPreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random MSAs of so many rows and columns, as far as the model takes them: tokens and mask, padded."""
+    """Make random MSAs of these rows and columns, within the model's limits: tokens and mask, padded."""
     config: Any = model.config
     random = torch.Generator().manual_seed(0)
     limits = (_max_rows(config) or 10**9, config.max_position_embeddings)
@@ -319,7 +319,7 @@ def _batch(sizes: Any, model: MsaPreTrainedModel) -> tuple[torch.Tensor, torch.T
 
 
 def _describe(onnx_model: Any, model: MsaPreTrainedModel, task: Task) -> dict[str, list[str | int]]:
-    """Put into an ONNX model what it is, instead of the places in this code it comes from; return the axes."""
+    """Replace an ONNX model's references to this code by a description of the model; return the axes."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # comes with onnxscript
 
     from .._version import __version__
@@ -350,7 +350,7 @@ def _describe(onnx_model: Any, model: MsaPreTrainedModel, task: Task) -> dict[st
 
 
 def _compare(file: Path, module: _TaskModule, task: Task) -> float:
-    """Run a file on batches, and each of their MSAs alone through torch; return the largest difference."""
+    """Run a file on batches, and torch on each of their MSAs alone; return the largest difference."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

@@ -2,9 +2,9 @@
 
 A program of torch.export and an ONNX file compute what the model does for every class and head, whatever the numbers
 of MSAs, rows and columns, padded or not: the program to 1e-5, ONNX Runtime to 1e-4. What they should compute is each
-MSA alone through the model, which then has no padding and works in blocks. The file says what it is and needs nothing
-but ONNX Runtime; it appears whole, and only if it computes what the model does. What cannot be exported is refused in
-words before work starts.
+MSA alone through the model, which then has no padding and works in blocks. The file describes itself and requires
+nothing but ONNX Runtime; it appears whole, and only if it computes what the model does. Models that cannot be exported
+are refused before work starts.
 """
 
 import json
@@ -12,7 +12,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from families import make_model
 from fresh import run_fresh
 from small import MSAS, PAD, batched, difference, no_warnings, random_tokens, small_model
 from torch import nn
@@ -35,47 +34,61 @@ from modeling_msa.hub import exporting  # noqa: E402
 from modeling_msa.hub.exporting import ExportError, export_onnx, export_program  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-MSA1 = {"row_position_embedding_size": 1, "attn_implementation": "eager", "num_hidden_layers": 1}
-WITHOUT_ROWS = {"row_position_embedding_size": None}
-CASES = {
-    "contacts": (MsaModel, "contacts", {}),
-    "contacts-msa1": (MsaForMaskedLM, "contacts", MSA1),
+ONE_LAYER = {"num_hidden_layers": 1}
+MSA1 = ONE_LAYER | {"row_position_embedding_size": 1, "attn_implementation": "eager"}
+WITHOUT_ROWS = ONE_LAYER | {"row_position_embedding_size": None}
+FILES = {  # as ONNX too
+    "contacts": (MsaForMaskedLM, "contacts", MSA1),
     "masked": (MsaForMaskedLM, "logits", {}),
-    "embeddings": (MsaForMaskedLM, "embeddings", WITHOUT_ROWS),
-    "contact-logits": (MsaForContactPrediction, "logits", {"num_hidden_layers": 1}),
-    "tokens": (MsaForTokenClassification, "logits", {"num_hidden_layers": 1}),
-    "sequences": (MsaForSequenceClassification, "logits", {"num_hidden_layers": 1}),
+    "embeddings": (MsaModel, "embeddings", WITHOUT_ROWS),
+    "sequences": (MsaForSequenceClassification, "logits", ONE_LAYER),
+}
+PROGRAMS = {
+    "backbone": (MsaModel, "contacts", ONE_LAYER),
+    "contact-logits": (MsaForContactPrediction, "logits", ONE_LAYER),
+    "tokens": (MsaForTokenClassification, "logits", ONE_LAYER),
 }
 # traced are 2 MSAs of at most 3 rows and 5 columns; the model's tables end at 16 and 32
 BATCHES = {
     "padded": MSAS,
-    "padded, one row": [random_tokens(1, 12, 5), random_tokens(1, 20, 6)],
     "unpadded": [random_tokens(7, 11, seed) for seed in (7, 8, 9)],
+    "one row": [random_tokens(1, 12, 5), random_tokens(1, 20, 6)],
     "small": [random_tokens(2, 4, 10)],
-    "one row": [random_tokens(1, 9, 11)],
-    "shallow and wide": [random_tokens(1, 32, 12)],
     "largest": [random_tokens(16, 32, 13)],
 }
-per_batch = pytest.mark.parametrize("msas", BATCHES.values(), ids=BATCHES)
 
 
-@pytest.fixture(scope="module", params=CASES)
-def exported(request, tmp_path_factory):
-    """A model, its task, its program, its file, and the report."""
-    cls, task, kwargs = CASES[request.param]
-    model = small_model(cls, **kwargs)
-    model.train()
-    programs = []
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    """`export(name)`: a model of FILES, its task, its program, and the report on its file."""
+    made = {}
 
-    def recorded(*args):
-        programs.append(export_program(*args))
-        return programs[-1]
+    def make(name):
+        cls, task, kwargs = FILES[name]
+        model = small_model(cls, **kwargs).train()
+        programs = []
 
-    with pytest.MonkeyPatch.context() as patch, no_warnings():
-        patch.setattr(exporting, "export_program", recorded)
-        report = export_onnx(model, tmp_path_factory.mktemp(request.param) / "model.onnx", task)
-    assert all(module.training for module in model.modules())
-    return model.eval(), task, programs[0], report
+        def recorded(*args):
+            programs.append(export_program(*args))
+            return programs[-1]
+
+        with pytest.MonkeyPatch.context() as patch, no_warnings():
+            patch.setattr(exporting, "export_program", recorded)
+            report = export_onnx(model, tmp_path_factory.mktemp(name) / "model.onnx", task)
+        assert all(module.training for module in model.modules())
+        return model.eval(), task, programs[0], report
+
+    def cached(name):
+        if name not in made:
+            made[name] = make(name)
+        return made[name]
+
+    return cached
+
+
+@pytest.fixture(params=FILES)
+def exported(request, export):
+    return export(request.param)
 
 
 @torch.no_grad()
@@ -102,25 +115,32 @@ def run_file(path, tokens):
     return torch.from_numpy(result)
 
 
-@per_batch
-def test_program(exported, msas):
-    model, task, program, _ = exported
-    tokens = batched(msas)
+def run_program(program, tokens):
     with torch.no_grad():
-        results = program.module()(input_ids=tokens, attention_mask=tokens.ne(PAD).long())
-    assert list(results) == [task]
-    assert largest_difference(model, task, msas, results[task]) <= 1e-5
+        (result,) = program.module()(input_ids=tokens, attention_mask=tokens.ne(PAD).long()).values()
+    return result
 
 
-@per_batch
-def test_onnx(exported, msas):
-    model, task, _, report = exported
-    results = run_file(report.output, batched(msas))
-    assert largest_difference(model, task, msas, results) <= 1e-4
-    if task == "contacts":
-        for result, msa in zip(results, msas, strict=True):
-            assert not result[msa.shape[2] - 1 :].any()
-            assert not result[:, msa.shape[2] - 1 :].any()
+def test_file_and_program(exported):
+    model, task, program, report = exported
+    for name, msas in BATCHES.items():
+        tokens = batched(msas)
+        assert largest_difference(model, task, msas, run_program(program, tokens)) <= 1e-5, name
+        results = run_file(report.output, tokens)
+        assert largest_difference(model, task, msas, results) <= 1e-4, name
+        if task == "contacts":
+            for result, msa in zip(results, msas, strict=True):
+                assert not result[msa.shape[2] - 1 :].any()
+                assert not result[:, msa.shape[2] - 1 :].any()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_of_the_other_classes(name):
+    cls, task, kwargs = PROGRAMS[name]
+    model = small_model(cls, **kwargs)
+    program = export_program(model, task)
+    for msas in BATCHES.values():
+        assert largest_difference(model, task, msas, run_program(program, batched(msas))) <= 1e-5
 
 
 def test_one_residue_in_onnx(exported):
@@ -177,27 +197,21 @@ def test_beyond_the_tables(exported):
         msas = [random_tokens(40, 6, 1), random_tokens(23, 9, 2)]
         tokens = batched(msas)
         assert largest_difference(model, task, msas, run_file(report.output, tokens)) <= 1e-4
-        with torch.no_grad():
-            results = program.module()(input_ids=tokens, attention_mask=tokens.ne(PAD).long())
-        assert largest_difference(model, task, msas, results[task]) <= 1e-5
+        assert largest_difference(model, task, msas, run_program(program, tokens)) <= 1e-5
     else:
         too_large.append(random_tokens(17, 9))
     for tokens in too_large:
         with pytest.raises(AssertionError, match="Guard failed"):
-            program.module()(input_ids=tokens, attention_mask=tokens.ne(PAD).long())
+            run_program(program, tokens)
         with pytest.raises(Exception, match="ONNXRuntimeError"):
             run_file(report.output, tokens)
 
 
-def test_program_is_saved_and_loaded(tmp_path):
-    task = "contacts"
-    program = export_program(small_model(MsaModel, num_hidden_layers=1), task)
+def test_program_is_saved_and_loaded(export, tmp_path):
+    program = export("contacts")[2]
     torch.export.save(program, tmp_path / "model.pt2")
-    loaded = torch.export.load(tmp_path / "model.pt2")
     tokens = batched(MSAS)
-    inputs = {"input_ids": tokens, "attention_mask": tokens.ne(PAD).long()}
-    with torch.no_grad():
-        assert torch.equal(loaded.module()(**inputs)[task], program.module()(**inputs)[task])
+    assert torch.equal(run_program(torch.export.load(tmp_path / "model.pt2"), tokens), run_program(program, tokens))
 
 
 CLIENT = """
@@ -224,11 +238,10 @@ assert not {"torch", "transformers", "modeling_msa"} & set(sys.modules)
 """
 
 
-def test_onnxruntime_and_numpy_alone(tmp_path):
-    model = small_model(MsaModel, num_hidden_layers=1)
-    export_onnx(model, tmp_path / "contacts.onnx")
+def test_onnxruntime_and_numpy_alone(export, tmp_path):
+    model, _, _, report = export("contacts")
     sequences = ["MKVLAWHC", "MRV-AWHC", "-KILAYH-"]
-    result = run_fresh(CLIENT, tmp_path, "contacts.onnx", *sequences)
+    result = run_fresh(CLIENT, tmp_path, report.output, *sequences)
     assert result.returncode == 0, result.stderr
     expected = model.predict_contacts(**MsaTokenizer()(sequences, return_tensors="pt"))
     assert np.abs(np.array(json.loads(result.stdout)) - expected.numpy()).max() <= 1e-4
@@ -239,19 +252,22 @@ def test_a_file_that_computes_something_else_does_not_appear(tmp_path, monkeypat
     import onnx_ir
 
     (tmp_path / "old.onnx").write_text("old")
-    make = torch.onnx.export
+    make, made = torch.onnx.export, []
 
     def broken(*args, **kwargs):
-        program = make(*args, **kwargs)
-        (name,) = [name for name in program.model.graph.initializers if name.endswith("word_embeddings.weight")]
-        weight = program.model.graph.initializers[name]
-        weight.const_value = onnx_ir.tensor(weight.const_value.numpy() * factor, name=name)
+        if not made:
+            program = make(*args, **kwargs)
+            (name,) = [name for name in program.model.graph.initializers if name.endswith("word_embeddings.weight")]
+            weight = program.model.graph.initializers[name]
+            made.extend((program, weight, weight.const_value.numpy()))
+        program, weight, values = made
+        weight.const_value = onnx_ir.tensor(values * factor, name=weight.name)
         return program
 
     monkeypatch.setattr(torch.onnx, "export", broken)
     for factor in np.array([1.1, np.nan], dtype=np.float32):  # noqa: B007
         with pytest.raises(ExportError, match=r"differ from torch's by .*nothing was written"):
-            export_onnx(small_model(MsaModel, num_hidden_layers=1), tmp_path / "old.onnx")
+            export_onnx(small_model(MsaModel, **ONE_LAYER), tmp_path / "old.onnx")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.onnx", "old")]
 
 
@@ -259,7 +275,7 @@ def test_transformers_own_exporter_serves_too(tmp_path):
     exporters = pytest.importorskip("transformers.exporters")
     import onnx_ir
 
-    model = small_model(MsaForMaskedLM, num_hidden_layers=1)
+    model = small_model(MsaForMaskedLM, **ONE_LAYER)
     axes = {
         0: torch.export.Dim("batch"),
         1: torch.export.Dim("rows", max=16),
@@ -281,7 +297,8 @@ def command(*arguments):
 
 
 def test_command_and_weights_beside_the_file(tmp_path):
-    folder = make_model(tmp_path / "model")
+    folder = tmp_path / "model"
+    small_model(MsaForMaskedLM, **ONE_LAYER).save_pretrained(folder)
     made = tmp_path / "made"
     made.mkdir()
     result = command(folder, "-o", made / "m.onnx", "--task", "logits", "--external-data")
@@ -302,14 +319,13 @@ def test_command_and_weights_beside_the_file(tmp_path):
 
 
 def test_command_refuses_in_words(tmp_path):
-    folder = make_model(tmp_path / "model")
+    folder = tmp_path / "model"
+    small_model(MsaForMaskedLM, scale=0, **ONE_LAYER).save_pretrained(folder)
     for output, words in (
-        (tmp_path / "x.pt", "unknown output format '.pt'; use .onnx."),
+        (tmp_path / "x.pt", "unknown output format '.pt'; use .onnx"),
         (tmp_path / "none" / "x.onnx", "does not exist"),
         (tmp_path / "x.onnx", "never fitted"),
     ):
-        empty = small_model(MsaForMaskedLM, scale=0)
-        empty.save_pretrained(folder)
         result = command(folder, "-o", output)
         assert result.exit_code == 1
         assert words in result.output.replace("\n", " ")
@@ -348,21 +364,21 @@ def adapted(model):
 @pytest.mark.parametrize(
     ("change", "task", "words"),
     [
-        (half, "contacts", r"float16.*give model.float"),
+        (half, "contacts", r"float16.*pass model.float"),
         (flash, "contacts", r"attn_implementation='sdpa'"),
         (quantized, "contacts", "quantized or sharded"),
         (never_fitted, "contacts", "never fitted"),
         (lambda model: model.to("meta"), "embeddings", "offloaded"),
         (lambda model: model.base_model, "logits", "has no head"),
-        (lambda model: model, "heads", "say contacts, logits or embeddings"),
-        (lambda model: nn.Linear(1, 1), "contacts", "no MSA Transformer"),
+        (lambda model: model, "heads", "unknown task 'heads'; use contacts, logits or embeddings"),
+        (lambda model: nn.Linear(1, 1), "contacts", "not an MSA Transformer"),
         (adapted, "contacts", r"merge_and_unload"),
     ],
 )
 def test_what_cannot_be_exported(change, task, words, tmp_path):
     if change is adapted:
         pytest.importorskip("peft")
-    model = change(small_model(MsaForMaskedLM, num_hidden_layers=1))
+    model = change(small_model(MsaForMaskedLM, **ONE_LAYER))
     with pytest.raises(ValueError, match=words):
         export_onnx(model, tmp_path / "model.onnx", task)
     if change is not half:
@@ -371,25 +387,23 @@ def test_what_cannot_be_exported(change, task, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("size", [{"max_row_position_embeddings": 1}, {"max_position_embeddings": 3}])
-def test_tables_that_are_too_small(size):
-    with pytest.raises(ExportError, match="takes too small MSAs"):
-        export_program(small_model(MsaModel, num_hidden_layers=1, **size))
-    larger = {name: number + 1 for name, number in size.items()}
-    assert export_program(small_model(MsaModel, num_hidden_layers=1, **larger))
+def test_tables_that_are_too_small():
+    for size in ({"max_row_position_embeddings": 1}, {"max_position_embeddings": 3}):
+        with pytest.raises(ExportError, match="limited to MSAs of one row or one residue"):
+            export_program(small_model(MsaModel, **ONE_LAYER, **size))
+    assert export_program(small_model(MsaModel, **ONE_LAYER, max_row_position_embeddings=2, max_position_embeddings=4))
 
 
 def test_half_precision_as_a_program():
-    model = small_model(MsaModel, num_hidden_layers=1).to(torch.bfloat16)
-    results = export_program(model).module()(input_ids=MSAS[0], attention_mask=torch.ones_like(MSAS[0]))
-    assert difference(results["contacts"], model.predict_contacts(MSAS[0])) <= 1e-5
+    model = small_model(MsaModel, **ONE_LAYER).to(torch.bfloat16)
+    assert difference(run_program(export_program(model), MSAS[0]), model.predict_contacts(MSAS[0])) <= 1e-5
 
 
 def test_missing_packages(tmp_path, monkeypatch):
     find = exporting.importlib.util.find_spec
     monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None if "onnx" in name else find(name))
     with pytest.raises(
-        ImportError, match=r"takes onnx and onnxscript and onnxruntime: pip install 'modeling-msa\[export\]'"
+        ImportError, match=r"requires onnx and onnxscript and onnxruntime: pip install 'modeling-msa\[export\]'"
     ):
         export_onnx(small_model(MsaModel), tmp_path / "model.onnx")
     result = command("msa-tiny", "-o", tmp_path / "model.onnx")
