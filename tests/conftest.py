@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory):
-    """`converted(size)`: fair-esm's model of a size of `fair_esm.SIZES`, and the folder converted from its file."""
+    """`converted(size)`: fair-esm's model of a size in `fair_esm.SIZES`, and the folder converted from its file."""
     import fair_esm
 
     made = {}
@@ -74,7 +74,7 @@ def real_tokens():
 
 @pytest.fixture
 def blocks(monkeypatch):
-    """Call it to have plain inference work in small blocks."""
+    """Call it to make plain inference work in small blocks."""
     from modeling_msa import modeling_msa_transformer
 
     def set_blocks(tokens: int = 40) -> None:
@@ -87,7 +87,7 @@ def blocks(monkeypatch):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Tensors here are small: more threads only wait for each other, above all on a busy machine."""
+    """One torch thread: with small tensors, more threads only wait for each other."""
     import torch
 
     threads = torch.get_num_threads()

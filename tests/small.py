@@ -76,13 +76,13 @@ def small_model(cls, seed=0, scale=0.3, **kwargs):
 
 
 def tiny_model(cls, folder, **kwargs):
-    torch.manual_seed(0)  # of a new classifier
+    torch.manual_seed(0)  # for a new classifier
     return cls.from_pretrained(folder, **kwargs).eval()
 
 
 @contextlib.contextmanager
 def no_warnings():
-    """Fail on whatever Python or transformers warn of."""
+    """Fail on any warning from Python or transformers."""
     records = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = records.append

@@ -4,10 +4,10 @@
   is off by at most half a step of its row. Embeddings, layer norms, the contact regression and the tied decoder are
   bit for bit what they were.
 - The model then gives what a plain model with these rounded weights gives, in blocks and with gradients.
-- It is saved and loaded, with the folder's own code alone; with this package every command's model comes out of it.
+- It is saved and loaded with only the code in the folder; with this package it serves every task.
 
-In processes of their own: torchao's import prints warnings. It is looked for where `make test` puts it, beside the
-environment's packages, and where others are.
+The tests run in fresh processes, since importing torchao prints warnings. `make test` installs it in a folder next to
+the environment's packages; an ordinary installation is found too.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from modeling_msa.hub.finding import resolve_model
 
 BESIDE = Path(sys.prefix, "torchao")
 FOUND = importlib.util.find_spec("torchao")
-pytestmark = pytest.mark.skipif(not (BESIDE.is_dir() or FOUND), reason="takes torchao")
+pytestmark = pytest.mark.skipif(not (BESIDE.is_dir() or FOUND), reason="torchao is not installed")
 LAYERS, ATTENTION = 4, ("q_proj", "k_proj", "v_proj", "out_proj")
 
 START = """
@@ -90,10 +90,11 @@ print(json.dumps(figures))
 """
 
 WITH_PACKAGE = """
-from modeling_msa import *
-from modeling_msa.hub.loading import load_model
-family = read_alignment(bundled_family()).drop_query_gaps()
-family = family.take(range(12))
+from modeling_msa import (
+    MsaForMaskedLM, bundled_family, embed, generate, load_model, predict_contacts, predict_distances, read_alignment,
+    revert_checkpoint, score_variants,
+)
+family = read_alignment(bundled_family()).drop_query_gaps().take(range(12))
 full, model = load_model(cls=MsaForMaskedLM), load_model(output, cls=MsaForMaskedLM)
 bare = load_model(output)
 try:

@@ -8,10 +8,7 @@ R 10, T 11, I 12, D 13, P 14, K 15, Q 16, N 17, F 18, Y 19, M 20, H 21, W 22, C 
 
 import copy
 import json
-import os
 import pickle
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fresh import run_fresh, without_remarks
 from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding
 
 from modeling_msa.sharing_msa_transformer import CODE_FILES
@@ -41,7 +39,7 @@ def batch_converter():
 
 
 class Aligned:
-    """Stands for modeling_msa.alignments.alignment.Alignment, which Hub code cannot import."""
+    """Stands for modeling_msa.Alignment, which Hub code cannot import."""
 
     def __init__(self, rows, names=None):
         self.array = np.array([list(row.encode()) for row in rows], dtype=np.uint8)
@@ -481,12 +479,14 @@ def test_added_tokens_survive_saving(tokenizer, tmp_path):
 
 LOAD = """
 import json, sys
-sys.modules["modeling_msa"] = None
 from transformers import AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
-tokenizer.save_pretrained(sys.argv[2])
-out = tokenizer([["MK<mask>", "M-."], ["LAGV"]], padding=True, return_tensors="pt")
-print(json.dumps([type(tokenizer).__name__, out["input_ids"].tolist(), tokenizer.model_max_depth, len(tokenizer)]))
+results = []
+for folder in sys.argv[1:]:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    tokenizer.save_pretrained(folder + "-again")
+    out = tokenizer([["MK<mask>", "M-."], ["LAGV"]], padding=True, return_tensors="pt")
+    results.append([type(tokenizer).__name__, out["input_ids"].tolist(), tokenizer.model_max_depth, len(tokenizer)])
+print(json.dumps(results))
 """
 CONFIG_CODE = """
 from transformers import PretrainedConfig
@@ -495,27 +495,21 @@ class MsaConfig(PretrainedConfig):
 """
 
 
-@pytest.mark.parametrize("with_config", [False, True])
-def test_auto_tokenizer_without_this_package(tmp_path, with_config):
-    tokenizer = MsaTokenizer(model_max_depth=7)
-    folder = tmp_path / "model"
-    tokenizer.save_pretrained(folder)
-    if with_config:
-        config = {
-            "model_type": "msa_transformer",
-            "auto_map": {"AutoConfig": "configuration_msa_transformer.MsaConfig"},
-        }
-        (folder / "config.json").write_text(json.dumps(config))
-        (folder / "configuration_msa_transformer.py").write_text(CONFIG_CODE)
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("HF_")}
-    env |= {"HF_HOME": str(tmp_path / "hf"), "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", LOAD, str(folder), str(tmp_path / "again")]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_auto_tokenizer_without_this_package(tmp_path):
+    """From a folder with the tokenizer alone, and from one that has a config, with other code, too."""
+    folders = [tmp_path / "alone", tmp_path / "with_config"]
+    for folder in folders:
+        MsaTokenizer(model_max_depth=7).save_pretrained(folder)
+    auto_map = {"AutoConfig": "configuration_msa_transformer.MsaConfig"}
+    (folders[1] / "config.json").write_text(json.dumps({"model_type": "msa_transformer", "auto_map": auto_map}))
+    (folders[1] / "configuration_msa_transformer.py").write_text(CONFIG_CODE)
+    done = run_fresh(LOAD, tmp_path, *folders)
+    assert (done.returncode, without_remarks(done.stderr)) == (0, "")
     ids = [[[0, 20, 15, 32, 1], [0, 20, 30, 29, 1]], [[0, 4, 5, 6, 7], [1, 1, 1, 1, 1]]]
-    assert json.loads(done.stdout) == ["MsaTokenizer", ids, 7, 33]
-    for name in ("tokenization_msa_transformer.py", "tokenizer.json", "tokenizer_config.json"):
-        assert (folder / name).read_text() == (tmp_path / "again" / name).read_text()
+    assert json.loads(done.stdout) == [["MsaTokenizer", ids, 7, 33]] * 2
+    for folder in folders:
+        for name in ("tokenization_msa_transformer.py", "tokenizer.json", "tokenizer_config.json"):
+            assert (folder / name).read_text() == (tmp_path / f"{folder.name}-again" / name).read_text()
 
 
 # ----------------------------------------------------------------------------------------------------------- speed
@@ -527,9 +521,9 @@ def test_ten_thousand_rows_in_under_a_second(tokenizer, record_property):
     rows = [row.tobytes().decode() for row in array]
     masked = [row[:150] + "<mask>" + row[151:] for row in rows]
     for name, msa in (("rows", rows), ("array", array), ("masked", masked)):
-        start = time.perf_counter()
+        start = time.process_time()
         out = tokenizer(msa, return_tensors="pt", verbose=False)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         record_property(name, seconds)
         assert out["input_ids"].shape == (1, 10_000, 301)
         assert seconds < 1.0, f"{name}: {seconds:.2f} s"
