@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 MSA_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "msa"
-# The files that take longest, the longest first. With xdist they start first, so that no worker is left alone at the end.
+# The files that take longest, the longest first: xdist starts them first, so that no worker is left alone at the end.
 LONGEST = (
     "test_exporting",
     "test_docs_site",
