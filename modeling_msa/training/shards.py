@@ -358,6 +358,8 @@ def load_stream(
     if (rank is None) != (world_size is None):
         raise ValueError("Pass both rank and world_size, or neither.")
     kind, paths = _find(_list_files(files, shards_only=True))
+    if kind == "alignments":
+        raise ValueError(f"{paths[0]}: not a shard (.parquet or .tar); make shards with `msa pack`.")
     if kind == "parquet":
         rows = datasets.load_dataset("parquet", data_files=paths, split="train", streaming=True)
         _check_columns(rows, paths[0])
@@ -397,10 +399,7 @@ def _list_files(source: Any, shards_only: bool = False) -> list[str]:
         if not (files := sorted(glob(text, recursive=True))):
             raise FileNotFoundError(f"{text}: no file matches the pattern.")
         return files
-    files = list(map(str, list_alignments(text)))
-    if shards_only and any(_kind_of(file) == "alignments" for file in files):
-        raise ValueError(f"{text}: not a shard (.parquet or .tar); make shards with `msa pack`.")
-    return files
+    return list(map(str, list_alignments(text)))
 
 
 def _list_folder(folder: str, shards_only: bool) -> list[str]:

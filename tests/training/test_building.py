@@ -74,3 +74,25 @@ def test_class_ids_out_of_range_and_empty_data(recipe, tmp_path):
         train(recipe(train_data=[str(tmp_path / "empty")]))
     with pytest.raises(ValueError, match="max_rows is 99, but the model can read at most 32"):
         train(recipe(), ["--max_rows", "99"])
+
+
+def test_labels_of_evaluation_may_be_in_another_file(recipe, data):
+    folder, _, labels, _ = data
+    options = {"objective": "sequence", "num_labels": 2, "eval_data": [str(folder / "alignments")]}
+    classes = str(labels["classes"])
+    trainer = make_trainer(parse_recipe(recipe(**options, labels=classes, eval_labels=classes)))
+    assert len(trainer.train_dataset) == len(trainer.eval_dataset) == 8
+    family = {"train_data": [str(folder / "alignments" / "f0.a3m")], "labels": str(labels["variants"])}
+    trainer = make_trainer(parse_recipe(recipe(objective="variants", **family, eval_labels=family["labels"])))
+    assert trainer.eval_dataset.names == trainer.train_dataset.names
+
+
+def test_data_that_do_not_match_the_objective(recipe, data, tmp_path):
+    (tmp_path / "numbers.jsonl").write_text('{"name": "f0", "labels": [0, 1]}\n')
+    for keys, message in (
+        ({"objective": "variants", "labels": str(data[2]["variants"])}, "exactly one alignment, but train_data has 8"),
+        ({"eval_fraction": 0.01}, "leaves none on one side: pass eval_data"),
+        ({"objective": "token", "labels": str(tmp_path / "numbers.jsonl")}, "set num_labels or class_names"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_trainer(parse_recipe(recipe(**keys)))

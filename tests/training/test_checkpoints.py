@@ -112,6 +112,7 @@ def test_checkpoints_that_are_not_whole(recipe, tmp_path, caplog):
         assert "missing" in find_broken(run / "checkpoint-2")
         file.write_bytes(content)
     assert find_broken(run / "checkpoint-2") is None
+    assert find_checkpoint(run, str(run / "checkpoint-1")) == run / "checkpoint-1"
     (run / "checkpoint-1" / "optimizer.pt").unlink()
     (run / "checkpoint-2" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="None of the checkpoints"):

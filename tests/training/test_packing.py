@@ -150,3 +150,23 @@ def test_command(tmp_path):
     assert ran.exit_code == 0, ran.output
     assert "8 alignments in 3 shards" in ran.output
     assert len(list((tmp_path / "shards").glob("*.parquet"))) == 3
+
+
+def test_row_groups_are_small(tmp_path, monkeypatch):
+    """A reader holds a whole row group: one ends as soon as it has enough letters."""
+    monkeypatch.setattr(packing, "_GROUP_BYTES", 60)
+    report = pack(write_folder(tmp_path / "files", 4), tmp_path / "shards")  # 30, 44, 60 and 78 letters
+    assert [pq.ParquetFile(report.shards[0]).metadata.row_group(k).num_rows for k in range(2)] == [2, 2]
+    assert names_of(load_stream(tmp_path / "shards", shuffle_buffer=0)) == ["f0", "f1", "f2", "f3"]
+
+
+def test_arguments_are_checked(tmp_path):
+    folder = write_folder(tmp_path / "files", 1)
+    for source, options, message in (
+        (folder, {"format": "zip"}, "format must be 'parquet' or 'webdataset'"),
+        (folder, {"on_error": "ignore"}, "on_error must be 'raise' or 'skip'"),
+        (folder, {"rows_per_shard": 0}, "rows_per_shard must be at least 1"),
+        ([], {}, "list of alignments to pack is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pack(source, tmp_path / "shards", **options)

@@ -47,30 +47,62 @@ def test_all_that_is_wrong_is_said_at_once(recipe):
         assert part in message
 
 
+def test_forms_of_values(recipe, tmp_path):
+    path = recipe(lora_r=None, report_to=["none"], lr_scheduler_kwargs={"num_cycles": 2}, resume_from_checkpoint=True)
+    path.write_text(path.read_text() + "eval_data: null\n")
+    overrides = ["--learning_rate=1e-5", "--random_positions", "--config_overrides", '{"hidden_dropout": 0.5}']
+    read = parse_recipe(path, [*overrides, "--max-rows", "7", "--bf16", "no", "--label_names", "labels"])
+    assert read.data.eval_data is None
+    assert read.data.random_positions is True
+    assert read.data.max_rows == 7
+    assert read.model.config_overrides == {"hidden_dropout": 0.5}
+    assert read.training.learning_rate == 1e-5
+    assert read.training.bf16 is False
+    assert read.training.lr_scheduler_kwargs == {"num_cycles": 2}
+    assert read.training.resume_from_checkpoint == "true"
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(read.given))
+    assert parse_recipe(tmp_path / "again.yaml").given == read.given
+    with pytest.raises(ValueError, match="100: values must follow a key"):
+        parse_recipe(path, ["100"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("- a list", "key: value"),
         ("a: [", "not a YAML"),
-        ("config: nonesuch\ntrain_data: [.]", "nonesuch"),
-        ("config: msa-tiny\ntrain_data: [.]\nconfig_overrides: {hiden_size: 8}", "did you mean hidden_size"),
-        ("config: msa-tiny\ntrain_data: [.]\nstreaming: true", "requires max_steps"),
-        ("config: msa-tiny\ntrain_data: [.]\nlora_r: 4", "requires model"),
-        ("config: msa-tiny\ntrain_data: [.]\nload_best_model_at_end: true", "eval"),
-        ("config: msa-tiny\ntrain_data: [.]\nlabels: .", "has no labels"),
-        ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: -1", "at least 0, not -1"),
-        ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 5", "is 5, but save_total_limit keeps 3"),
-        ("config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nsave_strategy: 'no'", "requires checkpoints"),
+        ("config: nonesuch", "nonesuch"),
+        ("config: msa-tiny\nno_mask_gaps: 1.5", "this key has no value"),
+        ("config: msa-tiny\nseed: []", "a value is missing"),
+        ("config: msa-tiny\nseed: {a: 1}", "a mapping is not allowed"),
+        ("config: msa-tiny\nbf16: perhaps", "'perhaps' is not true or false"),
+        ("config: msa-tiny\ntrain_data: null", "train_data is missing"),
+        ("config: msa-tiny\nconfig_overrides: {hiden_size: 8}", "did you mean hidden_size"),
+        ("config: msa-tiny\nconfig_overrides: '{'", "not valid JSON"),
+        ("config: msa-tiny\nconfig_overrides: '[1]'", "must be a mapping"),
+        ("config: msa-tiny\nstreaming: true\neval_fraction: 0.1", r"(?s)cannot be split.*requires max_steps"),
+        ("config: msa-tiny\nobjective: variants\nlabels: .\nstreaming: true", "cannot be combined with the objective"),
+        ("config: msa-tiny\nlora_r: 4", "requires model"),
+        ("config: msa-tiny\nobjective: token\nlabels: .\nnum_labels: 2\nclass_names: [H, E, C]", "has 3 names"),
+        ("config: msa-tiny\nload_best_model_at_end: true", "eval"),
+        ("config: msa-tiny\nlabels: .", "has no labels"),
+        ("config: msa-tiny\neval_data: [.]\neval_fraction: 2", r"(?s)either eval_data or.*between 0 and 1, not 2"),
+        ("config: msa-tiny\nrepeats: 0", "at least 1, not 0"),
+        ("config: msa-tiny\nrepeats: 2\nstreaming: true", "repeats cannot be combined"),
+        ("config: msa-tiny\naverage_checkpoints: -1", "at least 0, not -1"),
+        ("config: msa-tiny\naverage_checkpoints: 5", "is 5, but save_total_limit keeps 3"),
+        ("config: msa-tiny\naverage_checkpoints: 2\nsave_strategy: 'no'", "requires checkpoints"),
         (
-            "config: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nload_best_model_at_end: true\n"
+            "config: msa-tiny\naverage_checkpoints: 2\nload_best_model_at_end: true\n"
             "eval_fraction: 0.5\neval_strategy: steps",
             "either average_checkpoints or",
         ),
-        ("model: msa-tiny\ntrain_data: [.]\naverage_checkpoints: 2\nlora_r: 4", "mean of adapters"),
-        ("model: msa-tiny\ntrain_data: [.]\nmuon: true\nlora_r: 4", "muon and lora_r exclude"),
+        ("model: msa-tiny\naverage_checkpoints: 2\nlora_r: 4", "mean of adapters"),
+        ("model: msa-tiny\nmuon: true\nlora_r: 4", "muon and lora_r exclude"),
     ],
 )
 def test_a_bad_recipe_is_refused(text, message, tmp_path):
+    text = text if "train_data" in text or text[:6] not in ("config", "model:") else f"train_data: [.]\n{text}"
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         parse_recipe(tmp_path / "bad.yaml")

@@ -481,8 +481,10 @@ def test_what_is_no_stream(tmp_path):
             load_stream(source)
     with pytest.raises(ValueError, match="both rank and world_size, or neither"):
         load_stream(tmp_path / "shards", rank=0)
-    with pytest.raises(ValueError, match="format must be 'parquet' or 'webdataset'"):
-        pack(folder, tmp_path / "x", "zip")
+    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip'"):
+        load_stream(tmp_path / "shards", on_error="ignore")
+    with pytest.raises(ValueError, match=r"f0.a3m: not a shard \(.parquet or .tar\)"):
+        load_stream(folder / "f0.a3m")
     table = pa.table({"text": ["MKV"]})
     pq.write_table(table, tmp_path / "other.parquet")
     with pytest.raises(
