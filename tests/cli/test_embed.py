@@ -81,7 +81,7 @@ def test_command_says_what_is_wrong(folder, tmp_path):
         (("-o", tmp_path / "f.h5"), "use .safetensors, .npz or .parquet"),
         (("-o", tmp_path / "f.npz", "--layers", "x"), "0,6,-1, or all"),
         (("-o", tmp_path / "f.npz", "--layers", "9"), "unknown layer 9"),
-        (("-o", tmp_path / "none" / "f.npz"), "no folder"),
+        (("-o", tmp_path / "none" / "f.npz"), "does not exist"),
     ):
         result = run(tmp_path / "families", "--model", folder, *options)
         assert result.exit_code == 1

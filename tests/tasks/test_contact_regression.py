@@ -5,6 +5,8 @@ each once, unknown ones left out; what the model predicts afterwards is what sci
 model changes, and errors come before it runs.
 """
 
+import sys
+
 import esm
 import fair_esm
 import numpy as np
@@ -164,6 +166,12 @@ def test_errors_come_before_the_model_runs(change, words, fitting, tiny, monkeyp
     with pytest.raises(ValueError, match="0 examples"):
         fit_contact_regression(model, [])
     assert torch.equal(model.contact_head.regression.weight, before)
+
+
+def test_fitting_requires_sklearn(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(ImportError, match="requires scikit-learn"):
+        fit_contact_regression(MsaModel.from_pretrained(tiny), [])
 
 
 def test_useless_maps_leave_the_model_as_it_was(fitting, tiny):

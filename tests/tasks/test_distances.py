@@ -7,6 +7,7 @@ another model are refused.
 """
 
 import json
+import sys
 
 import families
 import numpy as np
@@ -231,16 +232,25 @@ def test_weights_of_another_model_are_refused(fitted, tmp_path):
         predict_distances(OTHER, load_model(), fitted)
     with pytest.raises(ValueError, match="another model of the same size"):
         predict_distances(OTHER, small_model(MsaModel), fitted)
+    with pytest.raises(FileNotFoundError, match=r"x.json does not exist; create it with msa fit-distances"):
+        DistanceModel.load(tmp_path / "x.json")
     for text in ("{}", "nothing", "[1]", '{"model": "x", "weights": "y"}'):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(ValueError, match=r"x.json: not distance weights"):
             DistanceModel.load(tmp_path / "x.json")
 
 
+def test_fitting_requires_sklearn(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    for fit in (lambda: fit_distances(FAMILIES, model), lambda: predict_distances(OTHER, model)):
+        with pytest.raises(ImportError, match=r"requires scikit-learn: pip install 'modeling-msa\[train\]'"):
+            fit()
+
+
 def test_too_little_to_fit_on_is_said_before_the_model_runs(model, fitted, monkeypatch):
     monkeypatch.setattr(phylogeny, "column_attention_features", None)
     few = families.family("few", 3, 20, 0)
-    with pytest.raises(ValueError, match="1 families have 3 pairs, but .* requires at least 6 pairs of rows"):
+    with pytest.raises(ValueError, match=r"1 families have 3 pairs, but .* requires at least 6 pairs of rows"):
         fit_distances([few], model)
     with pytest.raises(ValueError, match="few/0: the 2 of 3 rows used for the fit have 1 pairs"):
         predict_distances(few, model)

@@ -6,6 +6,7 @@ They are read by the formats' own libraries.
 import json
 import os
 import resource
+import sys
 import zipfile
 
 import numpy as np
@@ -132,6 +133,12 @@ def test_many_parts_need_few_open_files(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert len(read(tmp_path / f"all{ending}")[0]) == 40
+
+
+def test_parquet_requires_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match="requires pyarrow"):
+        write_embeddings({"f": made_up("query", (1,), "q", "MK", [1, 2])}, tmp_path / "f.parquet")
 
 
 def test_header_too_long_for_safetensors(tmp_path):

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import squareform
 
-from modeling_msa import ContactMap, plot_contacts, plot_distances
-from modeling_msa.tasks.distances import Distances
+from modeling_msa import ContactMap, Distances, SubstitutionScores, plot_contacts, plot_distances, plot_substitutions
 
 
 def contact_map(length=9, residues=None, **pairs):
@@ -69,6 +68,32 @@ def test_picture_without_a_structure(drawn, tmp_path):
     plot_contacts(contact_map(8, p0_6=0.9, p1_7=0.8), tmp_path / "map.svg", title="mine")
     assert marks(drawn[0]) == {"most probable pairs with |i - j| ≥ 6 (3)": [[1, 7], [2, 8], [1, 8]]}
     assert drawn[0].axes[0].get_title() == "mine"
+
+
+def test_substitutions_where_they_stand(drawn, tmp_path):
+    """Residue 6 has no column; 3 of 4 letters have a dot, the last is X. Letters are ordered by chemistry."""
+    letters = "ACDEFGHIKLMNPQRSTVWY"
+    score = np.arange(80.0).reshape(4, 20)
+    scores = SubstitutionScores("q", "AVKX", np.array([4, 5, 7, 8]), letters, score, None, (0,), 1)
+    plot_substitutions(scores, tmp_path / "s.png")
+    axes = drawn[0].axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert sorted(shown) == list(letters)
+    assert shown[:4] == list("ILVM")
+    image = axes.images[0]
+    assert image.get_extent() == [3.5, 8.5, 19.5, -0.5]
+    for residue, row in ((4, 0), (5, 1), (7, 2), (8, 3)):
+        column = image.get_array()[:, residue - 4]
+        assert dict(zip(shown, column, strict=True)) == dict(zip(letters, score[row], strict=True))
+    assert image.get_array().mask[:, 2].all()
+    dots = axes.collections[-1].get_offsets().tolist()
+    assert [(residue, shown[int(row)]) for residue, row in dots] == [(4, "A"), (5, "V"), (7, "K")]
+    assert [text.get_text() for text in axes.texts] == list("AVKX")
+    assert image.norm.vmax == -image.norm.vmin == pytest.approx(np.quantile(score, 0.99))
+    long = SubstitutionScores("q", "A" * 130, np.arange(1, 131), letters, np.zeros((130, 20)), None, (0,), 1)
+    plot_substitutions(long, tmp_path / "s.png", title="mine")
+    assert [axes.get_xlim() for axes in drawn[1].axes[:3]] == [(0.5, 44.5), (44.5, 88.5), (88.5, 132.5)]
+    assert drawn[1].get_suptitle() == "mine"
 
 
 def test_distances_by_rows_of_the_fit(drawn, tmp_path):
