@@ -259,6 +259,7 @@ def test_compression_is_told_from_content(tmp_path):
         ("# STOCKHOLM 1.0\na\n//\n", None, "line 2 .a. has a name but no sequence"),
         ("# STOCKHOLM 1.0\n//\n", None, "contains no sequence"),
         (">q\nMK\n", "stockholm", "does not begin with '# STOCKHOLM"),
+        ("# STOCKHOLM 1.0\na MK\nb MK\n\na VL\n//\n", None, "row 2 .b. has 2 columns.*missing from a block"),
         (">q\nMK\n", "clustal", "unknown alignment format 'clustal'.*a3m, a2m, fasta, stockholm"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_msa.alignments.alignment import Alignment
-from modeling_msa.alignments.known_contacts import contact_files, list_families, load_contacts
+from modeling_msa.alignments.known_contacts import contact_files, list_families, load_contacts, read_known
 
 FAMILY = Alignment.from_sequences(["mKV--Lc", "RVAGL", "R-AGI"], source="family.a3m")
 
@@ -23,9 +23,25 @@ def test_contact_maps(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"no array")
     with pytest.raises(ValueError, match=r"a.npy: is not a NumPy array"):
         load_contacts(tmp_path / "a.npy", FAMILY)
+    np.savez(tmp_path / "b.npz", distances=contacts, maps=contacts)
+    with pytest.raises(ValueError, match=r"b.npz: none of its arrays \(distances, maps\) is named contacts"):
+        load_contacts(tmp_path / "b.npz", FAMILY)
     (tmp_path / "a.pdb").write_text("")
     with pytest.raises(ValueError, match="are both named 'a'"):
         contact_files(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: contains neither contact maps"):
+        contact_files(tmp_path / "empty")
+
+
+def test_families_are_files_or_in_memory(tmp_path):
+    contacts = np.eye(5, dtype=np.int8)
+    np.save(tmp_path / "a.npy", contacts)
+    (tmp_path / "a.a3m").write_text(">q\nmKV--Lc\n")
+    for alignment, known in ((FAMILY, contacts), (tmp_path / "a.a3m", tmp_path / "a.npy")):
+        family, found = read_known(alignment, known)
+        assert family.query == "MKVLC"
+        assert np.array_equal(found, contacts)
 
 
 def test_list_of_families(tmp_path):

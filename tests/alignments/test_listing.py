@@ -6,7 +6,7 @@ import lzma
 import pytest
 from made_up import a3m, random_array, real_alignments
 
-from modeling_msa import bundled_family, read_alignment
+from modeling_msa import AlignmentError, bundled_family, read_alignment
 from modeling_msa.alignments.listing import peek
 
 
@@ -32,3 +32,16 @@ def test_size_of_real_files():
         family, size = read_alignment(path), peek(path)
         assert (size.length, size.residues) == (family.length, len(family.query))
         assert size.depth == pytest.approx(family.depth, rel=0.15)
+
+
+def test_size_without_estimating(tmp_path):
+    family = read_alignment(bundled_family())
+    assert peek(family) == (98, 117, 86)
+    (tmp_path / "family.txt").write_bytes(bundled_family().read_bytes())  # Stockholm, told from the content
+    assert peek(tmp_path / "family.txt") == (98, 117, 86)
+    (tmp_path / "cut.a3m.gz").write_bytes(gzip.compress(b">q\nMKV\n")[:12] + b"xxxxxxxx")
+    with pytest.raises(AlignmentError, match=r"cut\.a3m\.gz: the compressed file is damaged"):
+        peek(tmp_path / "cut.a3m.gz")
+    (tmp_path / "none.a3m").write_text("# nothing\n")
+    with pytest.raises(AlignmentError, match="contains no sequence"):
+        peek(tmp_path / "none.a3m")

@@ -237,6 +237,8 @@ def test_select_rows_refuses():
         select_rows(family, 0)
     with pytest.raises(TypeError):
         select_rows(family, 2.5)
+    with pytest.raises(ValueError, match="cannot be combined with a filter"):
+        select_rows(family, 5, "weighted", coverage=50, weights=np.ones(98))
     for percent in (-1, 100.5, float("nan")):
         with pytest.raises(ValueError, match="coverage is a percentage"):
             select_rows(family, 5, coverage=percent)

@@ -9,6 +9,7 @@ import gzip
 import lzma
 import shutil
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -240,6 +241,16 @@ def test_databases_that_are_none(folder, tmp_path, data, message):
     (tmp_path / "db.fasta").write_bytes(data)
     with pytest.raises(ValueError, match=message):
         search_homologues(folder / "query.fasta", tmp_path / "db.fasta", cpus=1)
+
+
+def test_refused_before_searching(folder, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="iterations is 0"):
+        search_homologues(folder / "query.fasta", folder / "db.fasta", iterations=0)
+    with pytest.raises(FileNotFoundError, match=r"none\.fasta: no such file; the database"):
+        search_homologues(folder / "query.fasta", tmp_path / "none.fasta")
+    monkeypatch.setitem(sys.modules, "pyhmmer", None)
+    with pytest.raises(ImportError, match=r"pip install 'modeling-msa\[search\]'"):
+        search_homologues(folder / "query.fasta", folder / "db.fasta")
 
 
 def test_damage_far_inside_is_no_end(folder, tmp_path):
