@@ -1,8 +1,8 @@
-"""Run the code of the pages, so that the site shows what it makes; `make docs` does so before sphinx-build.
+"""Run the code of the pages, so that the site shows its results; `make docs` does this before sphinx-build.
 
-Everything goes to docs/made, which git ignores: what the blocks of the pages write; what they print, as PAGE-N.txt,
-N being the block's number on its page; the pages of reference. The model is msa-tiny and the family the bundled one,
-so that the pictures are those of the checkpoint at hand.
+Everything goes to docs/made, which git ignores: the files that the blocks of the pages write; what they print, as
+PAGE-N.txt, where N is the number of the block on its page; and the reference pages. The model is msa-tiny and the
+family the bundled one, so the pictures are always those of the present checkpoint.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ sys.path.insert(0, str(DOCS.parent / "tests"))
 from documented import Block, code_blocks, promised, run_lines, run_python  # noqa: E402
 
 MADE = DOCS / "made"
-LEFT_OUT = ("pip ", "make ", "git ", "source ", "python ")  # what a reader has done when this runs
-# pages of the Python reference: a folder of the package each; "" is what lies at its top
+LEFT_OUT = ("pip ", "make ", "git ", "source ", "python ")  # what a reader has done before, or need not do here
+# pages of the Python reference, one per folder of the package; "" is its top
 _FLOORS = {
     "Alignments": "alignments",
     "Models": "",
@@ -42,18 +42,18 @@ _FLOORS = {
 
 
 def pages() -> list[Path]:
-    """Pages with code, those that others build on first."""
+    """List the pages, first the one whose files others use."""
     return sorted(DOCS.glob("*.md"), key=lambda path: (path.stem != "index", path.stem))
 
 
 def run_blocks(page: Path) -> list[tuple[int, Block]]:
-    """Blocks of a page that run, numbered from 1."""
+    """List the blocks of a page that are run, numbered from 1."""
     blocks = [each for each in code_blocks(page.read_text(encoding="utf-8")) if each.language in ("bash", "python")]
     return list(enumerate((each for each in blocks if each.not_run is None), start=1))
 
 
 def prepare(folder: Path) -> None:
-    """Make what a reader of the pages has: families, and a checkpoint in fair-esm's files (msa-tiny's weights)."""
+    """Write what a reader of the pages has: families, and a checkpoint in fair-esm's files (msa-tiny's weights)."""
     folder.mkdir(parents=True, exist_ok=True)
     family = read_alignment(bundled_family()).drop_query_gaps()
     write_alignment(family, folder / "family.a3m")
@@ -69,7 +69,7 @@ def run_page(page: Path, folder: Path) -> None:
     Raises
     ------
     AssertionError
-        If a block fails, or prints something else than the comments below its prints say, or if the page shows a
+        If a block fails, if it prints something other than the comments below its prints say, or if the page shows a
         file that no block has written.
     """
     names: dict[str, object] = {}
@@ -162,7 +162,7 @@ def _directive(key: str) -> str:
 
 
 def main() -> None:
-    """Make docs/made anew."""
+    """Rebuild docs/made."""
     shutil.rmtree(MADE, ignore_errors=True)
     prepare(MADE)
     for page in pages():

@@ -1,4 +1,4 @@
-"""Code blocks of documentation in Markdown, found and run as they are printed."""
+"""Code blocks of documentation in Markdown: find them and run them as they are printed."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ class Block(NamedTuple):
 
 
 def code_blocks(text: str) -> list[Block]:
-    """All fenced blocks of a language, in order; MyST's directives (```{name}) are none."""
+    """List all fenced blocks that name a language, in order; MyST's directives (```{name}) are not among them."""
     return [
         Block(match[2], match[3], text.count("\n", 0, match.start(2)) + 1, match[1]) for match in _BLOCK.finditer(text)
     ]
@@ -78,7 +78,7 @@ def run_program(arguments: list[str], folder: Path, where: str) -> str:
 
 
 def promised(code: str) -> list[str]:
-    """What a block says that it prints: the comment in the line after a print; every print has one, or none has."""
+    """List what a block says that it prints, the comments in the lines after prints; all prints have one, or none."""
     lines = re.findall(r"^print\(.*\n# (.*)$", code, flags=re.MULTILINE)
     assert len(lines) in (0, len(re.findall(r"^print\(", code, flags=re.MULTILINE))), code
     return lines

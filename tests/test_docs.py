@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A working folder as the README's reader has it, after its shell blocks."""
+    """The working folder of a reader of the README, after the shell blocks."""
     folder = tmp_path_factory.mktemp("readme")
     checkpoint = folder / "esm_msa1b_t12_100M_UR50S.pt"
     revert_checkpoint(resolve_model("msa-tiny"), checkpoint)
