@@ -38,10 +38,10 @@ CODE_FILES = (
 )
 # as earlier versions named them; Python run in such a folder imports its modeling_msa.py instead of the package
 OLD_CODE_FILES = tuple(name.replace("_transformer", "") for name in CODE_FILES)
-LICENSE, CARD, WEIGHTS, INDEX = "LICENSE", "README.md", "model.safetensors", "model.safetensors.index.json"
+LICENSE, CARD, WEIGHTS = "LICENSE", "README.md", "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TAGS = ("biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction")
-_PUSH_OPTIONS = {
+_OPTIONS = {
     "repo_id",
     "commit_message",
     "commit_description",
@@ -134,7 +134,7 @@ class SharingMixin:
         self, save_directory: str | os.PathLike, *args: Any, push_to_hub: bool = False, **kwargs: Any
     ) -> Any:
         """Save as transformers does, with all the code and its licence."""
-        options = {name: kwargs.pop(name) for name in _PUSH_OPTIONS & set(kwargs)}
+        options = {name: kwargs.pop(name) for name in _OPTIONS & set(kwargs)}
         copy_companions(self, save_directory)
         saved = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
         remove_old_code(Path(save_directory))
