@@ -1,8 +1,8 @@
 """The alignment: its rows, residues and columns, and the checks that every alignment passes.
 
-An `Alignment` holds the match columns of all rows as one array of ASCII codes and maps the query's residue numbers,
+An `Alignment` keeps the match columns of all rows as one array of ASCII codes and maps the query's residue numbers,
 which users see, to these columns. What A3M and A2M files say about insertions (lower-case letters, which have no
-column) is kept beside it, so that it can be written again.
+column) is kept as well, so that it can be written again.
 """
 
 from __future__ import annotations

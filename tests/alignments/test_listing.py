@@ -37,7 +37,7 @@ def test_size_of_real_files():
 def test_size_without_estimating(tmp_path):
     family = read_alignment(bundled_family())
     assert peek(family) == (98, 117, 86)
-    (tmp_path / "family.txt").write_bytes(bundled_family().read_bytes())  # Stockholm, told from the content
+    (tmp_path / "family.txt").write_bytes(bundled_family().read_bytes())  # Stockholm, as the content shows
     assert peek(tmp_path / "family.txt") == (98, 117, 86)
     (tmp_path / "cut.a3m.gz").write_bytes(gzip.compress(b">q\nMKV\n")[:12] + b"xxxxxxxx")
     with pytest.raises(AlignmentError, match=r"cut\.a3m\.gz: the compressed file is damaged"):

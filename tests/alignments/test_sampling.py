@@ -51,7 +51,7 @@ def random_array(depth: int, length: int, seed: int = 0) -> np.ndarray:
 
 
 def greedy_order(array: np.ndarray, depth: int) -> list[int]:
-    """Rows in the order of choice: each greedy choice holds the one before."""
+    """Rows in the order of choice: each greedy choice includes the one before."""
     rows = [0]
     for size in range(2, depth + 1):
         (new,) = set(diverse_rows(array, size).tolist()) - set(rows)
@@ -156,7 +156,7 @@ def test_filter_by_hand():
         "ACDEFGHIKL",
         "ACDEFGHIKW",  # 90 % identical: kept at 90, dropped at 89
         "ACDEF-----",  # covers 50 %; identical to the query where it has residues
-        "-----WWWWX",  # X is no residue: covers 40 %
+        "-----WWWWX",  # X is not a residue: covers 40 %
         "WWWWW-----",  # no overlap with the row above
     )
     assert filter_rows(array).tolist() == [0, 1, 2, 3, 4]
@@ -200,7 +200,7 @@ def hhfilters_rows(family: Alignment, coverage: float, identity: float, folder: 
 @real_families
 def test_filter_beside_hhfilter(path, tmp_path):
     """The same rows where no two have equally many residues; with ties, nearly the same at its usual settings."""
-    family = read_alignment(path).drop_query_gaps()  # hhfilter takes coverage over all columns
+    family = read_alignment(path).drop_query_gaps()  # hhfilter counts coverage over all columns
     for coverage, identity in [(75, 100), (0, 90), (75, 90), (50, 95)]:
         ours = set(filter_rows(family.array, coverage, identity).tolist())
         theirs = set(hhfilters_rows(family, coverage, identity, tmp_path))

@@ -74,7 +74,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_planted_relatives_land_in_their_columns(folder, iterations):
-    """Every residue, deletion and insertion is where it was made; flanks that are no relatives are not in the row."""
+    """Every residue, deletion and insertion is where it was made; unrelated flanks are not in the row."""
     rng = np.random.default_rng(2)
     flanked = {name: ("".join(rng.choice(LETTERS, 30)), row) for name, row in planted(seed=3).items()}
     database = folder / f"flanked{iterations}.fasta"
@@ -94,7 +94,7 @@ def test_planted_relatives_land_in_their_columns(folder, iterations):
     assert found.names[k] == f"relative3/31-{30 + len(flanked['relative3'][1].replace('-', ''))}"
 
 
-@pytest.mark.skipif(HMMER is None, reason="takes the hmmer package of the system")
+@pytest.mark.skipif(HMMER is None, reason="jackhmmer (package hmmer) is not installed")
 @pytest.mark.parametrize(("query", "database"), [("query.fasta", "db.fasta"), ("lar.fasta", "fn3.fasta")])
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_rows_are_jackhmmers(folder, tmp_path, query, database, iterations):
@@ -254,7 +254,7 @@ def test_refused_before_searching(folder, tmp_path, monkeypatch):
 
 
 def test_damage_far_inside_is_no_end(folder, tmp_path):
-    """HMMER takes an error while reading for the end of the file, and would search half a database."""
+    """HMMER mistakes an error while reading for the end of the file, and would search half a database."""
     data = bytearray(gzip.compress(fasta(unrelated(20_000)).encode()))
     data[len(data) // 2 :] = data[len(data) // 2 : len(data) * 3 // 4]
     (tmp_path / "db.fasta.gz").write_bytes(data)
