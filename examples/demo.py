@@ -2,8 +2,8 @@
 
     python examples/demo.py [CHECKPOINT]
 
-Without CHECKPOINT (a fair-esm file, or a published name) it takes msa-tiny, which comes with the package, and which it
-writes as fair-esm's files first.
+Without CHECKPOINT (a fair-esm file, or a published name) it uses msa-tiny, which comes with the package, and
+writes it as fair-esm's files first.
 """
 
 import json
@@ -48,7 +48,7 @@ print(f"loaded     {type(model).__module__.rsplit('.', 1)[0]}.{type(model).__nam
 def main(checkpoint: str | None = None) -> None:
     quiet_loading()
     path = None
-    if checkpoint is not None:  # found, and downloaded if need be, before anything of an earlier demo goes
+    if checkpoint is not None:  # found, and downloaded if needed, before the results of an earlier demo are removed
         path, _ = find_checkpoint(checkpoint)
         path = path.resolve()
     os.chdir(ROOT)

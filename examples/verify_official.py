@@ -1,12 +1,12 @@
-"""Verify the published checkpoints: what `make verify-official` runs. It takes the network.
+"""Verify the published checkpoints: what `make verify-official` runs. It requires network access.
 
 Both checkpoints are downloaded, converted, and compared with fair-esm on three families; ESM-MSA-1b must reach the
 long-range precisions of fair-esm's contact notebook. The table of expected against measured is printed, and written
 to OUTPUT-DIR as report.md and report.json. The exit status is 0 if all checks were made and passed, otherwise 1.
 
-Run it again where it was interrupted: what was fetched is not fetched again. Checkpoints lie in torch's cache, where
-fair-esm looks for them too, alignments and structures in OUTPUT-DIR/downloads; put them there yourself if you like.
-Checksums go into OUTPUT-DIR/checksums.json, and the next run compares.
+If it is interrupted, run it again: nothing is downloaded twice. Checkpoints are kept in torch's cache, where fair-esm
+looks for them too, alignments and structures in OUTPUT-DIR/downloads; you can also put them there yourself. Checksums
+are recorded in OUTPUT-DIR/checksums.json, and the next run compares.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ CONVERSION_TOLERANCE = 1e-4  # of the short comparison that goes with a conversi
 
 @dataclass
 class Line:
-    """One check. Its result: pass, FAIL, recorded (a checksum with none to compare with), or not run."""
+    """One check; its result is pass, FAIL, recorded (a checksum with none to compare with) or not run."""
 
     check: str
     expected: str
@@ -67,7 +67,7 @@ class Line:
 
 
 class UnusableError(Exception):
-    """What a check needs is not to be had, or (`wrong`) is not what it should be; `check` is the one that tells."""
+    """Something that a check needs could not be obtained, or is `wrong`; the line of `check` reports it."""
 
     def __init__(self, check: str, message: str, wrong: bool):
         super().__init__(message)
@@ -75,7 +75,7 @@ class UnusableError(Exception):
 
 
 def once(method: Callable) -> Callable:
-    """Remember what a method gives for its argument, or its error: what is offline is not asked for again."""
+    """Remember a method's result or error for each argument: a download that failed is not tried again."""
 
     @functools.wraps(method)
     def remembering(self: Run, name: str) -> Any:
@@ -94,7 +94,7 @@ def once(method: Callable) -> Callable:
 
 @contextlib.contextmanager
 def telling(check: str, kinds: tuple[type[Exception], ...] = (ValueError, OSError), wrong: bool = True) -> Iterator:
-    """Have `check` tell of an error."""
+    """Report an error in the line of `check`."""
     try:
         yield
     except kinds as error:
@@ -102,7 +102,7 @@ def telling(check: str, kinds: tuple[type[Exception], ...] = (ValueError, OSErro
 
 
 class Run:
-    """What the checks share: files, alignments, known contacts, models; each is made once, when first asked for."""
+    """What the checks share: files, alignments, known contacts and models; each is made once, when first needed."""
 
     def __init__(self, folder: Path, expected: dict[str, str]):
         self.folder = folder
@@ -135,7 +135,7 @@ class Run:
             return downloads.download(url, self.expected.get(name_of(url)))
 
     def prove(self, path: Path) -> None:
-        """Record the checksum of a file that could be read as what it is: an error page in its place could not."""
+        """Record the checksum of a file that could be read, which an error page in its place could not."""
         self.proved[path.name] = downloads.file_sha256(path)
         with whole_file(self.record) as temporary:
             temporary.write_text(json.dumps(self.earlier | self.proved, indent=2, sort_keys=True) + "\n")
@@ -151,7 +151,7 @@ class Run:
 
     @once
     def contacts(self, family: str) -> np.ndarray:
-        """Make out which residues of chain A touch, as the notebook does: imputed C-beta atoms, 8 Angstrom."""
+        """Find which residues of chain A are in contact, as the notebook does: imputed C-beta atoms, 8 Angstrom."""
         alignment, path = self.alignment(family), self.text(structure_url(family))
         with telling(f"file {path.name}"):
             contacts = structure_contacts(path, alignment, chain="A", impute_beta=True)
@@ -160,7 +160,7 @@ class Run:
 
     @once
     def converted(self, checkpoint: str) -> ConversionReport:
-        """Convert a checkpoint anew, by the code as it now is."""
+        """Convert a checkpoint again, with the present code."""
         paths = [self.checkpoint_file(url) for url in checkpoint_urls(checkpoint)]
         folder = self.folder / "converted" / CHECKPOINTS[checkpoint]
         if folder.exists():
@@ -178,7 +178,7 @@ class Run:
 
     @once
     def fair_esm(self, checkpoint: str) -> tuple[torch.nn.Module, Any]:
-        """Read a checkpoint by fair-esm, with its alphabet."""
+        """Read a checkpoint with fair-esm; also return its alphabet."""
         import esm
 
         self.converted(checkpoint)
@@ -222,7 +222,7 @@ def read_checksums(path: Path) -> dict[str, str]:
 
 
 def verify(run: Run, only: list[str]) -> Iterator[Line]:
-    """Make the checks that `only` asks for, all if it is empty."""
+    """Run the checks that `only` asks for; all if it is empty."""
     checkpoints, families, steps = (
         [word for word in axis if word in only] or list(axis) for axis in (CHECKPOINTS, FIGURES, STEPS)
     )
@@ -242,7 +242,7 @@ def verify(run: Run, only: list[str]) -> Iterator[Line]:
 
 
 def finished(line: Line, work: Callable[[Line], bool]) -> Line:
-    """Fill a line by `work`, which says whether the check passed, or by what went wrong."""
+    """Fill in a line with `work`, which returns whether the check passed, or with the error."""
     try:
         line.result = "pass" if work(line) else "FAIL"
     except UnusableError as error:
@@ -256,7 +256,7 @@ def finished(line: Line, work: Callable[[Line], bool]) -> Line:
 
 
 def file_line(run: Run, url: str, use: Callable) -> Line:
-    """Compare a file's checksum, once its use has shown what it is."""
+    """Compare a file's checksum, once it has been used."""
     name = name_of(url)
     expected = run.expected.get(name, "")
 
@@ -408,26 +408,26 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         choices=words,
         metavar="WORD",
         help=f"checkpoints ({', '.join(CHECKPOINTS)}), families ({', '.join(FIGURES)}) or steps ({', '.join(STEPS)}); "
-        "a kind of which no word is given is checked whole",
+        "of a kind without any of these words, everything is checked",
     )
     parser.add_argument(
         "--output-dir",
         type=Path,
         default=Path("verified"),
         metavar="FOLDER",
-        help="where reports, checksums, downloads and converted checkpoints go (default: %(default)s)",
+        help="folder for reports, checksums, downloads and converted checkpoints (default: %(default)s)",
     )
     parser.add_argument(
         "--checksums",
         type=Path,
         metavar="FILE",
-        help="checksums.json of another run to compare with, besides that in OUTPUT-DIR",
+        help="checksums.json of another run to compare with, in addition to the one in OUTPUT-DIR",
     )
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the checks; give the exit status."""
+    """Run the checks and return the exit status."""
     options = parse(arguments)
     if missing := [name for name in ("esm", "gemmi") if importlib.util.find_spec(name) is None]:
         raise ValueError(f"{' and '.join(missing)} is not installed: pip install fair-esm gemmi.")

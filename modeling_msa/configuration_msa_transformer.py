@@ -58,9 +58,9 @@ class MsaConfig(SharingMixin, PreTrainedConfig):
         Dropout rates of the residual branches, the attention maps, the feed-forward activation and the input of the
         classification heads, in [0, 1].
     max_position_embeddings : int, default 1024
-        Most columns C of an MSA, ``<cls>`` included.
+        Maximum number of columns C of an MSA, ``<cls>`` included.
     max_row_position_embeddings : int, default 1024
-        Most rows R of an MSA. Without row position embedding the depth is not limited.
+        Maximum number of rows R of an MSA. Without row position embedding the depth is not limited.
     row_position_embedding_size : int, None or "hidden_size", default "hidden_size"
         Width of the learned embedding of the row number: ``hidden_size`` in MSA-1b, 1 in MSA-1 (one number per row,
         added to every channel: the width that its weights were published with), ``None`` for no such embedding.
@@ -198,7 +198,7 @@ class MsaConfig(SharingMixin, PreTrainedConfig):
 
     @custom_pipelines.setter
     def custom_pipelines(self, value: Any) -> None:
-        """Take nothing over: what a file or a pipeline's ``save_pretrained`` says may be of another repository."""
+        """Ignore the value: that of a file or of a pipeline's ``save_pretrained`` may be of another repository."""
 
 
 MsaConfig.register_for_auto_class()

@@ -59,7 +59,7 @@ def is_published(name: str, config: MsaConfig) -> bool:
 
 
 def find_source(model: str | os.PathLike, config: MsaConfig) -> Source:
-    """Say what is known of weights that were loaded from `model`, a folder or Hub id.
+    """Collect what is known of weights that were loaded from `model`, a folder or Hub id.
 
     A folder is known to others only if its card says that it holds a published checkpoint.
     """
@@ -191,7 +191,7 @@ def write_model_card(
 def _metadata(
     name: str, config: MsaConfig, license: str | None, training: TrainingReport, source: Source | None, adapter: bool
 ) -> ModelCardData:
-    """Make what the Hub reads; it leaves out what is None."""
+    """Make the metadata for the Hub, which leaves out what is None."""
     task = PIPELINE_TAGS.get((config.architectures or [""])[0])
     relation = "adapter" if adapter else training.relation
     if relation is None and getattr(config, "quantization_config", None) is not None:
@@ -252,7 +252,7 @@ def _eval_results(results: Iterable[Result], task: str) -> list[EvalResult]:
 
 
 def plain(text: str) -> str:
-    """Make one line of text that Markdown does not take for HTML."""
+    """Make one line of text that Markdown does not read as HTML."""
     return " ".join(str(text).split()).replace("<", "&lt;")
 
 

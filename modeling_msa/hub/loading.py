@@ -86,7 +86,7 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
     folder : path or str
         Folder, Hub id, or "msa-tiny".
     new_head : bool, default False
-        Whether a head may be made new, as a whole: the folder has none, or one of another shape.
+        Whether a whole head may be new, because the folder has none or one of another shape.
     **options
         For ``from_pretrained``.
 
