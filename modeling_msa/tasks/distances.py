@@ -75,15 +75,15 @@ class Distances:
 
 @torch.no_grad()
 def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -> np.ndarray:
-    """Column attention of all layers and heads, averaged over columns (``<cls>`` among them, as the authors do).
+    """Column attention of all layers and heads, averaged over columns (including ``<cls>``, as the authors do).
 
-    It is added up while the model runs, some columns at a time: all columns' maps are never in memory. The mean of
-    ``output_column_attentions=True`` is the same, and takes C times the memory.
+    It is summed while the model runs, some columns at a time: the maps of all columns are never in memory. The mean of
+    ``output_column_attentions=True`` is the same, and requires C times the memory.
 
     Parameters
     ----------
     model : MsaModel, or a class with a head
-        Its dropout is off for the time.
+        Its dropout is turned off meanwhile.
     tokens : torch.Tensor
         ``(1, R, C)``: one MSA without padding.
 
@@ -95,7 +95,6 @@ def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -
     Examples
     --------
     >>> from modeling_msa import MsaConfig, MsaModel, MsaTokenizer
-    >>> from modeling_msa.tasks.distances import column_attention_features
     >>> model = MsaModel(MsaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64))
     >>> tokens = MsaTokenizer()(["MKVLA", "MRV-A", "-KILA"], return_tensors="pt")["input_ids"]
     >>> column_attention_features(model, tokens).shape
@@ -115,7 +114,7 @@ def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -
             total = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).sum(0)
             sums[layer] = sums[layer].add_(total) if layer in sums else total
 
-    # the projections are modules whatever the attention's implementation is, so they are what is listened to
+    # hooks are on the projections, which are modules in every implementation of attention
     hooks = []
     for index, layer in enumerate(backbone.layers):
         attention: Any = layer.column_attention
@@ -241,7 +240,7 @@ def predict_distances(
         require_sklearn()
         count = int(_TRAIN_ROWS * seen.depth)
         fitted[np.random.default_rng(seed).choice(seen.depth, count, replace=False)] = True
-        _check_pairs([count], model, f"{where}: the {count} of {seen.depth} rows used for the fit")
+        _check_pairs([count], model, f"{where}: {count} of {seen.depth} rows are used for the fit; they")
     else:
         weights.check(model)
     if (~fitted).sum() < 3:

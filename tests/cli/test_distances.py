@@ -69,7 +69,7 @@ def test_commands_from_fit_to_matrix(tmp_path):
         (["distances", "FAMILY", "-o", "d.phy", "--plot", "d.docx"], "unknown picture format"),
         (["distances", "FAMILY", "-o", "d.phy", "--weights", "none.json"], "none.json"),
         (["distances", "FAMILY", "-o", "d.phy", "--weights", "FAMILY"], "not distance weights"),
-        (["distances", "short.a3m", "-o", "d.phy"], "short.a3m: the 1 of 2 rows"),
+        (["distances", "short.a3m", "-o", "d.phy"], "short.a3m: 1 of 2 rows are used for the fit; they have 0 pairs"),
         (["fit-distances", "FAMILY", "-o", "no/d.json"], "folder no does not exist"),
         (["fit-distances", "FAMILY", "bad.a3m", "-o", "d.json"], "1 of 2 alignments cannot be read"),
     ],

@@ -252,7 +252,7 @@ def test_too_little_to_fit_on_is_said_before_the_model_runs(model, fitted, monke
     few = families.family("few", 3, 20, 0)
     with pytest.raises(ValueError, match=r"1 families have 3 pairs, but .* requires at least 6 pairs of rows"):
         fit_distances([few], model)
-    with pytest.raises(ValueError, match="few/0: the 2 of 3 rows used for the fit have 1 pairs"):
+    with pytest.raises(ValueError, match="few/0: 2 of 3 rows are used for the fit; they have 1 pairs"):
         predict_distances(few, model)
     with pytest.raises(ValueError, match="few/0: 2 rows are too few"):
         predict_distances(few, model, fitted, rows=2)
