@@ -12,7 +12,7 @@ from ..alignments.known_contacts import load_contacts
 from ..alignments.listing import name_of
 from ..tasks.contact_files import FORMATS, write_contacts
 from .inputs import list_structures
-from .options import Inputs, Output, Plot, option
+from .options import Inputs, Output, Plot, choice, option
 from .pictures import pictures
 from .session import Session, command
 
@@ -25,29 +25,23 @@ def contacts_command(
     structure: Annotated[
         Path | None,
         option(
-            "PATH",
-            "Structure to compare with (PDB or mmCIF, also .gz): P@L is printed, and written beside the output "
-            "(.precision.tsv). For several alignments, a folder of structures named like them.",
+            "PATH", "Structure (PDB, mmCIF) to compare with; for several alignments, a folder of equally named ones."
         ),
     ] = None,
     chain: Annotated[
-        str | None, option("CHAIN", "Chain of the structure. Default: the one that fits the query.")
+        str | None, option("CHAIN", "Chain of the structure. Default: the one closest to the query.")
     ] = None,
     plot: Plot = None,
     format: Annotated[
         Literal["tsv", "npz", "rr"] | None,
-        option(
-            None,
-            "Output format: table of i, j, probability (tsv); whole map for NumPy (npz); CASP's RR format (rr). "
-            "Default: by the ending of the output; tsv in a folder.",
-        ),
+        choice("tsv: i, j, probability; npz: map for NumPy; rr: CASP's. Default: by the output's ending, or tsv."),
     ] = None,
 ) -> None:
     """Predict which residues of the query (the first row) are in contact.
 
     Pairs are numbered by the residues of the query, from 1; they are at least 6 apart, the most probable first.
     Residues of a structure are matched by aligning its sequence with the query, whatever their numbers; residues whose
-    C-beta atoms are within 8 Angstrom count as a contact.
+    C-beta atoms are within 8 Angstrom are in contact. P@L is printed, and written beside the output (.precision.tsv).
 
     Example: msa contacts fn3 -o contacts.tsv --plot contacts.png
     """

@@ -31,12 +31,10 @@ def convert_command(
         ),
     ],
     contact_regression: Annotated[
-        Path | None,
-        option("FILE", "Contact regression. Default: NAME-contact-regression.pt beside the checkpoint."),
+        Path | None, option("FILE", "Contact regression. Default: NAME-contact-regression.pt beside the checkpoint.")
     ] = None,
     attention_heads: Annotated[
-        int | None,
-        option("N", "Attention heads; only for a bare state dict without contact regression.", min=1),
+        int | None, option("N", "Attention heads; only for a bare state dict without contact regression.", min=1)
     ] = None,
     license: Annotated[
         str | None, option("LICENCE", "Licence for the model card. Default: mit for published checkpoints.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from .._files import check_ending
 from ..tasks.distance_files import FORMATS, write_distances
 from .inputs import list_inputs, require
-from .options import Inputs, Output, Plot, option
+from .options import Inputs, Output, Plot, choice, option
 from .pictures import pictures
 from .session import Session, command, start_torch
 
@@ -31,16 +31,10 @@ def distances_command(
     ] = None,
     plot: Plot = None,
     format: Annotated[
-        Literal["phy", "tsv", "npz"],
-        option(
-            None,
-            "Format of the files in a folder: PHYLIP matrix (phy), table of pairs with Hamming distances (tsv), or "
-            "all arrays for NumPy (npz).",
-        ),
+        Literal["phy", "tsv", "npz"], choice("Files in a folder: PHYLIP matrix, table of pairs, or NumPy arrays.")
     ] = "phy",
     names: Annotated[
-        Literal["relaxed", "strict"],
-        option(None, "Names in PHYLIP files: whole first words (relaxed), or 10 characters (strict)."),
+        Literal["relaxed", "strict"], choice("Names in PHYLIP files: whole first words, or 10 characters.")
     ] = "relaxed",
 ) -> None:
     """Predict distances between the rows of alignments from column attention.

@@ -8,30 +8,23 @@ from typing import Annotated, Any, Literal
 from .._version import __version__
 from ..alignments.listing import name_of
 from ..tasks.embedding_files import check_embeddings, gather_embeddings, write_embeddings
-from .options import Inputs, option, output_option
+from .options import Inputs, choice, option, output_option
 from .session import Session, command
 
 
 @command()
 def embed_command(
     alignments: Inputs,
-    output: Annotated[
-        Path,
-        output_option(
-            "PATH", "Output file for all alignments (.safetensors, .npz or .parquet), or folder for a file of each."
-        ),
-    ],
+    output: Annotated[Path, output_option("PATH", "File for all (.safetensors, .npz, .parquet), or folder.")],
     session: Session,
     which: Annotated[
         Literal["query", "mean", "rows"],
-        option(None, "Residues of the query (L, D), their mean (D), or residues of all rows (R, L, D)."),
+        choice("Residues of the query (L, D), their mean (D), or of all rows (R, L, D)."),
     ] = "query",
-    layers: Annotated[
-        str, option("LAYERS", "Layers, from 0 (embedding layer) to the last, -1; several as 0,6,12; or all.")
-    ] = "-1",
-    output_dtype: Annotated[Literal["float32", "float16"], option(None, "Number type of the output.")] = "float32",
+    layers: Annotated[str, option("LAYERS", "0 (embedding layer) to the last, -1; several as 0,6,12; or all.")] = "-1",
+    output_dtype: Annotated[Literal["float32", "float16"], choice("Number type of the output.")] = "float32",
     format: Annotated[
-        Literal["safetensors", "npz", "parquet"], option(None, "Format of the files in a folder.")
+        Literal["safetensors", "npz", "parquet"], choice("Format of the files in a folder.")
     ] = "safetensors",
 ) -> None:
     """Write hidden states of alignments, as features of residues or families for other models.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from ..tasks.generation_files import check_generated, write_generated
 from ..tasks.strategies import Mode
-from .options import Inputs, Output, flag, option
+from .options import Inputs, Output, choice, flag, option
 from .session import Session, command
 
 _SAMPLING, _CHANGES = "Sampling", "What may change"
@@ -23,27 +23,18 @@ def generate_command(
         float, option("P", "Probability that a residue or gap is masked in a round.", _SAMPLING, min=0, max=1)
     ] = 0.1,
     sampling: Annotated[
-        Literal["greedy", "sample"],
-        option(None, "Fill a mask with the most probable letter, or draw one by probability.", _SAMPLING),
+        Literal["greedy", "sample"], choice("Fill a mask with the most probable letter, or sample one.", _SAMPLING)
     ] = "greedy",
     temperature: Annotated[
         float,
-        option("T", "For --sampling sample: below 1 favors probable letters, above 1 rare ones.", _SAMPLING, min=0),
+        option("T", "For --sampling sample: below 1 favors likely letters, above 1 rare ones.", _SAMPLING, min=0),
     ] = 1.0,
     top_p: Annotated[
         float | None,
-        option(
-            "P", "For --sampling sample: draw from the most probable letters up to this sum.", _SAMPLING, min=0, max=1
-        ),
+        option("P", "For --sampling sample: the most probable letters up to this sum.", _SAMPLING, min=0, max=1),
     ] = None,
     mode: Annotated[
-        Mode,
-        option(
-            None,
-            "exact runs the whole alignment in each round. fast is for a single row that changes (--only-rows, "
-            "--count 1): it runs the other rows once, which then do not see that row's residues.",
-            _SAMPLING,
-        ),
+        Mode, choice("In each round, run all rows (exact), or one row on others run once (fast).", _SAMPLING)
     ] = "exact",
     count: Annotated[
         int | None,
@@ -57,26 +48,23 @@ def generate_command(
     ] = None,
     only_rows: Annotated[
         list[str] | None,
-        option("ROW", "Change only this row: its name, its number (1 is the query) or a range. Repeatable.", _CHANGES),
+        option("ROW", "Change only this row: a name, number (1: query) or range; repeatable.", _CHANGES),
     ] = None,
     only_residues: Annotated[
         str | None, option("RESIDUES", "Change only these residues of the query, such as 3,10-12.", _CHANGES)
     ] = None,
-    fix: Annotated[
-        str | None, option("RESIDUES", "Do not change these residues of the query, such as 3,10-12.", _CHANGES)
-    ] = None,
+    fix: Annotated[str | None, option("RESIDUES", "Do not change these residues of the query.", _CHANGES)] = None,
     keep_query: Annotated[bool, flag("--keep-query", "Do not change the query.", _CHANGES)] = False,
     no_new_gaps: Annotated[bool, flag("--no-new-gaps", "Never turn a residue into a gap.", _CHANGES)] = False,
-    keep_gaps: Annotated[
-        bool, flag("--keep-gaps", "Do not change gaps; msa-tiny, for one, fills them all otherwise.", _CHANGES)
-    ] = False,
+    keep_gaps: Annotated[bool, flag("--keep-gaps", "Do not change gaps; msa-tiny fills them all.", _CHANGES)] = False,
 ) -> None:
     """Generate new sequences of a family by iterative masking (Sgarbossa et al. 2023).
 
     Each row gives one new sequence, with the columns of the query's residues; options that name residues apply to
     their columns in all rows. NAME.generated.tsv, beside the output, has for each sequence its identity to its parent
     and to the nearest natural row, the mean log-probability per residue of both, and the fraction of gaps. The
-    defaults are the paper's; on a CPU, fewer --rows are faster.
+    defaults are the paper's; on a CPU, fewer --rows are faster. The mode fast is for a single row that changes
+    (--only-rows, --count 1), whose residues the other rows then do not see.
 
     Example: msa generate fn3 -o new.a3m --rows 32 --iterations 20
     """

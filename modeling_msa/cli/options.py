@@ -12,8 +12,13 @@ ROWS, MODEL, FILES = "Rows of the alignment", "Model", "Input and output"
 
 
 def option(metavar: str | None, help: str, panel: str | None = None, *names: str, **more: Any) -> Any:
-    """Declare an option with a value; without `metavar` its choices are shown."""
+    """Declare an option with a value."""
     return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
+
+
+def choice(help: str, panel: str | None = None) -> Any:
+    """Declare an option with choices, which its help shows."""
+    return option(None, help, panel)
 
 
 def flag(name: str, help: str, panel: str | None = None) -> Any:
@@ -80,5 +85,5 @@ Families = Annotated[
     ),
 ]
 Structures = Annotated[
-    Path | None, option("FOLDER", "Folder of structures (PDB or mmCIF, also .gz) named like the alignments.")
+    Path | None, option("FOLDER", "Folder of structures (PDB or mmCIF, also .gz) with the names of the alignments.")
 ]

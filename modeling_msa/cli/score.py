@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -15,7 +15,7 @@ from ..alignments.tables import read_table
 from ..tasks.score_tables import FORMATS, write_scores
 from ..tasks.strategies import PROTOCOLS, Mode, Strategy, check_strategy
 from .inputs import require
-from .options import Output, Plot, flag, option
+from .options import Output, Plot, choice, flag, option
 from .pictures import pictures
 from .session import Session, command
 from .variant_tables import agreement, check_columns, find_table, split_inputs
@@ -36,23 +36,19 @@ def score_command(
     ],
     output: Output,
     session: Session,
-    all_singles: Annotated[
-        bool, flag("--all-singles", "Score all single substitutions of all residues, instead of a table.")
-    ] = False,
+    all_singles: Annotated[bool, flag("--all-singles", "Score all single substitutions, without a table.")] = False,
     plot: Plot = None,
     variants: Annotated[
         Path | None,
-        option("PATH", "Table of variants, or for several alignments a folder of tables named like them.", _TABLE),
+        option("PATH", "Table of variants; for several alignments, a folder of equally named ones.", _TABLE),
     ] = None,
     variant_column: Annotated[str, option("NAME", "Column with the variants.", _TABLE)] = "mutant",
     measured_column: Annotated[
-        str | None,
-        option("NAME", "Column with measured values; their Spearman correlation with the scores is printed.", _TABLE),
+        str | None, option("NAME", "Column with measured values, to print Spearman's correlation with.", _TABLE)
     ] = None,
     score_column: Annotated[str, option("NAME", "Name of the new column.", _TABLE)] = "score",
     offset: Annotated[
-        int,
-        option("N", "Residue number in the table minus that in the query: 100 if residue 1 is called 101.", _TABLE),
+        int, option("N", "Difference to the query's residue numbers: 100 if its residue 1 is 101.", _TABLE)
     ] = 0,
     skip_mismatches: Annotated[
         bool, flag("--skip-mismatches", "Keep variants with a wrong wild type, without a score.", _TABLE)
@@ -61,43 +57,23 @@ def score_command(
         Strategy,
         option(
             "STRATEGY",
-            "Passes of the model: one per mutated residue (masked-marginals), one in all (wt-marginals), or one per "
-            "residue and variant (pseudo-log-likelihood).",
+            "masked-marginals: one pass per mutated residue; wt-marginals: one in all; pseudo-log-likelihood: one per "
+            "residue and variant.",
             _SCORES,
         ),
     ] = "masked-marginals",
     mode: Annotated[
         Mode,
-        option(
-            None,
-            "exact runs the whole alignment in each pass. fast runs the homologs once, which then do not see the "
-            "query's residues, and only the query in each pass.",
-            _SCORES,
-        ),
+        choice("In each pass, run all rows (exact), or the query on homologs that were run once (fast).", _SCORES),
     ] = "exact",
     protocol: Annotated[
-        Literal["proteingym"] | None,
-        option(
-            None,
-            "Settings of a benchmark, which other options override. proteingym: --filter-coverage 75 "
-            "--filter-identity 90 --rows 400 --select weighted --seeds 1-5.",
-            _SCORES,
-        ),
+        Literal["proteingym"] | None, choice("Settings of a benchmark, which other options override.", _SCORES)
     ] = None,
     seeds: Annotated[
-        str | None,
-        option(
-            "SEEDS",
-            "Several random seeds, as 1,2,3 or 1-5, for --select weighted or random: the mean of the scores, and "
-            "their sample standard deviation.",
-            _SCORES,
-        ),
+        str | None, option("SEEDS", "Seeds to average over, as 1,2,3 or 1-5; for random or weighted rows.", _SCORES)
     ] = None,
     window: Annotated[
-        int | None,
-        option(
-            "N", "Maximum number of residues around a mutation. Default: as many as the model reads.", _SCORES, min=1
-        ),
+        int | None, option("N", "Maximum residues around a mutation. Default: all the model can read.", _SCORES, min=1)
     ] = None,
     batch_size: Annotated[
         int | None, option("N", "Number of masked copies in one pass. Default: by their size.", _SCORES, min=1)
@@ -107,7 +83,9 @@ def score_command(
 
     Variants have the form A42V, or A42V:G7D for several substitutions, with residue numbers of the whole query. The
     output is the table with new columns: score (natural logarithm of the ratio of mutant to wild type; higher is
-    better tolerated), score_std if there are several seeds, and reason, for rows that cannot be scored.
+    better tolerated), score_std (standard deviation of several --seeds) and reason, for rows that cannot be scored.
+
+    The protocol proteingym is --filter-coverage 75 --filter-identity 90 --rows 400 --select weighted --seeds 1-5.
 
     Example: msa score fn3 --all-singles -o scores.csv --plot scores.png
     """
@@ -125,8 +103,8 @@ def score_command(
         raise ValueError("--plot draws all single substitutions: pass --all-singles too.")
     if all_singles and measured_column is not None:
         raise ValueError("--measured-column is a column of a table of variants; leave it out with --all-singles.")
-    columns = [variant_column, score_column]
-    settings = session.settings(offset=offset, columns=columns, skip_mismatches=skip_mismatches, plot=plot, **options)
+    own = {"offset": offset, "columns": [variant_column, score_column], "skip_mismatches": skip_mismatches}
+    settings = session.settings(**own, plot=plot, **options)
     suffix = output.suffix if output.suffix in FORMATS else ".csv"
 
     def tables_of(path: Path) -> list[Path]:
@@ -159,11 +137,11 @@ def score_command(
         table = read_table(source)
         check_columns(table, source, variant_column, measured_column, score_column)
         cells = table.cells(variant_column)
-        options.update(skip_mismatches=skip_mismatches, source=str(source))
+        more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source)}
         from ..tasks.scoring import fit_variants, score_variants
 
-        fit_variants(family, cells, offset, skip_mismatches, str(source))  # before the model is loaded
-        result = score_variants(family, cells, model(), **options)
+        fit_variants(family, cells, offset, **more)  # before the model is loaded
+        result = score_variants(family, cells, model(), **options, **more)
         write_scores(result, target, table, score_column)
         scored = f"{int(np.isfinite(result.score).sum())} of {len(cells)} variants"
         line = f"{target}: {result.name}, {scored}, {result.depth} of {family.depth} rows"
@@ -174,12 +152,9 @@ def score_command(
 
 def _without_given(recipe: dict[str, object], context: typer.Context) -> dict[str, object]:
     """Return the settings of a recipe that the command line does not override."""
-    names = {"coverage": ("filter_coverage",), "identity": ("filter_identity",), "seed": ("seed", "seeds")}
-    return {
-        key: value
-        for key, value in recipe.items()
-        if not any(_is_given(context, parameter) for parameter in names.get(key, (key,)))
-    }
+    names = {"coverage": ["filter_coverage"], "identity": ["filter_identity"], "seed": ["seed", "seeds"]}
+    given = {key for key in recipe if any(_is_given(context, name) for name in names.get(key, [key]))}
+    return {key: value for key, value in recipe.items() if key not in given}
 
 
 def _is_given(context: typer.Context, parameter: str) -> bool:

@@ -138,37 +138,28 @@ class Session:
 def command(*without: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function: its parameter ``session`` becomes the options of `Session`, its errors words.
 
-    Parameters
-    ----------
-    *without
-        Options that this command does not have.
-    **defaults
-        Other defaults than those of `Session`.
+    The command does not have the options `without`, and has other `defaults` than `Session` where they say so.
     """
     hints = get_type_hints(Session, include_extras=True)
-    fields = [field for field in dataclasses.fields(Session) if field.name not in without]
+    kind = inspect.Parameter.KEYWORD_ONLY
     shared = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults.get(field.name, field.default),
-            annotation=hints[field.name],
-        )
-        for field in fields
+        inspect.Parameter(each.name, kind, default=defaults.get(each.name, each.default), annotation=hints[each.name])
+        for each in dataclasses.fields(Session)
+        if each.name not in without
     ]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(function, eval_str=True).parameters.values()
-        parameters = [*(parameter for parameter in own if parameter.name != "session"), *shared]
+        parameters = [*(each for each in own if each.name != "session"), *shared]
 
         @functools.wraps(function)
+        @errors_in_words()
         def wrapper(**values: Any) -> None:
-            session = Session(**{field.name: values.pop(field.name) for field in fields})
-            with errors_in_words():
-                function(session=session, **values)
+            session = Session(**{each.name: values.pop(each.name) for each in shared})
+            function(session=session, **values)
 
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
         return wrapper
 
     return decorate
