@@ -258,6 +258,16 @@ class MsaStream(datasets.IterableDataset):
         super().set_epoch(epoch)
         self._rows.set_epoch(epoch)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the stream, as `datasets` does; a stream that repeats has none that could be resumed."""
+        if self.repeat_passes:
+            raise NotImplementedError("A stream with repeat=True cannot save its place: read it again up to there.")
+        return self._rows.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at a place in the stream."""
+        self._rows.load_state_dict(state_dict)
+
     def shard(self, num_shards: int, index: int, contiguous: bool = True) -> MsaStream:
         """Take one of several parts, as accelerate does for each process."""
         return MsaStream(self._rows.shard(num_shards, index, contiguous), self._settings)
@@ -265,9 +275,10 @@ class MsaStream(datasets.IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         for k in itertools.count() if self.repeat_passes else range(1):
-            epoch, empty = self.epoch + k, True
-            rows = copy.deepcopy(self._rows)  # with an epoch of its own: workers do not wait for each other
-            rows.set_epoch(epoch)
+            rows, epoch, empty = self._rows, self.epoch + k, True
+            if k:
+                rows = copy.deepcopy(rows)  # with an epoch of its own: workers do not wait for each other
+                rows.set_epoch(epoch)
             for raw in rows:
                 try:
                     feature = self._feature(raw, 0 if self._settings.fixed else epoch)

@@ -432,6 +432,18 @@ def test_a_stream_without_end(tmp_path, workers):
     assert stream.epoch == 4
 
 
+def test_the_place_in_a_stream(tmp_path):
+    pack(write_folder(tmp_path / "files", 6), tmp_path / "shards", rows_per_shard=2)
+    stream = load_stream(tmp_path / "shards", shuffle_buffer=0)
+    for _ in itertools.islice(stream, 3):
+        place = stream.state_dict()
+    again = load_stream(tmp_path / "shards", shuffle_buffer=0)
+    again.load_state_dict(place)
+    assert names_of(again) == ["f3", "f4", "f5"]
+    with pytest.raises(NotImplementedError, match="repeat=True"):
+        load_stream(tmp_path / "shards", repeat=True).state_dict()
+
+
 def test_labels_of_a_stream(tmp_path, caplog):
     folder = write_folder(tmp_path / "files", 4)
     pack(folder, tmp_path / "shards", rows_per_shard=2)
