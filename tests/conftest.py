@@ -1,10 +1,7 @@
 """Fixtures that several tests share, and how pytest-xdist spreads the files over its workers."""
 
-from pathlib import Path
-
 import pytest
 
-MSA_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "msa"
 # The files that take longest, the longest first: xdist starts them first, so that no worker is left alone at the end.
 LONGEST = (
     "test_exporting",
@@ -15,7 +12,7 @@ LONGEST = (
     "test_deployment",
     "test_distributed",
     "test_sharding",
-    "test_training",
+    "test_train",
     "test_finetuning",
     "test_pushing",
     "test_sharing_msa_transformer",
@@ -60,14 +57,13 @@ def tiny(converted):
 
 @pytest.fixture(scope="session")
 def real_tokens():
-    """`real_tokens(name, rows, columns)`: the first rows and columns of a real alignment, (1, R, C), by fair-esm."""
+    """`real_tokens(rows, columns)`: the first rows and columns of the bundled family, (1, R, C), by fair-esm."""
     import fair_esm
 
-    def read(name, rows, columns=None):
-        path = MSA_FOLDER / f"{name}.a3m"
-        if not path.is_file():
-            pytest.skip("the shared alignments are not here")
-        return fair_esm.tokens([fair_esm.read_a3m(path, rows)])[..., :columns]
+    from modeling_msa import bundled_family
+
+    def read(rows, columns=None):
+        return fair_esm.tokens([fair_esm.read_stockholm(bundled_family(), rows)])[..., :columns]
 
     return read
 

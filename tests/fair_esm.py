@@ -117,6 +117,18 @@ def read_a3m(path: str | Path, rows: int) -> list[tuple[str, str]]:
     return pairs
 
 
+def read_stockholm(path: str | Path, rows: int) -> list[tuple[str, str]]:
+    """The first `rows` rows of a Stockholm file in the columns of the query's residues: (name, sequence) pairs."""
+    aligned: dict[str, str] = {}
+    for line in Path(path).read_text().splitlines():
+        if line and not line.startswith(("#", "//")):
+            name, sequence = line.split()
+            aligned[name] = aligned.get(name, "") + sequence.replace(".", "-").upper()
+    query = next(iter(aligned.values()))
+    columns = [k for k, letter in enumerate(query) if letter != "-"]
+    return [(name, "".join(row[k] for k in columns)) for name, row in list(aligned.items())[:rows]]
+
+
 def tokens(msas: list[list[tuple[str, str]]]) -> torch.Tensor:
     """fair-esm's ids of a batch of MSAs, (B, R, C)."""
     return ALPHABET.get_batch_converter()(msas)[2]
