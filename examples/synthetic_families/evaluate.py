@@ -37,8 +37,9 @@ from modeling_msa import (
     select_rows,
     structure_contacts,
 )
-from modeling_msa.hub.card import Result, TrainingReport, write_model_card
+from modeling_msa.hub.card import write_model_card
 from modeling_msa.hub.loading import quiet_loading
+from modeling_msa.hub.reports import Result, TrainingReport
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from coevolution import mutual_information

@@ -12,8 +12,9 @@ from ..alignments.known_contacts import read_known
 from ..tasks.contact_regression import ContactFit, fit_contact_regression
 from ..tasks.inputs import prepare_alignment
 from ..tokenization_msa_transformer import MsaTokenizer
-from .card import Result, TrainingReport, find_source
+from .card import find_source
 from .loading import load_model, saved_class
+from .reports import Result, TrainingReport
 from .repository import complete_folder
 
 
