@@ -52,8 +52,8 @@ DATA = """From scratch, by masked language modelling, on 3,000 synthetic familie
 from Potts models whose couplings sit on known contacts (`examples/synthetic_families` of the package's repository); on
 800 families of closer relatives with more fragments; and, for about every eleventh family, on one of three real
 alignments (1a3a, 5ahw and 1xcr, from fair-esm's examples). The recipe is `configuration/training/synthetic.yaml`: 51
-minutes on two cores of a CPU. The weights are the mean of its last 24 checkpoints. The contact regression was fitted on
-20 of those 800 families."""
+minutes on two cores of a CPU. The weights are the mean of its last 24 checkpoints. The contact regression was fitted
+on 20 of those 800 families."""
 LIMITS = (
     "It is a small model for demonstrations, tests and a first look. It has learned about proteins only from "
     "simulations and three real families: for results, use ESM-MSA-1b.",
