@@ -1,7 +1,7 @@
 """The ``msa`` command under accelerate's FSDP on a CPU, for a test: ``accelerate launch ... fsdp_on_cpu.py train``.
 
-accelerate shards on GPUs only, and silently runs DDP on a CPU; torch's FSDP2 runs on both. This puts in the plugin
-that accelerate has made of its configuration file, and changes nothing else.
+accelerate shards on GPUs only, and silently runs DDP on a CPU; torch's FSDP2 runs on both. This sets the plugin
+that accelerate has made from its configuration file, and changes nothing else.
 """
 
 import os
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     try:
         app()
     except SystemExit as end:
-        # DTensor's caches hold the group of processes for good, so gloo's threads live on; see runs.leave_processes
+        # DTensor's caches hold the group of processes for good, so gloo's threads live on; see leave_processes
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))

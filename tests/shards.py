@@ -21,7 +21,7 @@ def tar_of(path, files):
 
 
 def several_formats(folder):
-    """Eight alignments, each in another form of file; what each row has to say, by hand for two of them."""
+    """Write eight alignments in files of several kinds; return the folder and, for four, sequences and query."""
     write_folder(folder, 4)
     (folder / "f4.b.a3m").write_text(a3m(["mKV--Lc", "RVAGL", "R-AGI"]))
     (folder / "f5.a3m.gz").write_bytes(gzip.compress(a3m(["M-K", "MaRK"]).encode()))

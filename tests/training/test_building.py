@@ -40,7 +40,7 @@ def test_adapters_of_contacts_leave_out_what_the_logits_do_not_depend_on(recipe,
     path = recipe(config=None, model=str(data[3]), objective="contacts", labels=str(data[2]["contacts"]), lora_r=2)
     trainer = make_trainer(parse_recipe(path))
     names = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
-    # of the last layer's two attentions only the row map's two projections
+    # the last layer has only the two projections of the row map
     assert len({name for name in names if "layers.1" in name}) == 2 * 2
     assert len({name for name in names if "layers.0" in name}) == 8 * 2
     batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]])

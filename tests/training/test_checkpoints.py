@@ -135,12 +135,12 @@ def test_a_run_may_end_with_the_mean_of_its_last_checkpoints(recipe, tmp_path):
         mean = np.mean([each[name].numpy().astype(np.float64) for each in last], axis=0)
         np.testing.assert_array_equal(tensor.numpy(), mean.astype(np.float32))
     assert not equal(weights(run), last[-1])
-    # what is reported is of the weights that are kept
+    # the report is about the weights that are saved
     trainer = make_trainer(parse_recipe(path))
     trainer.model.load_state_dict(weights(run), strict=False)
     assert report.figures["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], abs=1e-6)
     assert "mean of the last 3 checkpoints" in (run / "README.md").read_text()
-    # cut off after training, it ends the same
+    # killed after training, it ends the same
     expected = weights(run)
     (run / "model.safetensors").unlink()
     train(path, ["--resume_from_checkpoint", "true"])

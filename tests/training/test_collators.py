@@ -73,7 +73,7 @@ def test_every_row_has_its_turn():
 
 
 def test_crop_takes_a_stretch_of_columns():
-    # Columns are told apart by their letter; row 2 is a fragment of the end, and goes where it says nothing.
+    # Columns differ by their letter; row 2 is a fragment of the end, and dropped where it has only gaps.
     array = np.stack([AMINO_ACIDS[:12]] * 4)
     array[2, :9] = ord("-")
     letters = TOKENIZER([array[:1]], return_tensors="np")["input_ids"][0, 0, 1:].tolist()
@@ -104,7 +104,7 @@ def test_padding_is_right_and_below():
 
 
 def test_log_uniform_depth():
-    # Even in the logarithm from 4 to 256 rows: as many of 200 visits in each of 6 octaves, 33 +- 5.3
+    # Uniform in the logarithm from 4 to 256 rows: as many of 200 visits in each of 6 octaves, 33 +- 5.3
     feature = features((300, 10))[0]
     collator = MsaDataCollator(TOKENIZER, max_rows=256, min_rows=4, depth="log_uniform")
     depths = [collator([{**feature, "visit": (v, 0)}])["input_ids"].shape[1] for v in range(200)]
@@ -146,7 +146,7 @@ def test_all_kinds_of_features_are_one():
     assert batches_equal(batches[0], batches[2])
 
 
-def test_features_that_are_none():
+def test_invalid_features():
     collator = MsaDataCollator(TOKENIZER)
     for feature, message in (
         ({"visit": (0, 0)}, "remove_unused_columns=False"),
@@ -176,7 +176,7 @@ def test_features_that_are_none():
         ({"mask_replace_prob": 0.9, "random_replace_prob": 0.2}, "must not exceed 1"),
     ],
 )
-def test_settings_that_are_none(setting, message):
+def test_invalid_settings(setting, message):
     with pytest.raises(ValueError, match=message):
         MsaDataCollatorForMaskedLM(TOKENIZER, **setting)
 
@@ -184,7 +184,7 @@ def test_settings_that_are_none(setting, message):
 # --- visits
 
 
-def test_visits_draw_anew_and_seeds_differ():
+def test_visits_and_seeds_draw_differently():
     feature = features((50, 30))[0]
 
     def batch(epoch=0, index=0, seed=0):
@@ -233,7 +233,7 @@ def test_masking_is_the_papers():
     assert changed.sum() / count == pytest.approx(0.1 * 20 / 21, abs=0.013)
     letters = set(TOKENIZER(["ACDEFGHIKLMNPQRSTVWY-"])["input_ids"][0][0][1:])
     assert set(ids[targets][changed].tolist()) == letters
-    # evenly over rows and columns: 45 +- 6.2 in a row, 30 +- 5 in a column
+    # uniformly over rows and columns: 45 +- 6.2 in a row, 30 +- 5 in a column
     assert (targets.sum(1) - 45).abs().max() < 6 * 6.2
     assert (targets[:, 1:].sum(0) - 30).abs().max() < 6 * 5
     gaps = plain[:, 1:] == GAP
@@ -263,7 +263,7 @@ def test_gaps_need_not_be_targets():
 
 @pytest.mark.parametrize("share", [0.4, 1.0])
 def test_whole_columns(share):
-    # 60 visits of 300 columns: 0.15 * share of them are whole, and fare alike in all rows
+    # 60 visits of 300 columns: 0.15 * share of them are whole, and treated alike in all rows
     whole = targets = 0
     for visit in range(60):
         ids, labels, plain = masked_and_plain((40, 300), visit=(visit, 0), mask_columns=share)
@@ -300,7 +300,7 @@ def test_a_batch_always_has_a_target():
 
 
 @pytest.mark.filterwarnings("ignore:.*not in the alphabet")
-def test_unknown_characters_are_no_targets():
+def test_unknown_characters_are_not_targets():
     feature = {"sequences": ["1" * 30 + "M"], "visit": (0, 0)}
     labels = MsaDataCollatorForMaskedLM(TOKENIZER, mlm_probability=1)([feature])["labels"]
     assert (labels != -100).nonzero().tolist() == [[0, 0, 31]]

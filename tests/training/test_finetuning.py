@@ -1,10 +1,9 @@
 """Contract of fine-tuning.
 
-- Every head fits what it is shown: labels drawn at random, none of which any rule could tell, are learnt to the last.
+- Every head memorises random labels, all of them.
 - Gradient checkpointing, reentrant or not, changes no gradient, under any attention, with the same dropout.
-- LoRA adapters get the gradients that the chain rule makes of a plain model's, with checkpointing too; nothing but
-  adapters and `modules_to_save` moves; saved, reloaded and merged they predict the same, and a merged model is a plain
-  one.
+- LoRA adapters get the gradients that follow from a plain model's by the chain rule, with checkpointing too; only
+  adapters and `modules_to_save` change; saved, reloaded and merged they predict the same, and a merged model is plain.
 - With checkpointing a step holds at most 40 % of the memory that fair-esm's modules hold for it.
 """
 
@@ -52,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 NO_DROPOUT = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "classifier_dropout"), 0.0)
 MANY_MAPS = {"num_hidden_layers": 4, "num_attention_heads": 16, "initializer_range": 0.1}  # contacts are made of them
-TASKS = {  # class, what is particular to its config, and the loss of a model that knows nothing
+TASKS = {  # class, changes to its config, and the loss of an untrained model
     "masked": (MsaForMaskedLM, {}, math.log(33)),
     "contacts": (MsaForContactPrediction, MANY_MAPS, math.log(2)),
     "tokens": (MsaForTokenClassification, {"num_labels": 3}, math.log(3)),
@@ -73,7 +72,7 @@ def new_model(task, **options):
 
 
 def examples(task, seed=0):
-    """Four MSAs of different sizes, with labels drawn at random: only by heart can they be known."""
+    """Four MSAs of different sizes, with random labels, which can only be memorised."""
     random = torch.Generator().manual_seed(seed)
     features = []
     for k, (rows, columns) in enumerate([(5, 17), (3, 13), (1, 9), (8, 12)]):
@@ -164,7 +163,7 @@ def test_learns_labels_of_residues_from_alignments(tmp_path):
 
 
 def test_attention_that_goes_to_cls_alone():
-    """The average product correction divides by what the residues get, be it ever so little."""
+    """The average product correction divides by the residues' attention, however small it is."""
     head = small_model(MsaForContactPrediction).msa.contact_head
     logits = torch.zeros(1, 2, 9, 9)
     logits[..., 0] = 70.0  # the others get exp(-70), 4e-31, whose square is below the smallest float

@@ -26,12 +26,12 @@ def names_of(features):
 
 
 @per_format
-def test_a_killed_call_goes_on(tmp_path, format, monkeypatch):
+def test_an_interrupted_call_continues(tmp_path, format, monkeypatch):
     folder, output = write_folder(tmp_path / "files"), tmp_path / "shards"
     seen = interrupt_reading(monkeypatch, packing, 5)
     with pytest.raises(KeyboardInterrupt):
         pack(folder, output, format, rows_per_shard=2)
-    # two shards are whole, of the third nothing is there
+    # two shards are whole, the third does not exist
     assert [path.name[:11] for path in sorted(output.iterdir())] == ["train-00000", "train-00001"]
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     assert pack(folder, output, format, rows_per_shard=2).packed == 6
@@ -109,7 +109,7 @@ def test_the_card_counts_what_is_there(tmp_path, format, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pack(folder, output, format, rows_per_shard=2)
     assert not (output / "README.md").exists()
-    report = pack(folder, output, format, rows_per_shard=2)  # the first shard is counted from what it says
+    report = pack(folder, output, format, rows_per_shard=2)  # the first shard's own numbers are counted
     card = DatasetCard.load(output / "README.md")
     ending = {"parquet": ".parquet", "webdataset": ".tar"}[format]
     assert card.data.configs == [

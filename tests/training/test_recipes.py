@@ -12,10 +12,10 @@ from modeling_msa.training.recipes import parse_recipe
 from modeling_msa.training.shipped import find_recipe
 
 
-def test_values_are_of_their_keys_types_and_the_command_line_beats_the_file(recipe, tmp_path):
+def test_values_have_their_keys_types_and_the_command_line_replaces_the_file(recipe, tmp_path):
     path = recipe(max_steps=7)
     path.write_text(path.read_text() + "weight_decay: 1e-4\nbf16: no\nrandom_positions: yes\n")
-    assert yaml.safe_load(path.read_text())["weight_decay"] == "1e-4"  # a word to YAML
+    assert yaml.safe_load(path.read_text())["weight_decay"] == "1e-4"  # YAML reads a word
     read = parse_recipe(path, ["--max-steps", "9", "--no_mask_gaps", "--train_data", str(tmp_path), str(path)])
     assert read.training.weight_decay == 1e-4
     assert read.training.bf16 is False
@@ -28,7 +28,7 @@ def test_values_are_of_their_keys_types_and_the_command_line_beats_the_file(reci
     assert read.training.remove_unused_columns is False
 
 
-def test_all_that_is_wrong_is_said_at_once(recipe):
+def test_all_problems_are_listed_at_once(recipe):
     path = recipe(learning_rte=1e-3, max_tokens="many", model="somewhere")
     with pytest.raises(ValueError, match="5 problems") as error:
         parse_recipe(path, ["--depth", "deep", "--mlm-probabilty", "0.2", "--seed", "1", "2"])

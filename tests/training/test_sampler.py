@@ -102,8 +102,8 @@ def test_an_unreadable_file_does_not_stop_the_sampler(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_accelerate_shares_out_and_resumes(tmp_path, processes):
-    """Each process draws its part of one order, anew in each epoch, and goes on where a killed run stopped."""
+def test_accelerate_splits_and_resumes(tmp_path, processes):
+    """Each process gets its part of one order, new in each epoch, and continues where a killed run stopped."""
     write_folder(tmp_path, 12)
 
     def loader(process):

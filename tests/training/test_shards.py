@@ -145,7 +145,7 @@ def test_all_skipped(tmp_path):
 
 
 def test_shards_of_older_versions(tmp_path):
-    """They have the query in A3M notation and nothing else of it."""
+    """They have the query in A3M notation only."""
     path = tmp_path / "train-00000-of-00001.parquet"
     row = {"name": "x", "query": "mKV-Lc", "sequences": ["KV-L", "RVGL"], "depth": 2, "length": 4}
     pq.write_table(pa.Table.from_pylist([row]), path)
@@ -194,7 +194,7 @@ def test_rows_go_into_a_collator(tmp_path):
     collator = MsaDataCollatorForMaskedLM(TOKENIZER)
     for row, expected in zip(load_alignments(folder, streaming=True), MsaDataset(folder), strict=True):
         assert batches_equal(collator([{**row, "visit": expected["visit"]}]), collator([expected]))
-    # the query's residues find their columns, but not where its insertions are not told
+    # the query's residues find their columns, unless its insertions are unknown
     labels = MsaDataCollatorForContactPrediction(TOKENIZER, min_separation=0)
     rows = {row["name"]: row for row in load_alignments(folder)}
     (batch,) = labels([{**rows["f7"], "labels": np.eye(3, dtype=int)}])["labels"]
@@ -227,7 +227,7 @@ def test_trainer_takes_it(tmp_path, streaming_):
 
 @pytest.mark.parametrize("format", ["parquet", "webdataset"])
 def test_a_dataset_on_the_hub(tmp_path, monkeypatch, format):
-    """`datasets` finds it by its name; here in a folder, which it reads as it reads a repository."""
+    """`datasets` finds it by its name; here it is a folder, which it reads like a repository."""
     folder, _ = several_formats(tmp_path / "files")
     pack(folder, tmp_path / "shards", format, rows_per_shard=3)
     load = datasets.load_dataset
@@ -277,7 +277,7 @@ def test_an_alignment_that_cannot_be_read(tmp_path, form, caplog):
     assert "f1c.a3m.gz" in caplog.records[1].getMessage()
 
 
-def test_tar_files_that_are_none(tmp_path, caplog):
+def test_bad_tar_files(tmp_path, caplog):
     (tmp_path / "notes.txt").write_text("no alignment")
     empty = tar_of(tmp_path / "empty.tar", [tmp_path / "notes.txt"])
     with pytest.raises(ValueError, match=r"empty.tar: the tar file has no alignment \(.a3m, "):
@@ -293,7 +293,7 @@ def test_tar_files_that_are_none(tmp_path, caplog):
     assert len(caplog.records) == 2
 
 
-def test_what_is_no_source(tmp_path):
+def test_bad_sources(tmp_path):
     (tmp_path / "empty").mkdir()
     folder = write_folder(tmp_path / "files", 2)
     pack(folder, folder / "shards")
@@ -461,7 +461,7 @@ def test_labels_of_a_stream(tmp_path, caplog):
 
 
 def test_tar_files_of_others(tmp_path):
-    """A WebDataset needs no names: a sample is called by its key; a bad one is named, and skipped by option."""
+    """A WebDataset need not have names: a sample has its key for one; a bad one is named in the error, or skipped."""
     import tarfile
 
     (tmp_path / "1abc.a3m").write_text(a3m(["mKV", "RV"]))
@@ -479,7 +479,7 @@ def test_tar_files_of_others(tmp_path):
     assert stream.skipped == 1
 
 
-def test_what_is_no_stream(tmp_path):
+def test_bad_streams(tmp_path):
     folder = write_folder(tmp_path / "files", 2)
     pack(folder, tmp_path / "shards")
     pack(folder, tmp_path / "shards2", "webdataset")
