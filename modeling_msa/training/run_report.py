@@ -46,8 +46,8 @@ def report_of_run(trainer: Any, recipe: Recipe | None = None) -> TrainingReport:
     limits = []
     if source and recipe and recipe.model.objective != "contacts":
         limits.append(
-            f"The contact regression is that of {plain(source.name)}, but the weights below it have changed: before you "
-            "rely on contacts, fit it again (`msa fit-contacts`)."
+            f"The contact regression is that of {plain(source.name)}, but the weights below it have changed: before "
+            "you rely on contacts, fit it again (`msa fit-contacts`)."
         )
     return TrainingReport(
         settings=tuple(settings),

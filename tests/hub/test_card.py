@@ -106,6 +106,7 @@ EXPECTED = {
     "lora": ("token-classification", [["logits"]]),
     "lora/merged": ("token-classification", [["logits", "classes"], STATES]),
 }
+RUN = ("converted", "bare", "token", "kinds", "variants", "contacts", "lora")
 HEADINGS = ("Use", "Limits", "Training", "Results", "How faithful the conversion is", "Differences from fair-esm")
 
 
@@ -211,14 +212,16 @@ def assert_clean(text):
 
 
 def test_blocks_run_against_the_very_folder(root, cards):
-    process = run_fresh(CHILD, root, *EXPECTED)
+    process = run_fresh(CHILD, root, *RUN)
     assert process.returncode == 0, process.stderr
-    assert json.loads(process.stdout) == {name: blocks for name, (_, blocks) in EXPECTED.items()}
+    assert json.loads(process.stdout) == {name: EXPECTED[name][1] for name in RUN}
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_text_is_clean(cards, name):
     assert_clean(cards[name].text)
+    blocks = re.findall(r"```python\n(.*?)```", cards[name].text, flags=re.DOTALL)
+    assert [re.findall(r"^ *(\w+) = .*?  # .*$", code, flags=re.MULTILINE) for code in blocks] == EXPECTED[name][1]
     shown = headings(cards[name])
     assert shown[:2] == ["Use", "Limits"]
     assert shown[-1] == "Citation"
@@ -347,7 +350,7 @@ def test_labels_decide_what_a_head_says(tmp_path):
 def test_what_a_run_says(cards, reports):
     token, report = cards["token"], reports["token"]
     assert token.data.license == "cc-by-4.0"  # of the weights it started from
-    assert "The weights: cc-by-4.0, inherited from the weights that training started from." in section(token, "Licence")
+    assert "cc-by-4.0, inherited from the weights that training started from." in section(token, "Licence")
     assert "base_model" not in token.data.to_dict()  # a folder that nobody else has
     rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", section(token, "Training"), flags=re.MULTILINE))
     assert rows["recipe"] == "token-recipe; `recipe.yaml` has every key that was set"
