@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def _is_command() -> bool:
-    """Whether this process is the ``msa`` command, which registers them with the first model."""
+    """Whether this process is the ``msa`` command, which registers the classes once it needs a model."""
     if not sys.argv:
         return False
     if sys.argv[0] == "-m":  # python -m looks for a module; its name is the interpreter's last argument

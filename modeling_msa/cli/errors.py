@@ -1,4 +1,4 @@
-"""Errors and warnings of the commands, in words: what is the input's fault is no traceback."""
+"""Errors and warnings of the commands: a message for what the user can fix, a traceback for a bug."""
 
 from __future__ import annotations
 

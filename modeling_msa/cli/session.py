@@ -138,7 +138,7 @@ class Session:
 def command(*without: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function: its parameter ``session`` becomes the options of `Session`, its errors words.
 
-    The command does not have the options `without`, and has other `defaults` than `Session` where they say so.
+    Options in `without` are left out; `defaults` replace those of `Session`.
     """
     hints = get_type_hints(Session, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY

@@ -1,4 +1,4 @@
-"""Tables of variants on the command line of ``msa score``: which ones there are, and what they must have."""
+"""Tables of variants on the command line of ``msa score``: finding them, and checking their columns."""
 
 from __future__ import annotations
 
