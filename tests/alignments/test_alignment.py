@@ -122,6 +122,7 @@ def test_array_is_read_only_and_callers_array_is_not():
         (">q\nmKV.L\n>r\n.RVaL\n", "a2m", ["KVL", "RVL"]),
         (">q\nmKV.L\n>r\n.RVaL\n", "fasta", ["MKV-L", "-RVAL"]),
         (">q\nMK~L\n>r\nMR.i\n", None, ["MK-L", "MR-I"]),
+        ("\ufeff>q\nMK-L\n", None, ["MK-L"]),
         (">q\r\nMK-L\r\n\r\n>r\r\nMR\r\nVI\r\n\x00", None, ["MK-L", "MRVI"]),
         (">q\nMKL\n>r\nMRaI\n", None, ["MKL", "MRI"]),
         (">q\nmkl\n>r\nmri\n", None, ["MKL", "MRI"]),

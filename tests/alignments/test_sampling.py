@@ -176,6 +176,10 @@ def test_rows_with_most_residues_are_visited_first():
     assert filter_rows(array, identity=70).tolist() == [0, 1]
     assert filter_rows(array[[0, 3, 2, 1]], identity=70).tolist() == [0, 2]  # equal ones in their order
     assert filter_rows(array[[0, 3]], identity=0).tolist() == [0, 1]  # only the last column is shared, and differs
+    # The query is visited first even with fewer residues. 3 of the 4 columns in which both have one are identical.
+    array = array_of("ACDE--", "ACDWFG")
+    assert filter_rows(array, identity=74).tolist() == [0]
+    assert filter_rows(array, identity=75).tolist() == [0, 1]
 
 
 def test_filter_of_the_bundled_family():

@@ -181,6 +181,8 @@ def test_hits_of_one_sequence_are_one_row():
         "t/11-48",
         "-MKVWWCDiEFGH" + "-" * 8,
     )
+    # residues 14 and 15 of the sequence are the better hit's
+    assert merged(left, domain(8, (8, 12), 14, "CDEFG")) == ("t/11-18", "-MKaV-L" + "---EFG" + "-" * 8)
     repeat = domain(8, (2, 7), 40)
     assert merged(left, repeat) == ("t/11-15", "-MKaV-L" + "-" * 14)
     swapped = domain(8, (8, 12), 1)
