@@ -57,18 +57,8 @@ _OBJECTIVES = {
 def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: int) -> PreTrainedModel:
     """Make the model of a recipe: from scratch or from weights, with its head and its adapters.
 
-    Parameters
-    ----------
-    arguments : ModelArguments
-    classes : sequence of str or None
-        Names of the classes to distinguish; None for values, and where there is no new head.
-    seed : int
-        Random seed of new weights.
-
-    Raises
-    ------
-    ValueError, OSError
-        If the weights cannot be loaded.
+    `classes` are the names of the classes to distinguish, None for values and where there is no new head; `seed` is
+    that of new weights. Raises ValueError or OSError if the weights cannot be loaded.
     """
     assert not isinstance(arguments.config_overrides, str)
     options: dict[str, Any] = dict(arguments.config_overrides or {})
@@ -113,17 +103,9 @@ def _with_adapters(model: PreTrainedModel, arguments: ModelArguments) -> Any:
 def make_datasets(recipe: Recipe) -> tuple[Any, MsaDataset | VariantDataset | None, Sequence[str] | None]:
     """List the alignments of a recipe, and read their labels.
 
-    Returns
-    -------
-    training, evaluation : Dataset
-        `evaluation` is None where nothing is held out.
-    classes : sequence of str or None
-        Names of the classes; None for values, contacts and masked residues.
-
-    Raises
-    ------
-    ValueError, OSError
-        If there are no alignments, or alignments and labels do not match.
+    Returns the datasets of training and of evaluation (None if nothing is held out), and the names of the classes
+    (None for values, contacts and masked residues). Raises ValueError or OSError if there are no alignments, or
+    alignments and labels do not match.
     """
     arguments, seed = recipe.data, recipe.training.seed
     options: dict[str, Any] = {"format": arguments.format, "on_error": arguments.on_error}
@@ -237,10 +219,7 @@ def _variant_datasets(arguments: DataArguments, seed: int) -> tuple[VariantDatas
 def make_collators(arguments: DataArguments, model: Any, objective: str, seed: int) -> tuple[Any, Any]:
     """Make the collators of training and of evaluation, which uses all rows that fit and the first columns.
 
-    Raises
-    ------
-    ValueError
-        If the sizes exceed what the model can read.
+    Raises ValueError if the sizes exceed what the model can read.
     """
     tokenizer = MsaTokenizer.for_config(model.config)
     rows = min(1024, tokenizer.model_max_depth) if arguments.max_rows is None else arguments.max_rows
@@ -261,22 +240,7 @@ def make_collators(arguments: DataArguments, model: Any, objective: str, seed: i
 
 
 def make_trainer(recipe: Recipe) -> MsaTrainer:
-    """Build the Trainer of a recipe.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        See `modeling_msa.training.recipes.parse_recipe`.
-
-    Returns
-    -------
-    MsaTrainer
-
-    Raises
-    ------
-    ValueError, OSError
-        If data, labels or weights do not exist or do not match.
-    """
+    """Build the Trainer of a recipe; raises ValueError or OSError if data, labels or weights do not exist or match."""
     objective, arguments = recipe.model.objective, recipe.training
     training, held_out, classes = make_datasets(recipe)
     model = make_model(recipe.model, classes, arguments.seed)

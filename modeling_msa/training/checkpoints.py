@@ -104,13 +104,8 @@ def load_mean(model: PreTrainedModel, checkpoints: Sequence[Path]) -> None:
 
     At a constant learning rate the weights move around a point that is better than any of them (Izmailov et al., UAI
     2018; Vaswani et al., NeurIPS 2017, average their last 5 to 20 checkpoints). The model has no statistics of
-    activations that would have to be computed again.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-    checkpoints : sequence of Path
-        Folders with ``.safetensors`` files, as Trainer saves.
+    activations that would have to be computed again. `checkpoints` are folders with
+    ``.safetensors`` files, as Trainer saves them.
     """
     sums: dict[str, torch.Tensor] = {}
     for checkpoint in checkpoints:

@@ -68,8 +68,7 @@ class MsaDataCollator:
 
     Examples
     --------
-    >>> from modeling_msa.alignments.bundled import bundled_family
-    >>> from modeling_msa.alignments.reading import read_alignment
+    >>> from modeling_msa import bundled_family, read_alignment
     >>> collator = MsaDataCollator(MsaTokenizer(), max_tokens=2048)
     >>> batch = collator([{"alignment": read_alignment(bundled_family()), "visit": (0, 0)}])
     >>> batch["input_ids"].shape  # 2048 // (117 + 1) rows
@@ -249,8 +248,7 @@ class MsaDataCollatorForMaskedLM(MsaDataCollator):
 
     Examples
     --------
-    >>> from modeling_msa.alignments.bundled import bundled_family
-    >>> from modeling_msa.alignments.reading import read_alignment
+    >>> from modeling_msa import bundled_family, read_alignment
     >>> collator = MsaDataCollatorForMaskedLM(MsaTokenizer())
     >>> batch = collator([{"alignment": read_alignment(bundled_family()), "visit": (0, 0)}])
     >>> share = (batch["labels"] != -100).sum() / (98 * 117)

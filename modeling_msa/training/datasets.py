@@ -72,7 +72,7 @@ class MsaDataset(_VisitedDataset):
 
     Examples
     --------
-    >>> from modeling_msa.alignments.bundled import bundled_family
+    >>> from modeling_msa import bundled_family
     >>> dataset = MsaDataset([bundled_family()], labels={"fn3": 1})
     >>> dataset[0]["name"], dataset[0]["alignment"].depth, dataset[0]["visit"], dataset[0]["labels"]
     ('fn3', 98, (0, 0), 1)

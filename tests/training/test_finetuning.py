@@ -290,7 +290,7 @@ def answers(model):
     return torch.cat([model(input_ids=msa).logits.flatten() for msa in MSAS])
 
 
-@pytest.mark.parametrize(("task", "use_reentrant"), zip(TASKS, itertools.cycle((False, True)), strict=False))
+@pytest.mark.parametrize(("task", "use_reentrant"), list(zip(TASKS, itertools.cycle((False, True)), strict=False)))
 def test_adapters_train_save_reload_and_merge(task, use_reentrant, tmp_path):
     cls = TASKS[task][0]
     base = new_model(task)
