@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -40,43 +40,36 @@ from .configuration_msa_transformer import MsaConfig
 from .sharing_msa_transformer import SharedModelMixin
 from .tokenization_msa_transformer import MsaTokenizer, check_padding
 
-# Inference goes by blocks of at least and at most so many tokens. On CPUs inner tensors stay under 32 MB, where malloc
-# reuses its pages, and products of fewer tokens are as fast; a GPU is busy with large ones only.
+# Smallest and largest number of tokens in a block of inference. On CPUs inner tensors stay under 32 MB, where malloc
+# reuses its pages, and products of fewer tokens are as fast; a GPU requires large ones.
 TOKENS_PER_BLOCK = {"cpu": (384, 2048), "other": (2**14, 2**16)}
-# At least so many blocks, if they are large enough: what one needs inside, up to 8 times its states, is half of all.
+# At least so many blocks, if large enough: the inner tensors of one, up to 8 times its states, are half of all.
 BLOCKS = 16
 
 
 @dataclass
 class MsaModelOutput(BaseModelOutput):
-    """What `MsaModel` returns.
+    """Output of `MsaModel`.
 
-    Attributes
-    ----------
-    last_hidden_state : torch.Tensor
-        ``(B, R, C, D)``, after the final layer norm.
-    hidden_states : tuple of torch.Tensor, optional
-        With ``output_hidden_states=True``: the embeddings' and each layer's output, ``(B, R, C, D)``; the last one
-        after the final layer norm, as fair-esm's ``representations``.
-    attentions : tuple of torch.Tensor, optional
-        With ``output_attentions=True``: each layer's tied row map, ``(B, H, C, C)``, float32.
-    column_attentions : tuple of torch.Tensor, optional
-        With ``output_column_attentions=True``: each layer's column maps, ``(B, H, C, R, R)``. Huge.
+    ``last_hidden_state`` ``(B, R, C, D)`` is after the final layer norm; so is the last of ``hidden_states``, output
+    of the embeddings and of each layer, as in fair-esm's ``representations``. ``attentions`` are each layer's tied row
+    map ``(B, H, C, C)``, float32; ``column_attentions`` are its column maps ``(B, H, C, R, R)``, which are huge. The
+    last three are present on request (``output_hidden_states=True`` and so on).
     """
 
-    column_attentions: tuple[torch.Tensor, ...] | None = None
+    column_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
 class MsaTaskOutput(ModelOutput):
-    """What the task classes return: as `MsaModelOutput`, with ``logits`` and, if there were labels, ``loss``."""
+    """Output of the task classes: `MsaModelOutput` with ``logits`` and, if labels were passed, ``loss``."""
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    column_attentions: tuple[torch.Tensor, ...] | None = None
-    last_hidden_state: torch.Tensor | None = None
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    column_attentions: tuple[Tensor, ...] | None = None
+    last_hidden_state: Tensor | None = None
 
 
 @contextmanager
@@ -95,14 +88,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _is_plain_inference(module: nn.Module) -> bool:
     """Whether tensors may be cut into blocks and updated in place: no training, no gradients, no traced graph.
 
-    Reentrant checkpointing trains without gradients at first, and must draw the same dropout again. A traced graph
-    has its compiler to plan its memory, and must not depend on sizes.
+    Reentrant checkpointing first trains without gradients, and must draw the same dropout again. A traced graph must
+    not depend on sizes.
     """
     tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return not (module.training or torch.is_grad_enabled() or tracing)
 
 
-def inference_blocks(module: nn.Module, states: torch.Tensor, axis: int) -> list[slice]:
+def inference_blocks(module: nn.Module, states: Tensor, axis: int) -> list[slice]:
     """Slices along an axis of `states` ``(B, R, C, D)``, of which plain inference makes several."""
     if not _is_plain_inference(module):
         return [slice(None)]
@@ -113,7 +106,7 @@ def inference_blocks(module: nn.Module, states: torch.Tensor, axis: int) -> list
     return [slice(start, start + step) for start in range(0, length, step)]
 
 
-def widen(tensor: torch.Tensor) -> torch.Tensor:
+def widen(tensor: Tensor) -> Tensor:
     """Bring half precision to float32; float64 stays."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -124,8 +117,8 @@ class MsaEmbeddings(nn.Module):
     def __init__(self, config: MsaConfig):
         super().__init__()
         self.max_columns = config.max_position_embeddings
-        # fair-esm numbers columns from padding_idx + 1; the table keeps its unused first entries, so that a
-        # checkpoint goes there and back bit for bit.
+        # fair-esm numbers columns from padding_idx + 1; the table keeps the unused first entries, so that checkpoints
+        # are converted both ways bit for bit.
         padding_idx = config.pad_token_id
         self.position_offset = padding_idx + 1
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx)
@@ -139,18 +132,18 @@ class MsaEmbeddings(nn.Module):
 
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
         first_row: int = 0,
-    ) -> torch.Tensor:
-        # first_row: number of the first row here, of an MSA of which this is a part
-        # one name for what is made: without gradients each step frees the one before
+    ) -> Tensor:
+        # first_row: number of the first row, if this is a part of an MSA
+        # one name throughout: without gradients each step frees the tensor of the one before
         hidden_states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, R, C, D)
         rows, columns = hidden_states.shape[1:3]
         if columns > self.max_columns:
             raise ValueError(
-                f"The MSA has {columns} columns with <cls>, the model's table of column positions ends at "
+                f"The MSA has {columns} columns with <cls>, but the model's table of column positions ends at "
                 f"{self.max_columns}: crop the alignment, or tokenize with truncation=True."
             )
         device = hidden_states.device
@@ -163,8 +156,8 @@ class MsaEmbeddings(nn.Module):
             max_rows = self.row_position_embeddings.num_embeddings
             if rows > max_rows:
                 raise ValueError(
-                    f"The MSA has {rows} rows, the model's table of row positions ends at {max_rows}: choose fewer "
-                    "rows (modeling_msa.select_rows), or tokenize with truncation=True."
+                    f"The MSA has {rows} rows, but the model's table of row positions ends at {max_rows}: choose "
+                    "fewer rows (modeling_msa.select_rows), or tokenize with truncation=True."
                 )
             row_positions = self.row_position_embeddings(torch.arange(first_row, rows, device=device))
             hidden_states = hidden_states + row_positions[:, None].to(device)  # (R, 1, D or 1)
@@ -172,7 +165,7 @@ class MsaEmbeddings(nn.Module):
 
 
 class MsaAttention(nn.Module):
-    """What both attentions are made of."""
+    """The modules of both attentions."""
 
     def __init__(self, config: MsaConfig):
         super().__init__()
@@ -185,10 +178,10 @@ class MsaAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def norm(self, states: torch.Tensor) -> torch.Tensor:
-        """Layer norm, under autocast in half precision at once: the projections would each make their own copy."""
+    def norm(self, states: Tensor) -> Tensor:
+        """Layer norm; under autocast in half precision, of which the projections would each make their own copy."""
         states, kind = self.layer_norm(states), states.device.type
-        is_half = kind != "meta" and torch.is_autocast_enabled(kind)  # autocast knows nothing of meta
+        is_half = kind != "meta" and torch.is_autocast_enabled(kind)  # autocast refuses meta
         return states.to(torch.get_autocast_dtype(kind)) if is_half else states
 
 
@@ -199,13 +192,13 @@ class MsaRowAttention(MsaAttention):
     sqrt(K * depth). With rows and head dimensions side by side that is one matrix product, and so is the update.
     """
 
-    def fold(self, states: torch.Tensor) -> torch.Tensor:
-        """Bring ``(B, R, C, H*K)`` into the form of the matrix products, ``(B*H, C, R*K)``."""
+    def fold(self, states: Tensor) -> Tensor:
+        """``(B, R, C, H*K)`` in the form of the matrix products, ``(B*H, C, R*K)``."""
         batch, rows, columns, _ = states.shape
         states = states.view(batch, rows, columns, -1, self.head_dim).permute(0, 3, 2, 1, 4)  # (B, H, C, R, K)
         return states.reshape(-1, columns, rows * self.head_dim)
 
-    def unfold(self, states: torch.Tensor, batch: int, rows: int) -> torch.Tensor:
+    def unfold(self, states: Tensor, batch: int, rows: int) -> Tensor:
         """Undo `fold`."""
         columns = states.shape[1]
         states = states.view(batch, -1, columns, rows, self.head_dim).permute(0, 3, 2, 1, 4)  # (B, R, C, H, K)
@@ -213,13 +206,13 @@ class MsaRowAttention(MsaAttention):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
-        row_weights: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        hidden_states: Tensor,
+        row_weights: Tensor,
+        attention_mask: Tensor | None = None,
         row_maps_only: bool = False,
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+    ) -> tuple[Tensor | None, Tensor]:
         # hidden_states (B, R, C, D); row_weights (B, R, 1, 1); attention_mask (B, 1, 1, C)
-        # normed here and again in `update` where the rows go through in blocks: cheaper than keeping all of it
+        # with several blocks the norm is computed again in `update`, which is cheaper than to keep it
         blocks = inference_blocks(self, hidden_states, 1)
         normed = self.norm(hidden_states) if len(blocks) == 1 else None
         logits = self.tied_logits(hidden_states, row_weights, normed)
@@ -229,12 +222,10 @@ class MsaRowAttention(MsaAttention):
         del logits
         return None if row_maps_only else self.update(hidden_states, row_maps, normed), row_maps
 
-    def tied_logits(
-        self, hidden_states: torch.Tensor, row_weights: torch.Tensor, normed: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def tied_logits(self, hidden_states: Tensor, row_weights: Tensor, normed: Tensor | None = None) -> Tensor:
         """Logits of the map, ``(B, H, C, C)`` at least float32: a sum over the rows, weighted with `row_weights`."""
         batch, _, columns, _ = hidden_states.shape
-        logits: torch.Tensor | None = None
+        logits: Tensor | None = None
         for block in inference_blocks(self, hidden_states, 1):
             states = self.norm(hidden_states[:, block]) if normed is None else normed
             # a padded row's weight is zero: it adds nothing to the map
@@ -244,9 +235,7 @@ class MsaRowAttention(MsaAttention):
             logits = product if logits is None else logits.add_(product)
         return logits.view(batch, -1, columns, columns)
 
-    def update(
-        self, hidden_states: torch.Tensor, row_maps: torch.Tensor, normed: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def update(self, hidden_states: Tensor, row_maps: Tensor, normed: Tensor | None = None) -> Tensor:
         """Every row updated through the same maps ``(B, H, C, C)``: hidden states of the same shape."""
         batch = hidden_states.shape[0]
         maps = F.dropout(row_maps, p=self.config.attention_dropout, training=self.training).flatten(0, 1)
@@ -265,21 +254,21 @@ class MsaRowAttention(MsaAttention):
 
 def eager_attention_forward(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
     **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Attention of one sequence axis: ``(N, H, S, K)`` each -> ``(N, S, H, K)`` and maps ``(N, H, S, S)``."""
     logits = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
-        # added in place: the fewest passes over what is the largest tensor, forth and back
+        # added in place: the fewest passes over the largest tensor, forward and backward
         lowest = torch.finfo(logits.dtype).min
         logits += torch.zeros_like(attention_mask, dtype=logits.dtype).masked_fill_(~attention_mask, lowest)
-    with maybe_autocast(logits.device.type, enabled=False):  # softmax sums in float32, whatever it reads and writes
+    with maybe_autocast(logits.device.type, enabled=False):  # softmax sums in float32 in any dtype
         maps = logits.softmax(-1)
     return torch.matmul(F.dropout(maps, p=dropout, training=module.training), value).transpose(1, 2), maps
 
@@ -287,61 +276,56 @@ def eager_attention_forward(
 class MsaColumnAttention(MsaAttention):
     """Attention along each column (paper, section 3) as a pre-norm residual block, through transformers' interface.
 
-    Without gradients it works on `hidden_states` in place: the layer has just made that tensor.
+    Without gradients it updates `hidden_states` in place: the layer has just made that tensor.
     """
 
     is_causal = False
 
-    def fold(self, states: torch.Tensor) -> torch.Tensor:
-        """Make every column a sequence of its own: ``(B, R, C, H*K)`` -> ``(B*C, H, R, K)``."""
+    def fold(self, states: Tensor) -> Tensor:
+        """Make each column a sequence: ``(B, R, C, H*K)`` -> ``(B*C, H, R, K)``."""
         batch, rows, columns, _ = states.shape
         states = states.view(batch, rows, columns, -1, self.head_dim).permute(0, 2, 3, 1, 4)  # (B, C, H, R, K)
         return states.reshape(batch * columns, -1, rows, self.head_dim)
 
-    def attend(
-        self, states: torch.Tensor, attention_mask: torch.Tensor | None, need_maps: bool, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attention of the columns in `states` ``(B, R, C, D)``: the update, and maps ``(B, H, C, R, R)``."""
-        batch, rows, columns, _ = states.shape
-        implementation = "eager" if need_maps else self.config._attn_implementation  # no kernel returns maps
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        if attention_mask is not None:
-            # (B*C, 1, 1, R), or (B*C, R) for flash; torch.onnx mistranslates repeat_interleave of a batch
-            attention_mask = attention_mask.unsqueeze(1).expand(-1, columns, *attention_mask.shape[1:]).flatten(0, 1)
-        context, maps = attention(
-            self,
-            self.fold(self.q_proj(states)),
-            self.fold(self.k_proj(states)),
-            self.fold(self.v_proj(states)),
-            attention_mask,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            scaling=self.head_dim**-0.5,
-            **kwargs,
-        )
-        update = self.out_proj(context.reshape(batch, columns, rows, -1)).transpose(1, 2)  # (B, R, C, D)
-        if maps is not None:
-            maps = maps.view(batch, columns, -1, rows, rows).transpose(1, 2)
-        return update, maps
-
     def forward(
         self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
         output_column_attentions: bool = False,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        # hidden_states (B, R, C, D); attention_mask (B, 1, 1, R), or (B, R) for flash
-        blocks = inference_blocks(self, hidden_states, 2)
+    ) -> tuple[Tensor, Tensor | None]:
+        # hidden_states (B, R, C, D); attention_mask (B, 1, 1, R), or (B, R) for flash; maps (B, H, C, R, R)
+        batch, rows = hidden_states.shape[:2]
+        implementation = (
+            "eager" if output_column_attentions else self.config._attn_implementation
+        )  # no kernel has maps
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         all_maps = []
-        for block in blocks:
+        for block in inference_blocks(self, hidden_states, 2):
             states = self.norm(hidden_states[:, :, block])
-            update, maps = self.attend(states, attention_mask, output_column_attentions, **kwargs)
+            columns = states.shape[2]
+            mask = attention_mask
+            if mask is not None:
+                # (B*C, 1, 1, R), or (B*C, R) for flash; torch.onnx mistranslates repeat_interleave of a batch
+                mask = mask.unsqueeze(1).expand(-1, columns, *mask.shape[1:]).flatten(0, 1)
+            context, maps = attention(
+                self,
+                self.fold(self.q_proj(states)),
+                self.fold(self.k_proj(states)),
+                self.fold(self.v_proj(states)),
+                mask,
+                dropout=self.config.attention_dropout if self.training else 0.0,
+                scaling=self.head_dim**-0.5,
+                **kwargs,
+            )
+            update = self.out_proj(context.reshape(batch, columns, rows, -1)).transpose(1, 2)  # (B, R, C, D)
+            del context
             if _is_plain_inference(self):
                 hidden_states[:, :, block] += self.dropout(update)
             else:
                 hidden_states = hidden_states + self.dropout(update)
-            if maps is not None and output_column_attentions:
-                all_maps.append(maps)
+            if output_column_attentions:
+                all_maps.append(maps.view(batch, columns, -1, rows, rows).transpose(1, 2))
         return hidden_states, torch.cat(all_maps, dim=2) if all_maps else None
 
 
@@ -357,15 +341,15 @@ class MsaFeedForward(nn.Module):
         self.activation_dropout = nn.Dropout(config.activation_dropout)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def transition(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def transition(self, hidden_states: Tensor) -> Tensor:
         """Return the update alone."""
         inner = self.fc1(self.layer_norm(hidden_states))
-        # in place, unless a hook may have kept it: the widest tensor is there once, so blocks may be larger
+        # in place, unless a hook may have kept it: without a copy of the widest tensor, blocks may be larger
         owned = type(self.activation) is GELUActivation and _is_plain_inference(self) and not self.fc1._forward_hooks
         inner = torch.ops.aten.gelu_(inner) if owned else self.activation(inner)
         return self.dropout(self.fc2(self.activation_dropout(inner)))
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:
         if not _is_plain_inference(self):
             return hidden_states + self.transition(hidden_states)
         tokens = hidden_states.view(1, 1, -1, hidden_states.shape[-1])
@@ -385,13 +369,13 @@ class MsaLayer(GradientCheckpointingLayer):
 
     def forward(
         self,
-        hidden_states: torch.Tensor,
-        row_weights: torch.Tensor,
-        row_attention_mask: torch.Tensor | None = None,
-        column_attention_mask: torch.Tensor | None = None,
+        hidden_states: Tensor,
+        row_weights: Tensor,
+        row_attention_mask: Tensor | None = None,
+        column_attention_mask: Tensor | None = None,
         row_maps_only: bool = False,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         hidden_states, row_maps = self.row_attention(hidden_states, row_weights, row_attention_mask, row_maps_only)
         if row_maps_only:
             return None, row_maps, None
@@ -402,9 +386,9 @@ class MsaLayer(GradientCheckpointingLayer):
 class MsaContactRegression(nn.Module):
     """Logistic regression on the symmetrised, APC-corrected row maps (paper, section 4.1; Rao et al., ICLR 2021).
 
-    Weights stand layer by layer, head by head, as in fair-esm. It takes one layer's maps at a time and returns that
-    layer's share of the logits, so that never more than one layer's maps are held. Not an nn.Linear: the weights are
-    read here and not by a call of it, and whoever offloads, shards or quantizes them goes by the module called.
+    Weights are ordered by layer and head, as in fair-esm. A call returns one layer's share of the logits, so that only
+    one layer's maps are held at a time. Not an nn.Linear, which offloading, sharding and quantization expect to be
+    called.
     """
 
     def __init__(self, num_maps: int):
@@ -412,19 +396,19 @@ class MsaContactRegression(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1, num_maps))
         self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, row_maps: torch.Tensor, layer_idx: int, pair_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, row_maps: Tensor, layer_idx: int, pair_mask: Tensor | None = None) -> Tensor:
         # row_maps (B, H, C, C); pair_mask (B, L, L)
-        with maybe_autocast(row_maps.device.type, enabled=False):  # the correction takes a difference of near equals
+        with maybe_autocast(row_maps.device.type, enabled=False):  # the correction is a difference of near equals
             maps = widen(row_maps[..., 1:, 1:])  # without <cls>
             if pair_mask is not None:
                 maps = maps * pair_mask.unsqueeze(1)
             heads = maps.shape[1]
             weights = self.weight[0, layer_idx * heads : (layer_idx + 1) * heads].to(maps.dtype)
             # APC of a symmetrised map S is S - s s^T / sum(s), with s its row sums; the regression is linear, so the
-            # weighted sum over heads comes first and no corrected map is ever made.
+            # weighted sum over heads comes first, and no corrected map is made.
             sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
             total = sums.sum(-1)
-            scale = weights / total.clamp(min=1e-12)  # (B, H); total may be zero, where <cls> gets all
+            scale = weights / total.clamp(min=1e-12)  # (B, H); total is zero if <cls> gets all
             weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
             correction = torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
             logits = weighted + weighted.transpose(1, 2) - correction
@@ -432,13 +416,13 @@ class MsaContactRegression(nn.Module):
 
 
 class MsaContactHead(nn.Module):
-    """The regression, under the name that fair-esm's checkpoints give it."""
+    """The regression, under its name in fair-esm's checkpoints."""
 
     def __init__(self, config: MsaConfig):
         super().__init__()
         self.regression = MsaContactRegression(config.num_hidden_layers * config.num_attention_heads)
 
-    def forward(self, *inputs: Any) -> torch.Tensor:
+    def forward(self, *inputs: Any) -> Tensor:
         return self.regression(*inputs)
 
 
@@ -461,7 +445,7 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):
         "attentions": OutputRecorder(MsaLayer, index=1),
         "column_attentions": OutputRecorder(MsaLayer, index=2),
     }
-    # One checkpoint serves every class: what the others keep beside the backbone is no news.
+    # One checkpoint serves every class: the heads of others are expected.
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^classifier\."]
 
     @torch.no_grad()
@@ -472,29 +456,24 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):
             init.zeros_(module.bias)
 
     def _freeze_unused(self) -> None:
-        """Take the parameters that this class's loss does not reach out of training.
+        """Freeze the parameters that this class's loss does not reach, here the contact regression.
 
-        A parameter without a gradient breaks DDP together with gradient checkpointing. Here it is the contact
-        regression, which only `MsaForContactPrediction` trains.
+        A trainable parameter without a gradient breaks DDP together with gradient checkpointing.
         """
         self.base_model.contact_head.requires_grad_(False)
 
     @torch.no_grad()
     def predict_contacts(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
         """Probability that two residue columns are in contact (C-beta within 8 Angstrom; paper, section 4.1).
 
-        It makes no column maps, runs no more of the last layer than its map, and holds one layer's row maps at a time.
-
-        Parameters
-        ----------
-        input_ids, attention_mask, position_ids, inputs_embeds : torch.Tensor, optional
-            As in `MsaModel.forward`.
+        The parameters are `MsaModel.forward`'s. It computes no column maps and only the row map of the last layer, and
+        holds one layer's row maps at a time.
 
         Returns
         -------
@@ -510,7 +489,7 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):
         weight = model.contact_head.regression.weight
         if hasattr(weight, "full_tensor"):  # sharded, this rank may hold nothing of it
             weight = weight.full_tensor()
-        # offloaded weights are on the meta device, and show in the result
+        # offloaded weights are on the meta device; whether they are zero shows in the result
         fitted = torch.compiler.is_compiling() or weight.device.type == "meta" or weight.any()
         with evaluating(self):
             if fitted:
@@ -525,7 +504,7 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):
 
 
 class MsaModel(MsaPreTrainedModel):
-    """The MSA Transformer without a task head, and with its contact regression.
+    """The MSA Transformer without a task head but with its contact regression.
 
     Examples
     --------
@@ -553,11 +532,11 @@ class MsaModel(MsaPreTrainedModel):
         self.post_init()
 
     def token_mask(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, inputs_embeds: torch.Tensor | None
-    ) -> torch.Tensor | None:
-        """Check the input's form and return which tokens count, ``(B, R, C)`` bool; None if all do."""
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None
+    ) -> Tensor | None:
+        """Check the input and return which tokens count, ``(B, R, C)`` bool; None if all do."""
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
         tensor = input_ids if inputs_embeds is None else inputs_embeds
         name, axes = ("input_ids", "(B, R, C)") if inputs_embeds is None else ("inputs_embeds", "(B, R, C, D)")
         shape = tuple(tensor.shape)
@@ -587,7 +566,7 @@ class MsaModel(MsaPreTrainedModel):
         position_ids: Any = None,
         inputs_embeds: Any = None,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, dict[str, Any], torch.Tensor | None]:
+    ) -> tuple[Tensor, dict[str, Any], Tensor | None]:
         """Make what `run_layers` starts from, of `forward`'s parameters.
 
         Returns the embeddings ``(B, R, C, D)``; the keyword arguments of every layer, with ``row_weights``
@@ -595,7 +574,7 @@ class MsaModel(MsaPreTrainedModel):
         of residue columns ``(B, L, L)`` are real (None: all).
         """
         mask = self.token_mask(input_ids, attention_mask, inputs_embeds)
-        # not all flags of outputs: the attention interface warns of those that it cannot serve
+        # without the other output flags: the attention interface warns of flags that it cannot serve
         wanted = kwargs.get("output_column_attentions", self.config.output_column_attentions)
         options = {name: value for name, value in kwargs.items() if not name.startswith("output_")}
         options["output_column_attentions"] = bool(wanted)
@@ -607,9 +586,8 @@ class MsaModel(MsaPreTrainedModel):
             weights = hidden_states.new_full((1, rows, 1, 1), 1 / math.sqrt(head_dim * rows), dtype=dtype)
             return hidden_states, options | {"row_weights": weights}, None
         mask = mask.to(hidden_states.device)
-        # Padding is right and below, so the first column tells the rows, and the first row the columns. In both
-        # attentions a padded row or column is a key that nobody sees; it still sees the real ones, so that no
-        # softmax is left without a key.
+        # Padding is right and below, so the first column has the mask of the rows, and the first row that of the
+        # columns. Padding is a key that none sees; it sees the real rows and columns, so that each softmax has keys.
         row_mask, column_mask = mask[:, :, 0], mask[:, 0]
         # The depth is the MSA's own. fair-esm divides by the padded depth, so that its output depends on the batch.
         weights = row_mask / (head_dim * row_mask.sum(-1, keepdim=True, dtype=dtype)).sqrt()  # (B, R)
@@ -624,13 +602,13 @@ class MsaModel(MsaPreTrainedModel):
 
     def run_layers(
         self,
-        hidden_states: torch.Tensor,
+        hidden_states: Tensor,
         options: dict[str, Any],
-        visit: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
+        visit: Callable[[int, Tensor, Tensor], None] | None = None,
         *,
         stop: int | None = None,
         last_map_only: bool = False,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Run ``layers[:stop]`` one after another on what `prepare` made; return the last one's output.
 
         After each, ``visit(index, hidden_states, row_maps)`` gets its output ``(B, R, C, D)``, over which the next may
@@ -649,10 +627,10 @@ class MsaModel(MsaPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> MsaModelOutput:
         """Run the model.
@@ -667,7 +645,7 @@ class MsaModel(MsaPreTrainedModel):
         position_ids : torch.Tensor, optional
             ``(B, C)`` or ``(1, C)`` int64 column numbers from 0 (``<cls>``). Default: 0 .. C - 1.
         inputs_embeds : torch.Tensor, optional
-            ``(B, R, C, D)`` token embeddings, instead of `input_ids`; for instance a mixture of tokens,
+            ``(B, R, C, D)`` token embeddings, instead of `input_ids`; for instance of a mixture of tokens,
             ``probabilities @ model.get_input_embeddings().weight``.
         **kwargs
             ``output_hidden_states``, ``output_attentions``, ``output_column_attentions``, ``return_dict``.
@@ -675,30 +653,30 @@ class MsaModel(MsaPreTrainedModel):
         Returns
         -------
         MsaModelOutput
-            ``last_hidden_state`` ``(B, R, C, D)`` and what was asked for. An MSA's result never depends on what it
-            is batched with; at padding it has no meaning.
+            ``last_hidden_state`` ``(B, R, C, D)`` and the outputs that were requested. An MSA's result does not depend
+            on the other MSAs of its batch; at padding it has no meaning.
 
         Raises
         ------
         ValueError
-            For input without the three axes, a mask of another shape, padding that is not right and below, an MSA
-            of padding only, more rows or columns than the position tables have.
+            For input without the three axes, a mask of another shape, padding that is not right and below, an MSA of
+            padding only, and more rows or columns than the position tables have.
         """
         hidden_states, options, _ = self.prepare(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         return MsaModelOutput(last_hidden_state=self.layer_norm(self.run_layers(hidden_states, options)))
 
     def contact_logits(
-        self, *inputs: torch.Tensor | None, whole_last_layer: bool = False, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self, *inputs: Tensor | None, whole_last_layer: bool = False, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
         """Logits of `predict_contacts`, ``(B, L, L)`` float32, with gradients if they are enabled.
 
-        `inputs` are `forward`'s four. `whole_last_layer` runs what the logits do not need too, and returns the last
-        hidden state beside them (otherwise None). Padded columns get the lowest finite logit.
+        `inputs` are `forward`'s four. With `whole_last_layer` the last layer runs as a whole, and the second output is
+        the last hidden state (otherwise None). Padded columns get the lowest finite logit.
         """
         hidden_states, options, pair_mask = self.prepare(*inputs, **kwargs)
-        shares: list[torch.Tensor] = []  # small, (B, L, L) each
+        shares: list[Tensor] = []  # small, (B, L, L) each
 
-        def add_share(index: int, _: torch.Tensor, row_maps: torch.Tensor) -> None:
+        def add_share(index: int, _: Tensor, row_maps: Tensor) -> None:
             shares.append(self.contact_head(row_maps, index, pair_mask))
 
         hidden_states = self.run_layers(hidden_states, options, add_share, last_map_only=not whole_last_layer)
@@ -718,7 +696,7 @@ class MsaLMHead(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:
         rows = inference_blocks(self, hidden_states, 1)
         logits = [self.decoder(self.layer_norm(self.activation(self.dense(hidden_states[:, row])))) for row in rows]
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)  # (B, R, C, V)
@@ -744,20 +722,17 @@ class MsaForMaskedLM(MsaPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
         **kwargs: Any,
     ) -> MsaTaskOutput:
         """Predict tokens; the other parameters are `MsaModel.forward`'s.
 
-        Parameters
-        ----------
-        labels : torch.Tensor, optional
-            ``(B, R, C)`` int64: the token to predict, -100 where there is none. The loss is the mean cross-entropy
-            over targets, in nats; zero (not NaN) if there are none.
+        `labels` ``(B, R, C)`` int64 are the tokens to predict, -100 where there is none. The loss is the mean
+        cross-entropy over targets, in nats; zero (not NaN) if there are none.
         """
         outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.lm_head(outputs.last_hidden_state)
@@ -772,8 +747,8 @@ def _recorded(outputs: MsaModelOutput) -> dict[str, Any]:
     return {name: getattr(outputs, name) for name in ("hidden_states", "attentions", "column_attentions")}
 
 
-def _targets(known: torch.Tensor, kwargs: dict[str, Any]) -> Any:
-    """Count the targets a loss is divided by: Trainer's count if it gave one, else this batch's, at least one."""
+def _targets(known: Tensor, kwargs: dict[str, Any]) -> Any:
+    """Count the targets that a loss is divided by: Trainer's count, or this batch's, at least one."""
     count = kwargs.get("num_items_in_batch")
     return known.sum().clamp(min=1) if count is None else count
 
@@ -781,11 +756,11 @@ def _targets(known: torch.Tensor, kwargs: dict[str, Any]) -> Any:
 class MsaForContactPrediction(MsaPreTrainedModel):
     r"""The MSA Transformer with its contact regression as the task to train.
 
-    What the logits do not depend on (the last layer's update, the final layer norm) is frozen; adapters should leave
-    it out too. PEFT, 12 layers: ``exclude_modules=r".*\.11\.(row_attention\.[vo]|column_attention|feed_forward).*"``.
+    Modules that do not act on the logits (the last layer's update, the final layer norm) are frozen; exclude them from
+    adapters. PEFT, 12 layers: ``exclude_modules=r".*\.11\.(row_attention\.[vo]|column_attention|feed_forward).*"``.
     """
 
-    # transformers has no auto class for contact maps; with this name save_pretrained copies the code all the same
+    # transformers has no auto class for contact maps; with this name save_pretrained still copies the code
     _auto_class = "AutoModelForContactPrediction"
 
     def __init__(self, config: MsaConfig):
@@ -804,20 +779,17 @@ class MsaForContactPrediction(MsaPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
         **kwargs: Any,
     ) -> MsaTaskOutput:
         """Predict contacts, with gradients; the other parameters are `MsaModel.forward`'s.
 
-        Parameters
-        ----------
-        labels : torch.Tensor, optional
-            ``(B, L, L)``: 1 where two residue columns touch, 0 where not, -100 where unknown or not to be learnt
-            (padding, pairs close in sequence). The loss is the mean binary cross-entropy over the others.
+        `labels` ``(B, L, L)`` are 1 for residue columns in contact, 0 for others, and -100 for pairs to leave out
+        (unknown, padding, close in sequence). The loss is the mean binary cross-entropy over the rest.
         """
         flags = ("output_hidden_states", "output_column_attentions")
         whole = any(kwargs.get(name, getattr(self.config, name, False)) for name in flags)
@@ -830,7 +802,7 @@ class MsaForContactPrediction(MsaPreTrainedModel):
             known = (labels != -100) & (logits != torch.finfo(logits.dtype).min)  # not padding; NaN shows in the loss
             if not torch.compiler.is_compiling() and (known & (labels != 0) & (labels != 1)).any():
                 raise ValueError(
-                    "Contact labels must be 0, 1 or -100: make contacts of distances first (< 8 Angstrom)."
+                    "Contact labels must be 0, 1 or -100: convert distances to contacts first (< 8 Angstrom)."
                 )
             losses = F.binary_cross_entropy_with_logits(
                 logits.masked_fill(~known, 0), labels.to(logits.dtype).masked_fill(~known, 0), reduction="none"
@@ -839,8 +811,8 @@ class MsaForContactPrediction(MsaPreTrainedModel):
         return MsaTaskOutput(loss=loss, logits=logits, last_hidden_state=last_hidden_state)
 
 
-class MsaForTokenClassification(MsaPreTrainedModel):
-    """The MSA Transformer with a linear classifier on each token of the query row."""
+class MsaClassifier(MsaPreTrainedModel):
+    """The modules of both classifiers."""
 
     def __init__(self, config: MsaConfig):
         super().__init__(config)
@@ -849,22 +821,23 @@ class MsaForTokenClassification(MsaPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+
+class MsaForTokenClassification(MsaClassifier):
+    """The MSA Transformer with a linear classifier on each token of the query row."""
+
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
         **kwargs: Any,
     ) -> MsaTaskOutput:
         """Classify the query's tokens; the other parameters are `MsaModel.forward`'s.
 
-        Parameters
-        ----------
-        labels : torch.Tensor, optional
-            ``(B, C)`` int64 in [0, num_labels), -100 where there is none: at ``<cls>``, padding and gaps.
+        `labels` ``(B, C)`` int64 are in [0, num_labels), or -100 where there is none: at ``<cls>``, padding and gaps.
         """
         outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.last_hidden_state[:, 0]))
@@ -874,35 +847,25 @@ class MsaForTokenClassification(MsaPreTrainedModel):
         return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
 
 
-class MsaForSequenceClassification(MsaPreTrainedModel):
+class MsaForSequenceClassification(MsaClassifier):
     """The MSA Transformer with a classifier (or regressor) on the mean over the query's residues."""
 
-    accepts_loss_kwargs = False  # the loss is this batch's mean: Trainer has to divide it by its accumulation steps
-
-    def __init__(self, config: MsaConfig):
-        super().__init__(config)
-        self.msa = MsaModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
+    accepts_loss_kwargs = False  # the loss is this batch's mean: Trainer must divide it by the accumulation steps
 
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
         **kwargs: Any,
     ) -> MsaTaskOutput:
         """Classify the query; the other parameters are `MsaModel.forward`'s.
 
-        Parameters
-        ----------
-        labels : torch.Tensor, optional
-            ``(B,)`` int64 classes, ``(B,)`` or ``(B, num_labels)`` float targets; ``config.problem_type`` as
-            everywhere in transformers.
+        `labels` are ``(B,)`` int64 classes, or ``(B,)`` or ``(B, num_labels)`` float targets, by
+        ``config.problem_type`` as in transformers.
         """
         outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
         query = outputs.last_hidden_state[:, 0]  # (B, C, D)

@@ -291,14 +291,14 @@ def errors():
         refused(lambda: model(other), "different inputs")
         refused(lambda: model(tokens[:, : 5 - (rank == 1)]), "different inputs")
         refused(
-            lambda: model(random_tokens(17, 5)), "The MSA has 17 rows, the model's table of row positions ends at 16"
+            lambda: model(random_tokens(17, 5)), "The MSA has 17 rows, but the model's table of row positions ends"
         )
         refused(lambda: model(random_tokens(2, 40)), "columns")
         refused(lambda: model(tokens[0]), "(B, R, C)")
-        refused(lambda: model(tokens, output_column_attentions=True), "Column attention maps")
-        refused(lambda: model(tokens, labels=tokens[:, :4]), "labels must be of all 5 rows")
-        refused(lambda: split.gather(expected, 5), "give what the model returned")
-        refused(lambda: split_rows(model).__enter__(), "split already")
+        refused(lambda: model(tokens, output_column_attentions=True), "Column attention maps are not available")
+        refused(lambda: model(tokens, labels=tokens[:, :4]), "labels must cover all 5 rows")
+        refused(lambda: split.gather(expected, 5), "pass what the model returned")
+        refused(lambda: split_rows(model).__enter__(), "already split")
         assert difference(split.gather(model(tokens).logits, 5), expected) < 1e-5  # all that left nothing behind
         assert len(model(tokens, return_dict=False)) == 1
         loss = model(tokens, labels=labels_for(MsaForMaskedLM, tokens)).loss

@@ -1,4 +1,4 @@
-"""From a family's alignment to the tokens that a model sees: what every task begins with."""
+"""From an alignment to the tokens that the model sees, the first step of every task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from transformers import BatchEncoding, PreTrainedModel
 from ..alignments.alignment import Alignment
 from ..alignments.sampling import select_rows
 from ..modeling_msa_transformer import MsaPreTrainedModel
-from ..modeling_msa_transformer import evaluating as evaluating  # XXX
 from ..tokenization_msa_transformer import MsaTokenizer
 
 
@@ -33,7 +32,7 @@ def prepare_alignment(
     coverage: float | None = None,
     identity: float | None = None,
 ) -> Alignment:
-    """Make the alignment that the model sees: columns with a query residue, and at most `rows` rows.
+    """Choose what the model sees: the columns with a residue of the query, and at most `rows` rows.
 
     Parameters
     ----------
@@ -45,7 +44,7 @@ def prepare_alignment(
     Returns
     -------
     Alignment
-        With its residue numbers still those of the whole query.
+        Its residue numbers are still those of the whole query.
 
     Examples
     --------
@@ -65,7 +64,7 @@ def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
     alignment : Alignment
         As the model sees it: all of its rows and columns.
     model : MsaModel, or a class with a head
-        Says how much it can read.
+        The model, which limits rows and columns.
 
     Returns
     -------
@@ -81,12 +80,13 @@ def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
     where = alignment.source or alignment.names[0]
     if alignment.length >= tokenizer.model_max_length:
         raise ValueError(
-            f"{where}: the query has {alignment.length} aligned residues, the model reads "
+            f"{where}: the query has {alignment.length} aligned residues, but the model reads at most "
             f"{tokenizer.model_max_length - 1}: cut the alignment into domains."
         )
     if alignment.depth > tokenizer.model_max_depth:
         raise ValueError(
-            f"{where}: {alignment.depth} rows, the model reads {tokenizer.model_max_depth}: choose fewer rows."
+            f"{where}: there are {alignment.depth} rows, but the model reads at most {tokenizer.model_max_depth}: "
+            "choose fewer rows."
         )
     return tokenizer(alignment, return_tensors="pt").to(model.device)
 

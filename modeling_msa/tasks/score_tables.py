@@ -76,12 +76,14 @@ def write_scores(
     K2R,-1.500000,
     K2*,,a stop
     """
+    from .scoring import VariantScores
+
     check_ending(path, FORMATS)
     mean, std, reason = score_columns(table, score_column)
     columns = {mean: _cells(scores.score)}
     if scores.score_std is not None:
         columns[std] = _cells(scores.score_std)
-    if hasattr(scores, "reason"):
+    if isinstance(scores, VariantScores):
         columns[reason] = list(scores.reason)
         table = table or Table(["mutant"], [[text] for text in scores.variants], [])
         rows = [[*row, *added] for row, added in zip(table.rows, zip(*columns.values(), strict=True), strict=True)]

@@ -1,14 +1,14 @@
 """One MSA over several processes, each of which holds some of its rows (sequence parallelism along the depth).
 
-What mixes rows is tied row attention, a sum over rows, and column attention. So row attention adds up its logits
-``(B, H, C, C)`` over the processes, and for column attention the hidden states change from rows to columns and back:
-each process then has all rows of some columns. All else works on single tokens. Rows and columns are shared out as
-evenly as they go; no padding is moved.
+Rows are mixed by tied row attention, a sum over rows, and by column attention. So row attention adds up its logits
+``(B, H, C, C)`` over the processes, and for column attention the hidden states are exchanged from rows to columns and
+back: each process then has all rows of some columns. All else works on single tokens. Rows and columns are divided as
+evenly as possible; no padding is moved.
 
-Gradients go by one rule: what the processes minimise is the *sum* of their losses. The adjoint of a sum over processes
-is a sum, that of an exchange the exchange back, and each parameter's gradient is summed before it is accumulated. What
-every process has a copy of (row maps, contacts, the query) would count once for each: gradients are averaged where it
-leaves the split part, and so are those of the parameters behind.
+Gradients follow one rule: the processes minimise the *sum* of their losses. The adjoint of a sum over processes is a
+sum, that of an exchange the exchange back, and each parameter's gradient is summed before it is accumulated. Tensors
+that every process has a copy of (row maps, contacts, the query) would count once for each: gradients are averaged
+where they leave the split part, and so are those of the parameters after it.
 """
 
 import atexit
@@ -30,13 +30,13 @@ from transformers import PreTrainedModel
 from .._processes import leave_processes
 from .inputs import is_split
 
-# Inference exchanges about so many bytes at a time, in at most so many pieces, so as not to hold all of it twice more.
+# Inference exchanges about so many bytes at a time, in at most so many pieces, so that only these are held twice.
 PIECE_BYTES = 16 * 2**20
 MOST_PIECES = 8
 
 
 def _even(length: int, parts: int) -> list[slice]:
-    """`length` entries in `parts` slices whose sizes differ by one at most, the longer first."""
+    """Divide `length` entries into `parts` slices whose sizes differ by one at most, the longer first."""
     size, longer = divmod(length, parts)
     starts = [part * size + min(part, longer) for part in range(parts + 1)]
     return [slice(*ends) for ends in itertools.pairwise(starts)]
@@ -47,7 +47,7 @@ def _length(part: slice) -> int:
 
 
 def _one_row(tensor: torch.Tensor) -> torch.Tensor:
-    """Give a tensor ``(B, 0, C, D)`` a row of zeros."""
+    """Add a row of zeros to a tensor ``(B, 0, C, D)``."""
     return F.pad(tensor, (0, 0, 0, 0, 0, 1))
 
 
@@ -70,21 +70,21 @@ class _LinearMap(torch.autograd.Function):
 
 
 class RowSplit:
-    """How rows are shared out; what `split_rows` gives.
+    """The division of rows among processes that `split_rows` yields.
 
     Parameters
     ----------
     group : torch.distributed.ProcessGroup, optional
-        The processes. None: this process alone.
+        The processes. Default: this process alone.
 
     Attributes
     ----------
     rank, size : int
-        Number of this process among those that share an MSA, from 0, and their number.
+        Rank of this process among those that share an MSA, from 0, and their number.
 
     Examples
     --------
-    >>> RowSplit().rows(7)  # one process has them all
+    >>> RowSplit().rows(7)  # one process has all of them
     slice(0, 7, None)
     >>> RowSplit().rows(7, rank=2, size=4)  # 2 + 2 + 2 + 1
     slice(4, 6, None)
@@ -98,24 +98,24 @@ class RowSplit:
         self._depth = 0  # of the last input
 
     def rows(self, depth: int, rank: int | None = None, size: int | None = None) -> slice:
-        """Rows that a process holds of an MSA of `depth` rows; none if there are fewer rows than processes.
+        """Return the rows of an MSA that a process holds; none, if there are fewer rows than processes.
 
         Parameters
         ----------
         depth : int
-            Rows of the input, padding among them.
+            Rows of the input, including padding.
         rank, size : int, optional
-            Another process, of another number of processes.
+            Another process, and another number of processes.
 
         Returns
         -------
         slice
-            Consecutive rows; the query (row 0) is process 0's. Numbers of rows differ by one at most.
+            Consecutive rows; process 0 has the query (row 0). Their numbers differ by one at most.
         """
         return _even(depth, size or self.size)[self.rank if rank is None else rank]
 
     def gather(self, tensor: torch.Tensor, depth: int) -> torch.Tensor:
-        """Bring the processes' rows together, on every process.
+        """Gather the rows of all processes, on every process.
 
         Parameters
         ----------
@@ -127,8 +127,8 @@ class RowSplit:
         Returns
         -------
         torch.Tensor
-            ``(B, depth, ...)``, the same on every process. Its gradient is averaged over the processes: every one
-            goes backward from the same loss.
+            ``(B, depth, ...)``, the same on every process. Its gradient is averaged over the processes, which all go
+            backward from the same loss.
 
         Raises
         ------
@@ -138,8 +138,8 @@ class RowSplit:
         mine = self.rows(depth)
         if tensor.shape[1] != _length(mine):
             raise ValueError(
-                f"Of {depth} rows process {self.rank} of {self.size} holds {_length(mine)}, but the tensor has "
-                f"{tensor.shape[1]}: give what the model returned, and the depth of its input."
+                f"Of {depth} rows, process {self.rank} of {self.size} holds {_length(mine)}, but the tensor has "
+                f"{tensor.shape[1]}: pass what the model returned, and the depth of its input."
             )
         if self.size == 1:
             return tensor
@@ -150,9 +150,7 @@ class RowSplit:
     def _map(self, tensor: torch.Tensor, there: Callable, back: Callable) -> torch.Tensor:
         def checked(gradient: torch.Tensor) -> torch.Tensor:
             if not self._active:
-                raise RuntimeError(
-                    "The backward pass of a split model has to be called inside `with split_rows(...)`."
-                )
+                raise RuntimeError("The backward pass of a split model must be called inside `with split_rows(...)`.")
             return back(gradient)
 
         return _LinearMap.apply(tensor, there, checked)
@@ -167,7 +165,7 @@ class RowSplit:
         return self._sum(tensor) / self.size
 
     def _count_once(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Leave the split part with a tensor that every process has: their gradients will be summed."""
+        """Pass on a tensor that every process has: its gradients will be summed."""
         return self._map(tensor, _same, lambda gradient: gradient / self.size)
 
     def _gather(self, tensor: torch.Tensor, depth: int) -> torch.Tensor:
@@ -184,7 +182,7 @@ class RowSplit:
         parts = _even(columns, self.size)
         sizes = [batch * rows * _length(part) * hidden for part in parts]
         sent = states.new_empty(sum(sizes))
-        for chunk, part in zip(sent.split(sizes), parts, strict=True):  # rows first: they are in order when received
+        for chunk, part in zip(sent.split(sizes), parts, strict=True):  # rows first, so that they arrive in order
             chunk.view(rows, batch, _length(part), hidden).copy_(states[:, :, part].transpose(0, 1))
         mine = _length(parts[self.rank])
         received = states.new_empty(depth, batch, mine, hidden)
@@ -210,7 +208,7 @@ class RowSplit:
         """Send each process its part of `sent`; `into` and `out_of` are numbers of entries, by process."""
         dist.all_to_all_single(received.view(-1), sent.view(-1), into, out_of, group=self.group)
 
-    # ------------------------------------------------------------------- what stands in for the model's own methods
+    # -------------------------------------------------------------------------- replacements of the model's methods
     # `original` is the method that is replaced, bound to its module.
 
     def _agree(self, numbers: torch.Tensor) -> bool:
@@ -227,7 +225,7 @@ class RowSplit:
         if not self._agree(torch.stack([each.to(model.device) for each in bits])):
             raise ValueError(
                 "The processes that share an MSA have different weights: load the same checkpoint in each, and call "
-                "transformers.set_seed before, for a head that is new."
+                "transformers.set_seed before if the head is new."
             )
 
     def _check_inputs(self, model: PreTrainedModel, *inputs: torch.Tensor | None) -> None:
@@ -242,8 +240,8 @@ class RowSplit:
                 facts.append(torch.zeros(1))
         if not self._agree(torch.cat([each.to(model.device, torch.int64) for each in facts])):
             raise ValueError(
-                "The processes that share an MSA have different inputs, or some train and others do not: give every "
-                "one the whole input, the same (and the same seed, if it is masked or sampled at random)."
+                "The processes that share an MSA have different inputs, or some train and others do not: pass the "
+                "whole input to each (with the same random seed, if it is masked or sampled)."
             )
 
     def _prepare(
@@ -339,17 +337,17 @@ class RowSplit:
     def _row_loss(
         self, original: Callable, logits: torch.Tensor, labels: torch.Tensor, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Loss of a head on all tokens: backward this process's share, in value the whole one.
+        """Loss of a head on all tokens: the whole one, of which this process's share goes backward.
 
-        The head has counted the targets of all rows, since it got all labels.
+        The head has counted the targets of all rows, since it received all labels.
         """
         if labels.shape[1] != self._depth:
-            raise ValueError(f"labels must be of all {self._depth} rows, got {labels.shape[1]}.")
+            raise ValueError(f"labels must cover all {self._depth} rows, but cover {labels.shape[1]}.")
         share = original(logits, labels[:, self.rows(self._depth)].contiguous(), *args, **kwargs)
         return self._map(share, self._sum, _same)
 
     def _query_head(self, original: Callable, base: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-        """Forward of a head that reads row 0 alone: every process gets it."""
+        """Forward of a head that reads row 0 only, which every process receives."""
         with _replaced(base, "forward", functools.partial(self._with_query, base.forward)):
             return original(*args, **kwargs)
 
@@ -367,14 +365,14 @@ class RowSplit:
         return output
 
     def _sum_gradient(self, copies: int, gradient: torch.Tensor) -> torch.Tensor:
-        """Sum a parameter's gradient over the processes, before it is accumulated."""
+        """Sum a parameter's gradient over the processes before it is accumulated."""
         wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         return (self._sum(wide) / copies).to(gradient.dtype)
 
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute of an instance, and take it back."""
+    """Set an attribute of an instance for a while."""
     before = {name: vars(owner)[name]} if name in vars(owner) else {}
     setattr(owner, name, value)
     try:
@@ -388,14 +386,16 @@ def _check_model(model: Any) -> None:
     base = getattr(model, "base_model", None)
     if not isinstance(model, PreTrainedModel) or not hasattr(base, "run_layers"):
         raise ValueError(
-            f"split_rows takes a model of this package as it was loaded, not a {type(model).__name__}: do not wrap "
-            "it in DistributedDataParallel, FSDP or torch.compile, nor prepare it with Accelerate. split_rows itself "
+            f"split_rows requires a model of this package as it was loaded, not a {type(model).__name__}: do not wrap "
+            "it in DistributedDataParallel, FSDP or torch.compile, nor prepare it with Accelerate, since split_rows "
             "sums the gradients."
         )
     if any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
-        raise ValueError("The model's parameters are sharded (FSDP): split_rows needs all of them in every process.")
+        raise ValueError(
+            "The model's parameters are sharded (FSDP): split_rows requires all of them in every process."
+        )
     if is_split(model):
-        raise ValueError("This model's rows are split already: leave the other split_rows first.")
+        raise ValueError("This model's rows are already split: leave the other split_rows first.")
 
 
 def _find_group(model: PreTrainedModel, group: Any) -> Any:
@@ -411,38 +411,38 @@ def _find_group(model: PreTrainedModel, group: Any) -> Any:
         group = dist.group.WORLD
     if dist.get_rank(group) < 0:
         raise ValueError(
-            "This process is not in the group that shares the MSA: call split_rows in its processes only."
+            "This process is not in the group that shares the MSA: call split_rows in the group's processes only."
         )
     return group if dist.get_world_size(group) > 1 else None
 
 
 @contextlib.contextmanager
 def split_rows(model: Any, group: Any = None) -> Iterator[RowSplit]:
-    """Run a model with the rows of its input shared out over several processes, forward and backward.
+    """Run a model with the rows of its input divided among several processes, forward and backward.
 
-    Every process has the whole model and gives it the whole input (``input_ids``, ``attention_mask``, ``labels``);
-    inside the context it holds and returns hidden states of its own rows only. The results are one process's, but for
-    rounding. ``accelerate launch`` or ``torchrun`` starts the processes.
+    Every process has the whole model and passes it the whole input (``input_ids``, ``attention_mask``, ``labels``);
+    inside the context it holds and returns hidden states of its own rows only. The results equal those of one process
+    up to rounding. ``accelerate launch`` or ``torchrun`` starts the processes.
 
     Parameters
     ----------
     model : MsaPreTrainedModel
         A model of any class of this package, not wrapped: no DDP, FSDP or torch.compile. Its methods are replaced
-        inside the context, and given back at its end.
+        inside the context.
     group : torch.distributed.ProcessGroup, optional
-        Processes that share one MSA. Default: all. With several groups each takes its own MSA; add up their gradients
+        Processes that share one MSA. Default: all. Each of several groups has its own MSA; add up their gradients
         yourself.
 
     Yields
     ------
     RowSplit
-        ``rows(depth)`` says which rows this process has, ``gather(tensor, depth)`` brings all together.
+        ``rows(depth)`` are the rows of this process, ``gather(tensor, depth)`` gathers those of all.
 
     Raises
     ------
     ValueError
-        For a wrapped or sharded model, one that is split already, weights that differ between processes, or a process
-        out of the group; in the context, in every process, for inputs that differ, and for column maps.
+        For a wrapped or sharded model, one that is already split, weights that differ between processes, or a process
+        outside the group; inside the context, in every process, for inputs that differ, and for column maps.
     RuntimeError
         If the backward pass comes after the end of the context.
 
@@ -450,16 +450,16 @@ def split_rows(model: Any, group: Any = None) -> Iterator[RowSplit]:
     -----
     - ``last_hidden_state``, ``hidden_states`` and the logits of `MsaForMaskedLM` are of this process's rows. Row maps,
       contacts, the logits of the other classes and every loss are whole, the same on every process.
-    - Call ``loss.backward()`` in every process, inside the context, also where it has no rows. Each parameter's
-      gradient is then the whole one on every process: a plain optimizer keeps them in step.
-    - A loss of your own from a process's rows counts as that process's share: divide by the targets of all rows. One
-      from what is whole (row maps, gathered rows) must be the same on every process, and counts once.
+    - Call ``loss.backward()`` in every process, inside the context, even without rows. Each parameter's gradient is
+      then the whole one on every process, and a plain optimizer keeps them in step.
+    - A loss of your own from a process's rows counts as that process's share: divide it by the targets of all rows. A
+      loss from whole tensors (row maps, gathered rows) must be the same on every process, and counts once.
     - The gradient of ``inputs_embeds`` is that of this process's rows, and zero for others.
-    - Each process draws its own dropout, for the row maps too: its rows see them with other entries dropped than
-      another's. Seed processes differently.
+    - Each process draws its own dropout, also for the row maps, of which it drops other entries than another process.
+      Give the processes different random seeds.
     - Trainer gives each process another batch: write the loop yourself.
 
-    With one process the model runs as it is.
+    With a single process the model runs unchanged.
 
     Examples
     --------

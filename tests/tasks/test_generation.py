@@ -379,7 +379,7 @@ def test_errors_come_before_the_model_runs(random_model, depths):
             generate(natural, random_model, **options)
     with pytest.raises(ValueError, match=r"residue 1 \(M\) is in lower case"):
         generate(SMALL, random_model, only_residues="1-3")
-    with pytest.raises(ValueError, match="the query has 70 aligned residues, the model reads 63"):
+    with pytest.raises(ValueError, match="the query has 70 aligned residues, but the model reads at most 63"):
         generate(family("long", 3, 70, 0), random_model)
     assert not depths
 
