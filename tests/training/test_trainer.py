@@ -31,6 +31,25 @@ def test_each_visit_draws_anew_in_training_and_not_in_evaluation(recipe):
     assert torch.equal(*fixed)
 
 
+def test_training_passes_through_epochs(recipe):
+    trainer = make_trainer(parse_recipe(recipe(max_steps=10)))  # of 4 steps an epoch
+    collator, seen = trainer.data_collator, []
+    trainer.data_collator = lambda features: seen.extend(each["visit"] for each in features) or collator(features)
+    trainer.group_by_size = False  # it asks the collator for sizes
+    trainer.train()
+    assert sorted(seen[:16]) == [(epoch, k) for epoch in (0, 1) for k in range(8)]
+    assert {epoch for epoch, _ in seen[16:]} == {2}
+
+
+def test_evaluation_has_a_collator_of_its_own(recipe):
+    """It sees all rows, where training draws how many."""
+    trainer = make_trainer(parse_recipe(recipe(eval_fraction=0.25, depth="log_uniform", max_tokens=2048)))
+    depths = [trainer.eval_dataset[k]["alignment"].depth for k in range(2)]
+    assert [sorted(batch["attention_mask"][:, :, 0].sum(1).tolist()) for batch in trainer.get_eval_dataloader()] == [
+        sorted(depths)
+    ]
+
+
 def test_trainer_serves_a_user_without_recipes(data, tmp_path):
     """The classes are usable by themselves, as transformers' Trainer."""
     arguments = TrainingArguments(
