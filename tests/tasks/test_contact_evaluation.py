@@ -34,6 +34,7 @@ def test_a_set_by_hand(monkeypatch):
     assert all(np.isnan(values[2]) for values in result.precisions.values())
     assert np.isnan(result.precisions["long P@L"]).all()
     assert result.means()["P@L/5"].tolist() == [0.5, 0, 1]
+    assert result.means(level=0.4)["P@L/5"].tolist() == [0.5, 0.5, 0.5]  # of two draws each, half are 0 and 1
     lines = str(result).splitlines()
     assert lines[1].split() == ["all", ">=6", "0.06", "0.00-0.12", "0.12", "0.00-0.25", "0.50", "0.00-1.00"]
     assert lines[4].split() == ["long", ">=24", "-", "-", "-"]

@@ -28,6 +28,7 @@ def test_precision_by_hand():
     assert precision(scores, known, top=4, max_separation=6) == pytest.approx(1 / 4)
     known[0, 8] = known[8, 0] = -100  # then the best three are (0,9) (1,9) (0,7)
     assert precision(scores, known, top=3) == pytest.approx(2 / 3)
+    assert precision(scores, known, top=2) == 1
     assert np.isnan(precision(scores, known, min_separation=24))
 
 

@@ -15,7 +15,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from small import no_warnings
 
-from modeling_msa import Alignment, MsaForMaskedLM, MsaModel, fit_contact_regression
+from modeling_msa import Alignment, MsaForMaskedLM, MsaModel, fit_contact_regression, precision, predict_contacts
 from modeling_msa.tasks.contact_regression import contact_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -139,8 +139,10 @@ def test_separation_goes_by_residue_number(fitting, tiny):
     known = np.where(contacts[0] == -100, 0, contacts[0])
     model, other = MsaModel.from_pretrained(tiny), (families[1], contacts[1])
     plain = fit_contact_regression(model, [(families[0], known), other])
-    # 4 apart across the insertion: i = 6..9; 5 apart: i = 5..9
-    assert fit_contact_regression(model, [(inserted, known), other]).pairs == plain.pairs + 4 + 5
+    fit = fit_contact_regression(model, [(inserted, known), other])
+    assert fit.pairs == plain.pairs + 4 + 5  # 4 apart across the insertion: i = 6..9; 5 apart: i = 5..9
+    found = [precision(predict_contacts(family, model), contacts) for family, contacts in ((inserted, known), other)]
+    assert fit.precision == pytest.approx(np.mean(found))
 
 
 @pytest.mark.parametrize(
