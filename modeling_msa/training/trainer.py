@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class _EpochCallback(TrainerCallback):
     """Tell dataset and sampler which epoch begins.
 
-    accelerate's loader tells only one of them, and neither when a run of several processes was resumed.
+    Depending on the versions of transformers and accelerate, a loader tells only one of them, or neither after a run of
+    several processes was resumed.
     """
 
     def __init__(self, trainer: MsaTrainer):
