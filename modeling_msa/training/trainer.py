@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class _EpochCallback(TrainerCallback):
     """Tell dataset and sampler which epoch begins.
 
-    Depending on the versions of transformers and accelerate, a loader tells only one of them, or neither after a run of
-    several processes was resumed.
+    Depending on the versions of transformers and accelerate, a loader tells only one of them, or neither after a run
+    of several processes was resumed.
     """
 
     def __init__(self, trainer: MsaTrainer):
