@@ -141,8 +141,11 @@ def test_separation_goes_by_residue_number(fitting, tiny):
     plain = fit_contact_regression(model, [(families[0], known), other])
     fit = fit_contact_regression(model, [(inserted, known), other])
     assert fit.pairs == plain.pairs + 4 + 5  # 4 apart across the insertion: i = 6..9; 5 apart: i = 5..9
-    found = [precision(predict_contacts(family, model), contacts) for family, contacts in ((inserted, known), other)]
-    assert fit.precision == pytest.approx(np.mean(found))
+    across = np.full_like(known, -100)
+    for i, j in [(i, i + 4) for i in range(6, 10)] + [(i, i + 5) for i in range(5, 10)]:
+        across[i, j] = across[j, i] = 1
+    fit = fit_contact_regression(model, [(inserted, across), other], regularization=2)
+    assert fit.precision == pytest.approx(np.mean([9 / 30, precision(predict_contacts(families[1], model), other[1])]))
 
 
 @pytest.mark.parametrize(
