@@ -1,12 +1,17 @@
 """What test_sharding.py starts in several processes: each case is run whole and split by rows, and compared.
 
-The largest differences over all processes go to a JSON file, by case: ``accelerate launch ... sharded.py OUT.json``.
+The largest differences over all processes go to a JSON file, by case: ``accelerate launch ... sharded.py OUT.json``,
+or ``python sharded.py OUT.json 4`` for four forks.
 """
 
 import contextlib
 import json
+import os
+import signal
+import socket
 import sys
 import time
+import traceback
 
 import pytest
 import torch
@@ -118,13 +123,12 @@ def inputs_for(cls):
 
 
 def training():
-    """Every class; the masked language model with both attentions, checkpointed and not."""
+    """Every class, with both attentions in turn, checkpointed and not."""
     for cls in CLASSES:
         for number, (name, tokens) in enumerate(inputs_for(cls).items()):
-            kinds = [("sdpa", False), ("eager", True)] if cls is MsaForMaskedLM else [("eager", False), ("sdpa", True)]
-            for attention, checkpointing in kinds if cls is MsaForMaskedLM else [kinds[number % 2]]:
-                kind = f"{attention}{' checkpointed' * checkpointing}"
-                yield f"{cls.__name__}, {name}, {kind}", training_case(cls, tokens, attention, checkpointing)
+            attention, checkpointing = [("sdpa", False), ("eager", True), ("eager", False), ("sdpa", True)][number % 4]
+            kind = f"{attention}{' checkpointed' * checkpointing}"
+            yield f"{cls.__name__}, {name}, {kind}", training_case(cls, tokens, attention, checkpointing)
     no_rows = training_case(MsaForMaskedLM, INPUTS["7 rows"], row_position_embedding_size=None)
     yield "MsaForMaskedLM, no row embedding", no_rows
     if dist.get_world_size() == 4:
@@ -165,7 +169,8 @@ def inference():
     ALL_ATTENTION_FUNCTIONS.register("flash_like", flash_like)
     for cls in CLASSES:
         for name, tokens in inputs_for(cls).items():
-            for attention in ("eager", "sdpa", "flash_like") if cls is MsaForMaskedLM else ("sdpa",):
+            everything = cls is MsaForMaskedLM and name in ("7 rows", "two MSAs")
+            for attention in ("eager", "sdpa", "flash_like") if everything else ("sdpa",):
                 model = small_model(cls)
                 model.config._attn_implementation = attention
                 expected = whole_outputs(model, tokens)[0]
@@ -351,5 +356,35 @@ def main():
     leave_processes()
 
 
+def fork(size):
+    """Run `main` in forks of this process, which has imported everything once for all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            try:
+                main()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    for _ in children:
+        _, status = os.wait()
+        if status:
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            raise SystemExit(1)
+
+
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 2:
+        fork(int(sys.argv[2]))
+    else:
+        main()

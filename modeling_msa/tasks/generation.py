@@ -174,14 +174,11 @@ def generate(
     -----
     The authors' code (Bitbol-Lab/Iterative_masking, `gen_MSAs` as in its README) differs:
 
-    - Its greedy mode takes the best of all 33 tokens. This one only writes the 20 amino acids and the gap, as theirs
-      does when it samples.
-    - It also masks ``<cls>``, and restores it after each iteration. This one never masks it.
-    - It shuffles the rows. This one keeps their order, and the query is row 0 of every alignment: in the second and
-      later ones (see `count`) as context only. The last alignment is filled up with rows used before; theirs is
-      shallower.
-    - It keeps all columns of the file. This one keeps those of the query's residues.
-    - It has no top-p.
+    - Its greedy mode takes the best of all 33 tokens; here only the 20 amino acids and the gap are written.
+    - It masks ``<cls>`` too, and restores it after each iteration; here it is never masked.
+    - It shuffles the rows. Here they keep their order, and the query is row 0 of every alignment: in the second and
+      later ones (see `count`) as context only. The last alignment is filled up with rows used before.
+    - It keeps all columns of the file, and has no top-p.
 
     Examples
     --------

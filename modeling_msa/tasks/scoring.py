@@ -123,16 +123,14 @@ def score_variants(
 
     A query that is longer than the model reads is scored in windows, each around its residue, which lies in the middle
     or as near to it as the ends allow (ProteinGym's "optimal" window). Rows are chosen on the whole alignment. Each
-    window begins with ``<cls>``, like every alignment that the model was trained on; ProteinGym cuts it off, and its
-    windows hold one residue more.
+    window begins with ``<cls>``, like every alignment that the model was trained on.
 
-    ``mode="exact"`` runs the whole alignment for each masked residue, as these strategies are defined and other tools
-    compute them. ``mode="fast"`` runs the homologues once, and then the query's row alone for each masked residue (and
-    for each variant, by pseudo-log-likelihood). This is an approximation: in the model, the homologues see the query's
-    other residues; in fast mode they see a query that is masked as a whole. So nothing of the predicted residue leaks,
-    and the fewer rows, the more it matters; without homologues the two modes agree. The documentation's page on
-    variants shows how well they agree otherwise. Since each window requires its own pass of the homologues, windows
-    move by an eighth of their width in fast mode, and differ from those of exact mode.
+    ``mode="exact"`` runs the whole alignment for each masked residue, as these strategies are defined. ``mode="fast"``
+    runs the homologues once, and then the query's row alone for each masked residue (and for each variant, by
+    pseudo-log-likelihood). This is an approximation: the homologues see a query that is masked as a whole, so that
+    nothing of the predicted residue leaks. Without homologues both modes agree; the documentation's page on variants
+    shows how well they agree otherwise. Windows move by an eighth of their width in fast mode, since each requires its
+    own pass of the homologues.
 
     Parameters
     ----------
