@@ -426,7 +426,7 @@ class MsaContactHead(nn.Module):
         return self.regression(*inputs)
 
 
-class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):
+class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):  # type: ignore[misc]  # push_to_hub adds options
     """Weight initialisation, loading and saving common to all MSA Transformer classes."""
 
     config: MsaConfig
