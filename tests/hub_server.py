@@ -328,7 +328,7 @@ class Handler(BaseHTTPRequestHandler):
         if write and user is None:
             raise refusal(401, "Invalid username or password.")
         if write and (role != "write" or not owns):
-            raise refusal(403, f"Forbidden: it takes a write token of the owner of {repo_id}")
+            raise refusal(403, f"Forbidden: this requires a write token of the owner of {repo_id}")
         return repo
 
     def tree(self, repo_id: str, revision: str) -> tuple[str, dict[str, Blob]]:
@@ -382,12 +382,6 @@ class Handler(BaseHTTPRequestHandler):
         found.branches[branch], _ = self.tree(repo, self.json().get("startingPoint", "main"))
         raise Answer(200, {})
 
-    @route("GET", "/api/models/{repo}/refs")
-    def refs(self, repo: str) -> None:
-        found = self.repo(repo).branches.items()
-        branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit} for name, commit in found]
-        raise Answer(200, {"branches": branches, "converts": [], "tags": [], "pullRequests": []})
-
     @route("GET", "/api/models/{repo}(/revision/{revision})?")
     def model_info(self, repo: str, revision: str = "main") -> None:
         commit, tree = self.tree(repo, revision)
@@ -426,12 +420,6 @@ class Handler(BaseHTTPRequestHandler):
         if folder and not found:
             raise refusal(404, f"{folder} does not exist", "EntryNotFound")
         raise Answer(200, found)
-
-    @route("POST", "/api/models/{repo}/paths-info/{revision}")
-    def paths_info(self, repo: str, revision: str) -> None:
-        _, tree = self.tree(repo, revision)
-        paths = parse_qs(self.body.decode()).get("paths", [])
-        raise Answer(200, [entry for entry in self.listing(tree, "", True) if entry["path"] in paths])
 
     # Uploads
 
