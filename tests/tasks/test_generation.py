@@ -151,9 +151,7 @@ def test_what_changes_by_hand():
 
 def test_gaps_by_hand():
     model = constant_model(W=5, gap=6)
-    with pytest.raises(
-        ValueError, match="the generated query consists of gaps only: keep the query"
-    ):
+    with pytest.raises(ValueError, match="the generated query consists of gaps only: keep the query"):
         generate(SMALL, model, **ALL_AT_ONCE)
     assert generate(SMALL, model, **ALL_AT_ONCE, keep_query=True).alignment.sequences == ["KVLA", "----", "----"]
     # a gap of the parent may stay one, whatever it has been in between
