@@ -22,6 +22,8 @@ from ..sharing_msa_transformer import (
     LICENSE,
     OLD_CODE_FILES,
     TOKENIZER_FILES,
+    WEIGHTS,
+    is_weights,
     upload,
 )
 from .errors import HubError, hub_errors
@@ -115,6 +117,8 @@ def plan_upload(folder: str | os.PathLike, repo_id: str) -> Upload:
         parts = path.relative_to(folder).parts
         if found := _left_out(parts):
             planned.left_out[found[0]] = found[1]
+        elif is_weights(path.name) and path != folder / WEIGHTS and (folder / WEIGHTS).is_file():
+            planned.left_out["/".join(parts)] = f"not loaded beside {WEIGHTS}"
         else:
             planned.files["/".join(parts)] = path.stat().st_size
     return planned

@@ -89,7 +89,14 @@ def run(*args):
 
 def test_dry_run_shows_all_and_sends_nothing(folder, hub, login):
     login(None)
-    for name in ("checkpoint-2/model.safetensors", ".cache/x", "training_args.bin", "optimizer.pt", "runs/figure.png"):
+    left = (
+        "checkpoint-2/model.safetensors",
+        ".cache/x",
+        "training_args.bin",
+        "optimizer.pt",
+        "model-1-of-2.safetensors",
+    )
+    for name in (*left, "runs/figure.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"1234")
     result = run("push", folder, "me/thing", "--dry-run")
@@ -102,7 +109,7 @@ def test_dry_run_shows_all_and_sends_nothing(folder, hub, login):
     assert rows["model.safetensors"] == f"{weights / 1000:.1f} kB"
     assert "12 files" in files
     assert re.findall(r"^(\S+) ", left_out, flags=re.MULTILINE) == [
-        ".cache/", "checkpoint-2/", "optimizer.pt", "training_args.bin"
+        ".cache/", "checkpoint-2/", "model-1-of-2.safetensors", "optimizer.pt", "training_args.bin"
     ]  # fmt: skip
     # what its code loads by the folder's name goes by the repository's; the rest stays
     expected = CARD.replace('("model"', '("me/thing"').replace('model="model"', 'model="me/thing"')
