@@ -64,7 +64,9 @@ def score_command(
     ] = "masked-marginals",
     mode: Annotated[
         Mode,
-        choice("In each pass, run all rows (exact), or the query on homologs that were run once (fast).", _SCORES),
+        choice(
+            "exact: run all rows in each pass. fast: run the homologs once, which then see the query masked.", _SCORES
+        ),
     ] = "exact",
     protocol: Annotated[
         Literal["proteingym"] | None, choice("Settings of a benchmark, which other options override.", _SCORES)
