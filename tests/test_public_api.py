@@ -45,6 +45,22 @@ assert type(AutoModelForMaskedLM.from_config(config)) is modeling_msa.MsaForMask
 config.save_pretrained("model")
 assert type(AutoTokenizer.from_pretrained("model")) is modeling_msa.MsaTokenizer
 assert "msa-contact-prediction" in pipelines.PIPELINE_REGISTRY.get_supported_tasks()
+
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("datasets", "gemmi", "matplotlib", "peft", "pyarrow", "pyhmmer", "sklearn"):
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Blocker())
+from modeling_msa import *  # no public name requires an extra before it is called
+try:
+    load_alignments(".")
+except ImportError as error:
+    assert "pip install 'modeling-msa[train]'" in str(error)
+else:
+    raise AssertionError
 """
 
 

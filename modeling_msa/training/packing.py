@@ -29,23 +29,14 @@ from ..alignments.reading import read_alignment
 from ..alignments.writing import write_alignment
 
 try:
+    import datasets
+    import datasets.distributed
     import pyarrow as pa
     import pyarrow.parquet as pq
-except ImportError as error:
-    raise ImportError("Packing alignments requires pyarrow: pip install 'modeling-msa[train]'.") from error
+except ImportError:  # the public names can be imported without the extra; `require_datasets` says what they need
+    datasets = pa = pq = None  # type: ignore[assignment]
 
 _ENDINGS = {"parquet": ".parquet", "webdataset": ".tar"}
-_SCHEMA = pa.schema(
-    {
-        "name": pa.string(),
-        "sequences": pa.list_(pa.string()),
-        "query": pa.string(),
-        "query_a3m": pa.string(),
-        "depth": pa.int32(),
-        "length": pa.int32(),
-        "residues": pa.int64(),
-    }
-)
 _GROUP_BYTES = 32_000_000  # letters in a row group, which a reader holds in memory as a whole
 _CARD = """---
 {metadata}
@@ -75,6 +66,18 @@ _CONTENT = {
     "webdataset": """A sample is an alignment as a compressed A3M file (`.a3m.gz`: the query first, insertions in
 lower case) and its name, depth, length and residues (`.json`).""",
 }
+
+
+def require_datasets() -> None:
+    """Raise ImportError, which says what to install, if `datasets` or pyarrow is missing."""
+    if datasets is None:
+        raise ImportError("Shards and datasets of alignments require datasets: pip install 'modeling-msa[train]'.")
+
+
+def _schema() -> pa.Schema:
+    text, number = pa.string(), pa.int32()
+    columns = {"name": text, "sequences": pa.list_(text), "query": text, "query_a3m": text}
+    return pa.schema(columns | {"depth": number, "length": number, "residues": pa.int64()})
 
 
 class PackReport(NamedTuple):
@@ -144,6 +147,7 @@ def pack_alignments(
     OSError, ValueError
         If there is nothing to read, a file is unreadable and not skipped, or the folder contains other shards.
     """
+    require_datasets()
     if format not in _ENDINGS:
         raise ValueError(f"format must be 'parquet' or 'webdataset', not {format!r}.")
     if on_error not in ("raise", "skip"):
@@ -288,7 +292,7 @@ def _write_parquet(path: Path, rows: Iterator[tuple[str, Alignment]]) -> Counter
     total: Counter = Counter()
     # the page index lets a viewer fetch single rows
     options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_page_index": True}
-    with pq.ParquetWriter(path, _SCHEMA, **options) as writer:
+    with pq.ParquetWriter(path, _schema(), **options) as writer:
         for name, alignment in rows:
             sizes = _sizes_of(name, alignment)
             queries = {"query": alignment.query, "query_a3m": query_in_a3m(alignment)}
@@ -296,10 +300,10 @@ def _write_parquet(path: Path, rows: Iterator[tuple[str, Alignment]]) -> Counter
             letters += alignment.array.size
             total += _count(sizes)
             if letters > _GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(group, _SCHEMA))
+                writer.write_table(pa.Table.from_pylist(group, _schema()))
                 group, letters = [], 0
         if group:
-            writer.write_table(pa.Table.from_pylist(group, _SCHEMA))
+            writer.write_table(pa.Table.from_pylist(group, _schema()))
     return total
 
 

@@ -32,20 +32,11 @@ from ..alignments.alignment import FORMATS, Alignment
 from ..alignments.known_contacts import load_contacts
 from ..alignments.listing import list_alignments, name_of
 from ..alignments.reading import format_of, read_alignment
-from .packing import query_in_a3m
-
-try:
-    import datasets
-    import pyarrow as pa
-    from datasets.distributed import split_dataset_by_node
-except ImportError as error:
-    raise ImportError("Datasets of alignments require datasets: pip install 'modeling-msa[train]'.") from error
+from .packing import datasets, pa, query_in_a3m, require_datasets
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("name", "sequences", "query")
-_TEXT = datasets.Value("string")
-_FEATURES = datasets.Features({"name": _TEXT, "sequences": datasets.List(_TEXT), "query": _TEXT})
 _PARQUET, _TARS = (".parquet",), (".tar", ".tar.gz", ".tgz")
 _BATCH = 16  # rows held at a time: one may have many megabytes
 _MAX_WORKERS = 1024
@@ -109,6 +100,7 @@ def load_alignments(
     >>> list(load_alignments(folder, streaming=True))
     [{'name': '1abc_A', 'sequences': ['KV-L', 'RVGL'], 'query': 'MKVL'}]
     """
+    require_datasets()
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}.")
     if input_format not in (None, *FORMATS):
@@ -123,12 +115,12 @@ def load_alignments(
         return _from_columns(load, files[0], streaming, num_proc, settings)
     arguments = {"files": files, **settings}
     if streaming:
-        return datasets.IterableDataset.from_generator(_read_rows, _FEATURES, arguments)
+        return datasets.IterableDataset.from_generator(_read_rows, _features(), arguments)
     try:
         with _causes():
             return datasets.Dataset.from_generator(
                 _read_rows,
-                _FEATURES,
+                _features(),
                 gen_kwargs=arguments,
                 num_proc=num_proc,
                 fingerprint=_fingerprint(files, settings),
@@ -151,7 +143,7 @@ def _from_columns(
     with _causes():
         dataset = load(streaming=True) if streaming else load(streaming=False, num_proc=num_proc)
     if "query_a3m" in known:  # made by `msa pack`, which has checked the rows
-        return dataset.select_columns(list(COLUMNS)).cast(_FEATURES)
+        return dataset.select_columns(list(COLUMNS)).cast(_features())
     if "__key__" not in known:
         dataset = dataset.select_columns([column for column in COLUMNS if column in known])
     options: dict[str, Any] = {} if streaming else {"num_proc": num_proc, "writer_batch_size": _BATCH}
@@ -160,7 +152,7 @@ def _from_columns(
         batched=True,
         batch_size=_BATCH,
         remove_columns=[column for column in dataset.column_names if column not in COLUMNS],
-        features=_FEATURES,
+        features=_features(),
         **options,
     )
 
@@ -199,6 +191,11 @@ def _convert(
     return rows
 
 
+def _features() -> datasets.Features:
+    text = datasets.Value("string")
+    return datasets.Features({"name": text, "sequences": datasets.List(text), "query": text})
+
+
 def _fingerprint(files: list[str], settings: dict[str, Any]) -> str:
     """Name of the cache, which must not outlive its files."""
     if any("://" in file for file in files):  # nothing shows whether it has changed there
@@ -235,7 +232,7 @@ class _StreamSettings:
     )
 
 
-class MsaStream(datasets.IterableDataset):
+class MsaStream(datasets.IterableDataset if datasets else object):  # type: ignore[misc]
     """Rows of shards as features for the collators; `load_stream` makes it."""
 
     def __init__(self, rows: datasets.IterableDataset, settings: _StreamSettings) -> None:
@@ -364,6 +361,7 @@ def load_stream(
     OSError, ValueError
         If there are no such files, or they contain no alignments.
     """
+    require_datasets()
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}.")
     if (rank is None) != (world_size is None):
@@ -380,7 +378,7 @@ def load_stream(
     if shuffle_buffer:
         rows = rows.shuffle(seed=seed, buffer_size=shuffle_buffer)
     if rank is not None and world_size is not None:
-        rows = split_dataset_by_node(rows, rank=rank, world_size=world_size)
+        rows = datasets.distributed.split_dataset_by_node(rows, rank=rank, world_size=world_size)
     return MsaStream(rows, _StreamSettings(paths[0], labels, on_error, fixed, repeat))
 
 
