@@ -23,7 +23,7 @@ from modeling_msa.cli.runs import Run, RunError
 ROOT = Path(__file__).resolve().parents[2]
 # A task that leaves a trace of each call in a file, one line each, before and after its work.
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 
 from modeling_msa import read_alignment
@@ -32,6 +32,7 @@ from modeling_msa.cli.runs import Run
 
 folder, output, stop_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 begun = []
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 
 def note(text):
     with open(folder / "trace", "a") as file:
@@ -43,7 +44,7 @@ def work(path, target):
     with whole_file(target) as temporary:
         temporary.write_text("half")
         if len(begun) == stop_at:  # until it is interrupted
-            time.sleep(600)
+            time.sleep(100)
         temporary.write_text("\\n".join(read_alignment(path).sequences))
     note(f"end {path.stem}")
 
