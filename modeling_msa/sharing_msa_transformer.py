@@ -18,6 +18,7 @@ transformers saves or pushes one object at a time, and copies only the code that
 """
 
 import filecmp
+import inspect
 import os
 import re
 import shutil
@@ -38,7 +39,8 @@ CODE_FILES = (
 )
 # as earlier versions named them; Python run in such a folder imports its modeling_msa.py instead of the package
 OLD_CODE_FILES = tuple(name.replace("_transformer", "") for name in CODE_FILES)
-LICENSE, CARD, WEIGHTS = "LICENSE", "README.md", "model.safetensors"
+LICENSE, CARD = "LICENSE", "README.md"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TAGS = ("biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction")
 _OPTIONS = {
@@ -130,16 +132,20 @@ def upload(
 class SharingMixin:
     """What a config, a tokenizer or a model saves and pushes."""
 
-    def save_pretrained(
-        self, save_directory: str | os.PathLike, *args: Any, push_to_hub: bool = False, **kwargs: Any
-    ) -> Any:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """Save as transformers does, with all the code and its licence."""
+        save: Any = super().save_pretrained  # type: ignore[misc]
+        given = inspect.signature(save).bind(save_directory, *args, **kwargs).arguments  # by name, for the push
+        kwargs = given.pop("kwargs", {}) | given
+        del kwargs["save_directory"]
+        push_to_hub = kwargs.pop("push_to_hub", False)
         options = {name: kwargs.pop(name) for name in _OPTIONS & set(kwargs)}
         copy_companions(self, save_directory)
-        saved = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
-        remove_old_code(Path(save_directory))
+        saved = save(save_directory, **kwargs)
+        folder = Path(save_directory).resolve()
+        remove_old_code(folder)
         if push_to_hub and kwargs.get("is_main_process", True):
-            self.push_to_hub(options.pop("repo_id", Path(save_directory).resolve().name), **options, **kwargs)
+            self.push_to_hub(options.pop("repo_id", folder.name), **options, **kwargs, _saved_to=folder)
         return saved
 
     def push_to_hub(
@@ -153,6 +159,7 @@ class SharingMixin:
         revision: str | None = None,
         create_pr: bool = False,
         tags: list[str] | None = None,
+        _saved_to: Path | None = None,
         **kwargs: Any,
     ) -> CommitInfo:
         """Upload to the Hub in one commit, with what a complete repository has and this one lacks.
@@ -169,6 +176,9 @@ class SharingMixin:
             if CARD in there:
                 shutil.copyfile(api.hf_hub_download(repo_id, CARD, revision=revision), folder / CARD)
             self.save_pretrained(folder, **kwargs)
+            for name in (LICENSE, CARD, *TOKENIZER_FILES):  # the user's, beside what was saved
+                if _saved_to is not None and (_saved_to / name).is_file() and name not in there:
+                    shutil.copyfile(_saved_to / name, folder / name)
             copy_companions(self, folder, download=True, token=token)
             self._complete(folder, repo_id, there, tags or [], token)
             if LICENSE in there:  # theirs stays
@@ -213,9 +223,9 @@ class SharedModelMixin(SharingMixin):
         return loaded
 
     def _complete(self, folder: Path, repo_id: str, there: Collection[str], tags: list[str], token: Any) -> None:
-        if not set(TOKENIZER_FILES) & set(there):
+        if not set(TOKENIZER_FILES) & {*there, *os.listdir(folder)}:
             self.tokenizer_class.for_config(self.config).save_pretrained(folder)
-        if CARD not in there:
+        if not (folder / CARD).is_file():
             self._write_card(folder, repo_id, token)
             tags = [*(self.model_tags or []), *tags]
         if tags:

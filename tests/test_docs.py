@@ -56,7 +56,7 @@ def test_shell_blocks(folder):
     assert (folder / "contacts.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "msa1b" / "model.safetensors").is_file()
     assert (folder / "fair-esm-files" / "msa1b-converted.pt").is_file()
-    trained = {path.name for path in (folder / "fn3").iterdir()}
+    trained = {path.name for path in (folder / "fn3-model").iterdir()}
     assert {"model.safetensors", "modeling_msa_transformer.py", "recipe.yaml"} <= trained
 
 

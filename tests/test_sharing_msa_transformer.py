@@ -266,6 +266,12 @@ def push_all(folder, hub):
     MsaTokenizer(model_max_length=9).push_to_hub("me/tokenizer-last", revision="other")
     tokenizer.push_to_hub("me/tokenizer-last")
     model.save_pretrained(folder / "saved", push_to_hub=True, repo_id="me/saved")
+    (folder / "own").mkdir()
+    for name in ("README.md", "LICENSE"):
+        (folder / "own" / name).write_text(f"Own {name}\n")
+    state = model.state_dict()
+    state["msa.layer_norm.bias"] = torch.full_like(state["msa.layer_norm.bias"], 7)
+    model.save_pretrained(folder / "own", True, state, push_to_hub=True, repo_id="me/own")
     model.push_to_hub("me/shards", max_shard_size="10KB")
     hub.shards = set(hub.files("me/shards"))
     model.push_to_hub("me/shards")  # which is loaded instead of the shards: these go
@@ -367,6 +373,15 @@ def test_what_the_options_of_a_push_do(pushed):
     assert "Own words." in side.text
     assert "model.safetensors.index.json" in hub.shards
     assert "model.safetensors" not in hub.shards
+
+
+def test_what_lies_in_the_folder_goes_up_with_what_is_saved(pushed, tmp_path):
+    """The folder's card and licence, and the weights that were passed by position."""
+    files = pushed[0].files("me/own")
+    assert files["LICENSE"] == b"Own LICENSE\n"
+    assert b"Own README.md" in files["README.md"]
+    (tmp_path / "weights").write_bytes(files["model.safetensors"])
+    assert load_file(tmp_path / "weights")["msa.layer_norm.bias"].eq(7).all()
 
 
 def test_tokenizer_alone_leaves_the_card_to_the_model(pushed):

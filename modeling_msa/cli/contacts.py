@@ -25,7 +25,8 @@ def contacts_command(
     structure: Annotated[
         Path | None,
         option(
-            "PATH", "Structure (PDB, mmCIF) to compare with; for several alignments, a folder of equally named ones."
+            "PATH",
+            "Structure (PDB, mmCIF) to compare with; for several alignments, a folder of files with the same names.",
         ),
     ] = None,
     chain: Annotated[

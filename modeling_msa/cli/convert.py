@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..hub.finding import PUBLISHED, find_model
 from .errors import errors_in_words
 from .inputs import require
 from .options import flag, option
@@ -51,7 +52,16 @@ def convert_command(
     """
     if reverse and (push_to_hub or contact_regression):
         raise ValueError("--push-to-hub and --contact-regression cannot be used with --reverse.")
-    require(Path(checkpoint) if checkpoint.endswith(".pt") else None, contact_regression)
+    if reverse:
+        find_model(checkpoint)
+    elif Path(checkpoint).is_dir():
+        raise ValueError(f"{checkpoint} is a folder. To convert a model into fair-esm's files, pass --reverse.")
+    elif checkpoint not in PUBLISHED and not Path(checkpoint).is_file():
+        raise FileNotFoundError(
+            f"There is no file {checkpoint}. Pass a fair-esm checkpoint (.pt) or one of the published names: "
+            f"{', '.join(PUBLISHED)}."
+        )
+    require(contact_regression)
     start_torch()
     from ..hub.conversion import convert_checkpoint, revert_checkpoint
     from ..hub.pushing import push_folder, require_login

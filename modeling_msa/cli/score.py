@@ -40,7 +40,7 @@ def score_command(
     plot: Plot = None,
     variants: Annotated[
         Path | None,
-        option("PATH", "Table of variants; for several alignments, a folder of equally named ones.", _TABLE),
+        option("PATH", "Table of variants; for several alignments, a folder of files with the same names.", _TABLE),
     ] = None,
     variant_column: Annotated[str, option("NAME", "Column with the variants.", _TABLE)] = "mutant",
     measured_column: Annotated[

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from .._processes import is_main_process, leave_processes
+from ..training.shipped import find_recipe
 from .errors import errors_in_words
-from .inputs import require
 from .session import start_torch
 
 
@@ -20,8 +18,7 @@ def train_command(context: typer.Context) -> None:
         typer.echo(help_text())
         return
     with errors_in_words():
-        recipe = Path(context.args[0])
-        require(recipe if recipe.suffix in (".yaml", ".yml") else None)
+        recipe = find_recipe(context.args[0])
         start_torch()
         from ..training.train import train
 

@@ -19,14 +19,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..configuration_msa_transformer import MsaConfig
 from ..sharing_msa_transformer import TAGS
-from .finding import resolve_model
+from .finding import PUBLISHED, resolve_model
 from .reports import ConversionReport, Result, Source, TrainingReport
-
-# by name: what is published about the weights that fair-esm distributes
-PUBLISHED = {
-    "esm_msa1b_t12_100M_UR50S": "ESM-MSA-1b, trained on 26 million MSAs of UniRef50 queries against UniClust30",
-    "esm_msa1_t12_100M_UR50S": "ESM-MSA-1, trained on 26 million MSAs of UniRef50 queries against UniClust30",
-}
 
 # The Hub's tasks. It has none for contact maps: the auto class that loads such a folder is AutoModel.
 PIPELINE_TAGS = {

@@ -10,8 +10,8 @@ import torch
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
-from .card import PUBLISHED
 from .errors import ChecksumError, ConversionError
+from .finding import PUBLISHED
 
 OFFICIAL_CHECKPOINTS = tuple(PUBLISHED)
 DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/fair-esm"

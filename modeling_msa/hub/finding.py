@@ -15,6 +15,12 @@ EMBEDDED_NOTE = (
     "and scores for real proteins. Pass --model to use another."
 )
 
+# by name: what is published about the weights that fair-esm distributes
+PUBLISHED = {
+    "esm_msa1b_t12_100M_UR50S": "ESM-MSA-1b, trained on 26 million MSAs of UniRef50 queries against UniClust30",
+    "esm_msa1_t12_100M_UR50S": "ESM-MSA-1, trained on 26 million MSAs of UniRef50 queries against UniClust30",
+}
+
 
 def resolve_model(name: str | os.PathLike) -> str:
     """Return the folder of a checkpoint that comes with the package; any other name is returned as it is.

@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError, safe_open
 
 from .. import modeling_msa_transformer
 from ..configuration_msa_transformer import AUTO_MAP, MsaConfig
@@ -19,6 +20,7 @@ from ..modeling_msa_transformer import MsaModel
 from ..sharing_msa_transformer import (
     CARD,
     CODE_FILES,
+    INDEX,
     LICENSE,
     OLD_CODE_FILES,
     TOKENIZER_FILES,
@@ -112,13 +114,13 @@ def plan_upload(folder: str | os.PathLike, repo_id: str) -> Upload:
     if problems := find_problems(folder):
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ValueError(f"{folder} is not a complete repository, so nothing was sent:{listed}")
-    planned = Upload(folder, repo_id)
+    planned, loaded = Upload(folder, repo_id), _weight_files(folder)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         parts = path.relative_to(folder).parts
         if found := _left_out(parts):
             planned.left_out[found[0]] = found[1]
-        elif is_weights(path.name) and path != folder / WEIGHTS and (folder / WEIGHTS).is_file():
-            planned.left_out["/".join(parts)] = f"not loaded beside {WEIGHTS}"
+        elif path.parent == folder and is_weights(path.name) and path.name not in loaded:
+            planned.left_out[path.name] = "not loaded, as there are other weights"
         else:
             planned.files["/".join(parts)] = path.stat().st_size
     return planned
@@ -162,14 +164,33 @@ def find_problems(folder: Path) -> list[str]:
 
 
 def _weight_problems(folder: Path, config: dict[str, Any]) -> list[str]:
-    if "quantization_config" in config:  # the tensors of quantized weights are torchao's
-        return []
+    files = _weight_files(folder)
+    if not files:
+        return [f"The weights are missing: {WEIGHTS}, or {INDEX} with its shards."]
+    if "quantization_config" in config:  # their tensors are torchao's, so only the files are checked
+        return [problem for name in files if name != INDEX and (problem := _file_problem(folder / name))]
     cls = getattr(modeling_msa_transformer, (config.get("architectures") or [""])[0], MsaModel)
     try:
-        load_checkpoint(cls, folder)
+        load_checkpoint(cls, folder, use_safetensors=True)
     except (ValueError, OSError) as error:
         return [str(error)]
     return []
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Files of weights that are loaded: the single one comes first, as in transformers; else what the index names."""
+    if (folder / WEIGHTS).is_file():
+        return [WEIGHTS]
+    shards = (_read_json(folder / INDEX) or {}).get("weight_map")
+    return [INDEX, *sorted(set(shards.values()))] if isinstance(shards, dict) and shards else []
+
+
+def _file_problem(path: Path) -> str:
+    try:
+        with safe_open(path, framework="pt"):
+            return ""
+    except (SafetensorError, OSError) as error:
+        return f"{path.name} is missing or damaged ({error}). Save the model again, or copy it again."
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

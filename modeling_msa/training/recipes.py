@@ -79,11 +79,13 @@ def parse_recipe(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Reci
     for key, value in [*_values_of_file(path), *_values_of_command(overrides)]:
         try:
             if (action := actions.get(key)) is None:
+                if not key:
+                    raise ValueError("values must follow a key, as in --max_steps 100.")
                 raise ValueError(f"there is no such key{nearest(key, actions)}")
             if value is not None:  # None keeps the default
                 values[action.dest] = _convert(value, action)
         except ValueError as error:
-            problems.append(f"{key}: {error}")
+            problems.append(f"{key or value[0]}: {error}")
     _raise_all(path, problems)
     values.setdefault("output_dir", str(Path("runs") / path.stem))
     try:
@@ -135,7 +137,7 @@ def _values_of_command(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
         elif groups:
             groups[-1][1].append(argument)
         else:
-            raise ValueError(f"{argument}: values must follow a key, as in --max_steps 100.")
+            groups.append(("", [argument]))
     return iter(groups)
 
 

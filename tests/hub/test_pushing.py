@@ -136,11 +136,34 @@ def test_what_is_missing_is_named_and_can_be_completed(folder):
     exec(lines, {})
     assert plan_upload(folder, "me/thing").files.keys() == CODE | OTHERS
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"no file named model.safetensors"):
+    with pytest.raises(ValueError, match=r"The weights are missing: model.safetensors"):
+        plan_upload(folder, "me/thing")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle is not read")
+    with pytest.raises(ValueError, match=r"The weights are missing: model.safetensors"):
         plan_upload(folder, "me/thing")
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config.json is missing"):
         plan_upload(folder, "me/thing")
+
+
+def test_weights_of_quantized_models_are_whole_files(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {}}))
+    assert "model.safetensors" in plan_upload(folder, "me/thing").files
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing or damaged"):
+        plan_upload(folder, "me/thing")
+
+
+def test_only_weights_that_are_loaded_go_up(shards, tmp_path):
+    copy = shutil.copytree(shards, tmp_path / "shards")
+    (copy / "other").mkdir()
+    for name in ("model-00009-of-00009.safetensors", "other/model.safetensors"):
+        (copy / name).write_bytes(b"1234")
+    planned = plan_upload(copy, "me/thing")
+    assert planned.left_out == {"model-00009-of-00009.safetensors": "not loaded, as there are other weights"}
+    assert {"other/model.safetensors", "model.safetensors.index.json"} <= planned.files.keys()
 
 
 def test_damaged_and_foreign_folders(folder, shards, tmp_path):
