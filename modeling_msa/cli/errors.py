@@ -33,5 +33,6 @@ def errors_in_words() -> Iterator[None]:
         if isinstance(error, MemoryError | RuntimeError) and not is_of_the_input(error):
             raise
         words = re.sub(r"pass format='(\w+)'", r"pass --input-format \1", str(error))
+        words = re.sub(r"on_error='(\w+)'", r"--on-error \1", words)
         typer.secho(f"error: {words}", err=True, fg="red")
         raise typer.Exit(1) from None
