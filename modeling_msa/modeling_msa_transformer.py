@@ -296,9 +296,8 @@ class MsaColumnAttention(MsaAttention):
     ) -> tuple[Tensor, Tensor | None]:
         # hidden_states (B, R, C, D); attention_mask (B, 1, 1, R), or (B, R) for flash; maps (B, H, C, R, R)
         batch, rows = hidden_states.shape[:2]
-        implementation = (
-            "eager" if output_column_attentions else self.config._attn_implementation
-        )  # no kernel has maps
+        # no kernel has maps
+        implementation = "eager" if output_column_attentions else self.config._attn_implementation
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         all_maps = []
         for block in inference_blocks(self, hidden_states, 2):

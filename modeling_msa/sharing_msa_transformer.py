@@ -43,16 +43,6 @@ LICENSE, CARD = "LICENSE", "README.md"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TAGS = ("biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction")
-_OPTIONS = {
-    "repo_id",
-    "commit_message",
-    "commit_description",
-    "private",
-    "token",
-    "revision",
-    "create_pr",
-    "tags",
-}
 
 
 def find_at_source(owner: Any, name: str, download: bool = False, token: str | bool | None = None) -> Path | None:
@@ -139,7 +129,8 @@ class SharingMixin:
         kwargs = given.pop("kwargs", {}) | given
         del kwargs["save_directory"]
         push_to_hub = kwargs.pop("push_to_hub", False)
-        options = {name: kwargs.pop(name) for name in _OPTIONS & set(kwargs)}
+        pushed = inspect.signature(self.push_to_hub).parameters
+        options = {name: kwargs.pop(name) for name in kwargs.keys() & pushed.keys()}
         copy_companions(self, save_directory)
         saved = save(save_directory, **kwargs)
         folder = Path(save_directory).resolve()

@@ -1,13 +1,15 @@
 """fair-esm's own MSA Transformer with random weights, and its published file format, written without our code."""
 
 import argparse
+from contextlib import contextmanager
 from pathlib import Path
 
 import esm
+import pytest
 import torch
 from torch import nn
 
-from modeling_msa import MsaForMaskedLM, convert_checkpoint
+from modeling_msa import ConversionError, MsaForMaskedLM, convert_checkpoint
 
 ALPHABET = esm.data.Alphabet.from_architecture("msa_transformer")
 SIZES = {  # layers, width, heads, feed-forward, width of the row embedding
@@ -15,6 +17,9 @@ SIZES = {  # layers, width, heads, feed-forward, width of the row embedding
     "msa-1": (12, 768, 12, 3072, 1),
     "msa-tiny": (4, 64, 4, 256, 64),
 }
+
+REGRESSION = ("contact_head.regression.weight", "contact_head.regression.bias")
+OFFICIAL = "esm_msa1b_t12_100M_UR50S"
 
 
 @torch.no_grad()
@@ -132,3 +137,23 @@ def read_stockholm(path: str | Path, rows: int) -> list[tuple[str, str]]:
 def tokens(msas: list[list[tuple[str, str]]]) -> torch.Tensor:
     """fair-esm's ids of a batch of MSAs, (B, R, C)."""
     return ALPHABET.get_batch_converter()(msas)[2]
+
+
+def load(path):
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, weights_only=True)
+
+
+def listing(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@contextmanager
+def refused(folder, *words, error=ConversionError):
+    """The block raises `error`, whose message has `words`, and leaves `folder` as it was."""
+    before = listing(folder)
+    with pytest.raises(error) as info:
+        yield
+    for word in words:
+        assert word in str(info.value)
+    assert listing(folder) == before

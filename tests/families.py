@@ -86,3 +86,13 @@ def make_model(folder):
     model.save_pretrained(folder)
     MsaTokenizer(model_max_length=64, model_max_depth=32).save_pretrained(folder)
     return folder
+
+
+def make_known(folder):
+    """Fill a folder: a model, families f0 .. f7 and contact maps of them in maps/, listed in families.tsv."""
+    families = make_folder(folder / "families")
+    make_labels(folder / "labels", families)
+    lines = [f"families/{name}.a3m\tlabels/maps/{name}.npy\n" for name in families]
+    (folder / "families.tsv").write_text("# made up\n\n" + "".join(lines))
+    make_model(folder / "model")
+    return folder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_msa import MsaTokenizer, bundled_family
+from modeling_msa import ContactMap, MsaTokenizer, bundled_family
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 TOKENIZER = MsaTokenizer()
@@ -67,3 +67,13 @@ def interrupt_reading(monkeypatch, module, call):
 
 def batches_equal(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def contact_map(length=9, residues=None, **pairs):
+    """A map of a made-up query; `p0_6=0.5` is the pair of residues at indices 0 and 6."""
+    probabilities = np.zeros((length, length), dtype=np.float32)
+    for name, value in pairs.items():
+        i, j = map(int, name[1:].split("_"))
+        probabilities[i, j] = probabilities[j, i] = value
+    residues = np.arange(1, length + 1) if residues is None else np.array(residues)
+    return ContactMap("1abc_A chain A", "MKVLAWYCDE" * 6 + "FG", residues, probabilities, depth=7)

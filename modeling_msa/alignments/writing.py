@@ -61,6 +61,15 @@ def write_alignment(
         temporary.write_bytes(data)
 
 
+def check_alignment_ending(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError, before work starts, if `write_alignment` knows no format with the ending of `path`."""
+    path = Path(path)
+    if format_of(path.name) is None:
+        raise ValueError(
+            f"{path}: unknown output format {path.suffix!r}; use {', '.join(SUFFIXES)}, optionally with .gz or .xz."
+        )
+
+
 def _padded_rows(alignment: Alignment) -> list[bytes]:
     """A2M rows: each insertion is padded with dots to the longest one of any row at its position."""
     assert alignment.raw_rows is not None

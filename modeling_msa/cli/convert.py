@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..hub.finding import PUBLISHED, find_model
+from ..hub.finding import check_checkpoint, find_model
 from .errors import errors_in_words
 from .inputs import require
 from .options import flag, option
@@ -56,11 +56,8 @@ def convert_command(
         find_model(checkpoint)
     elif Path(checkpoint).is_dir():
         raise ValueError(f"{checkpoint} is a folder. To convert a model into fair-esm's files, pass --reverse.")
-    elif checkpoint not in PUBLISHED and not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f"There is no file {checkpoint}. Pass a fair-esm checkpoint (.pt) or one of the published names: "
-            f"{', '.join(PUBLISHED)}."
-        )
+    else:
+        check_checkpoint(checkpoint)
     require(contact_regression)
     start_torch()
     from ..hub.conversion import convert_checkpoint, revert_checkpoint

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from .._files import check_ending
+from ..hub.finding import find_distance_weights
 from ..tasks.distance_files import FORMATS, write_distances
-from .inputs import list_inputs, require
+from ..tasks.distance_model import DistanceModel
+from .inputs import require
 from .options import Inputs, Output, Plot, choice, option
 from .pictures import pictures
-from .session import Session, command, start_torch
+from .session import Session, command
 
 if TYPE_CHECKING:
     from ..tasks.distances import Distances
@@ -46,14 +48,8 @@ def distances_command(
     Example: msa distances fn3 -o fn3.phy
     """
     require(weights)
-    list_inputs(alignments, output)  # a mistyped path should not wait for torch
     if output.suffix and not output.is_dir():
         check_ending(output, FORMATS)
-    start_torch()
-    from ..hub.loading import find_distance_weights
-    from ..tasks.distances import DistanceModel, predict_distances
-    from ..tasks.plotting import plot_distances
-
     found = weights or find_distance_weights(session.model)
     fitted = None if found is None else DistanceModel.load(found)
     heads = None if fitted is None else [str(found), fitted.intercept]
@@ -64,7 +60,11 @@ def distances_command(
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
-        result = predict_distances(family, model(), fitted, **session.row_options())
+        network = model()
+        from ..tasks.distances import predict_distances
+        from ..tasks.plotting import plot_distances
+
+        result = predict_distances(family, network, fitted, **session.row_options())
         if picture is not None:
             plot_distances(result, picture(target))
         write_distances(result, target, names)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ..tasks.generation_files import check_generated, write_generated
+from ..alignments.writing import check_alignment_ending
+from ..tasks.generation_files import write_generated
 from ..tasks.strategies import Mode
 from .options import Inputs, Output, choice, flag, option
 from .session import Session, command
@@ -85,7 +86,7 @@ def generate_command(
     }
     run = session.run(inputs, output, ".a3m", "generate", settings=session.settings(**arguments))
     if run.is_single:
-        check_generated(output)
+        check_alignment_ending(output)
     from ..tasks.generation import check_arguments, generate
 
     check_arguments(sampling, temperature, top_p, only_residues, fix, mode)

@@ -35,13 +35,9 @@ def push_command(
     Example: msa push msa1b me/msa1b --private
     """
     require(folder)
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from ..hub.errors import check_repo_id  # imports huggingface_hub
 
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"The name of a repository on the Hub has the form OWNER/NAME: {error}") from None
+    check_repo_id(repo_id)
     start_torch()
     from ..hub.pushing import plan_upload, send
 

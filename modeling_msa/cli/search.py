@@ -9,9 +9,8 @@ import typer
 
 from .._files import check_output
 from .._processes import is_main_process
-from ..alignments.reading import SUFFIXES, format_of
 from ..alignments.search import search_homologues
-from ..alignments.writing import write_alignment
+from ..alignments.writing import check_alignment_ending, write_alignment
 from .errors import errors_in_words
 from .inputs import require
 from .options import FilterCoverage, FilterIdentity, option, output_option
@@ -34,7 +33,9 @@ def search_command(
     query_name: Annotated[str | None, option("NAME", "Query, if its file has several sequences.")] = None,
     filter_coverage: FilterCoverage = None,
     filter_identity: FilterIdentity = None,
-    cpus: Annotated[int, option("N", "Number of threads. Default: those of msa --threads, or all cores.", min=0)] = 0,
+    cpus: Annotated[
+        int | None, option("N", "Number of threads. Default: those of msa --threads, or all cores.", min=0)
+    ] = None,
 ) -> None:
     """Build the alignment of a single protein: search a database for its family, as jackhmmer does.
 
@@ -43,8 +44,7 @@ def search_command(
 
     Example: msa search query.fasta database.fasta -o family.a3m --filter-coverage 50
     """
-    if format_of(output.name) is None:
-        raise ValueError(f"{output}: unknown output format {output.suffix!r}; use {', '.join(SUFFIXES)}.")
+    check_alignment_ending(output)
     require(query, database)
     check_output(output, [query, database])
     if not is_main_process():

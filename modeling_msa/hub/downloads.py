@@ -11,9 +11,8 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
 from .errors import ChecksumError, ConversionError
-from .finding import PUBLISHED
+from .finding import check_checkpoint
 
-OFFICIAL_CHECKPOINTS = tuple(PUBLISHED)
 DOWNLOAD_URL = "https://dl.fbaipublicfiles.com/fair-esm"
 
 
@@ -21,17 +20,12 @@ def find_checkpoint(
     checkpoint: str | os.PathLike, contact_regression: str | os.PathLike | None = None
 ) -> tuple[Path, Path | None]:
     """Locate a checkpoint and its contact regression (None if there is none), downloading a published one."""
-    if str(checkpoint) in OFFICIAL_CHECKPOINTS and not Path(checkpoint).is_file():
+    check_checkpoint(checkpoint)
+    path = Path(checkpoint)
+    if not path.is_file():
         path = download(f"{DOWNLOAD_URL}/models/{checkpoint}.pt")
         if contact_regression is None:
             return path, download(f"{DOWNLOAD_URL}/regression/{checkpoint}-contact-regression.pt")
-    else:
-        path = Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no file {path}. Pass a fair-esm checkpoint (.pt) or one of the published names: "
-            f"{', '.join(OFFICIAL_CHECKPOINTS)}."
-        )
     beside = path.with_name(f"{path.stem}-contact-regression.pt")
     regression = Path(contact_regression) if contact_regression is not None else beside
     if contact_regression is not None and not regression.is_file():

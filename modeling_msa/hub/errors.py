@@ -9,10 +9,12 @@ from typing import Any
 from huggingface_hub import constants, is_offline_mode
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
 # httpx's base of all errors, or httpx2's: which one huggingface_hub uses depends on its version
 _HTTP_ERRORS = tuple(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
@@ -29,6 +31,14 @@ class ConversionError(ValueError):
 
 class ChecksumError(ConversionError):
     """A file that is not the one whose checksum was recorded."""
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raise ValueError if `repo_id` cannot be the name of a repository."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"The name of a repository on the Hub has the form OWNER/NAME: {error}") from None
 
 
 @contextmanager

@@ -44,7 +44,7 @@ NAMES = (
     ("lm_head.layer_norm.*", "lm_head.layer_norm.*"),
 )
 CONTACT_NAMES = ("contact_head.regression.weight", "contact_head.regression.bias")
-# axes of the tensors that the sizes are read off; the last two need not exist
+# axes of the tensors that the sizes are read off
 _AXES = {
     "embed_tokens.weight": 2,
     "embed_positions.weight": 2,
@@ -52,6 +52,7 @@ _AXES = {
     "msa_position_embedding": 4,
     CONTACT_NAMES[0]: 2,
 }
+_OPTIONAL = ("msa_position_embedding", CONTACT_NAMES[0])
 
 
 def translate(name: str, to_ours: bool) -> str:
@@ -173,7 +174,7 @@ def config_from_fair_esm(
 ) -> MsaConfig:
     """Read the sizes off the tensors, and what tensors do not tell off `args`."""
     for name, axes in _AXES.items():
-        if name not in state and name not in list(_AXES)[-2:]:
+        if name not in state and name not in _OPTIONAL:
             raise ConversionError(
                 f"This is not an MSA Transformer checkpoint, or it is truncated: {name} is missing. It holds "
                 f"{some_of(state)}."

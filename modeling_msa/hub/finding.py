@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..tasks.distance_model import WEIGHTS_NAME
+
 # the checkpoint that comes with the package
 EMBEDDED = "msa-tiny"
 EMBEDDED_NOTE = (
@@ -35,6 +37,15 @@ def resolve_model(name: str | os.PathLike) -> str:
     return str(embedded if not Path(name).exists() and (embedded / "config.json").is_file() else name)
 
 
+def check_checkpoint(name: str | os.PathLike) -> None:
+    """Raise FileNotFoundError if `name` is neither a fair-esm file nor the name of a published checkpoint."""
+    if str(name) not in PUBLISHED and not Path(name).is_file():
+        raise FileNotFoundError(
+            f"There is no file {name}. Pass a fair-esm checkpoint (.pt) or one of the published names: "
+            f"{', '.join(PUBLISHED)}."
+        )
+
+
 def find_model(name: str | os.PathLike) -> str:
     """Return the folder or Hub id that `name` stands for.
 
@@ -50,3 +61,17 @@ def find_model(name: str | os.PathLike) -> str:
     if os.path.isdir(found) and not os.path.exists(os.path.join(found, "config.json")):
         raise FileNotFoundError(f"{found} is not the folder of a model: it has no config.json.")
     return found
+
+
+def find_distance_weights(model: str | os.PathLike) -> Path | None:
+    """Path of the ``distances.json`` in a model's folder or Hub repository, if it has one."""
+    folder = Path(resolve_model(model))
+    if folder.is_dir():
+        return folder / WEIGHTS_NAME if (folder / WEIGHTS_NAME).is_file() else None
+    from huggingface_hub import hf_hub_download  # slow to import
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(model), WEIGHTS_NAME))
+    except EntryNotFoundError:  # also without a network, if it was never fetched
+        return None

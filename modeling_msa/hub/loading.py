@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from transformers.utils import logging
@@ -18,7 +15,6 @@ from transformers.utils import logging
 from .. import modeling_msa_transformer
 from ..configuration_msa_transformer import MsaConfig
 from ..modeling_msa_transformer import MsaForContactPrediction, MsaForMaskedLM, MsaModel, MsaPreTrainedModel
-from ..tasks.distance_model import WEIGHTS_NAME
 from .errors import describe_misfit, hub_errors
 from .finding import EMBEDDED, find_model, resolve_model
 
@@ -155,14 +151,3 @@ def saved_class(folder: str | os.PathLike) -> type[MsaPreTrainedModel]:
     saved = MsaConfig.get_config_dict(resolve_model(folder))[0].get("architectures") or []
     known = [getattr(modeling_msa_transformer, name) for name in saved if name in modeling_msa_transformer.__all__]
     return known[0] if known else MsaForMaskedLM
-
-
-def find_distance_weights(model: str | os.PathLike) -> Path | None:
-    """Path of the ``distances.json`` in a model's folder or Hub repository, if it has one."""
-    folder = Path(resolve_model(model))
-    if folder.is_dir():
-        return folder / WEIGHTS_NAME if (folder / WEIGHTS_NAME).is_file() else None
-    try:
-        return Path(hf_hub_download(str(model), WEIGHTS_NAME))
-    except EntryNotFoundError:  # also without a network, if it was never fetched
-        return None

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants
-from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from .. import modeling_msa_transformer
@@ -28,7 +27,7 @@ from ..sharing_msa_transformer import (
     is_weights,
     upload,
 )
-from .errors import HubError, hub_errors
+from .errors import HubError, check_repo_id, hub_errors
 from .loading import load_checkpoint
 
 # What a folder may hold that is not for others: why, and names of files or of folders above them. Pickles run code
@@ -110,7 +109,7 @@ def plan_upload(folder: str | os.PathLike, repo_id: str) -> Upload:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
-    validate_repo_id(repo_id)
+    check_repo_id(repo_id)
     if problems := find_problems(folder):
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ValueError(f"{folder} is not a complete repository, so nothing was sent:{listed}")

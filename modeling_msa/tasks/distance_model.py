@@ -7,12 +7,15 @@ import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._files import whole_file
 from ..alignments.alignment import Alignment
-from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
+
+if TYPE_CHECKING:  # so that weights are read without torch
+    from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 
 WEIGHTS_NAME = "distances.json"  # in a model's folder or repository
 

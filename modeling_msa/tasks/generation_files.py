@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING
 
 from .._files import whole_file
 from ..alignments.listing import name_of
-from ..alignments.reading import SUFFIXES, format_of
-from ..alignments.writing import write_alignment
+from ..alignments.writing import check_alignment_ending, write_alignment
 
 if TYPE_CHECKING:  # so that the formats are known without torch
     from .generation import Generated
-
-
-def check_generated(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError unless `write_generated` knows a format with the ending of `path`."""
-    path = Path(path)
-    if format_of(path.name) is None:
-        raise ValueError(
-            f"{path}: unknown output format {path.suffix!r}; use {', '.join(SUFFIXES)}, optionally with .gz or .xz."
-        )
 
 
 def write_generated(generated: Generated, path: str | os.PathLike[str]) -> Path:
@@ -40,7 +30,7 @@ def write_generated(generated: Generated, path: str | os.PathLike[str]) -> Path:
     Path
         The table; not NAME.tsv, which other tasks write.
     """
-    check_generated(path)
+    check_alignment_ending(path)
     path = Path(path)
     table = path.with_name(f"{name_of(path)}.generated.tsv")
     columns = generated.table

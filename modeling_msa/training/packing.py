@@ -292,7 +292,8 @@ def _write_parquet(path: Path, rows: Iterator[tuple[str, Alignment]]) -> Counter
     total: Counter = Counter()
     # the page index lets a viewer fetch single rows
     options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_page_index": True}
-    with pq.ParquetWriter(path, _schema(), **options) as writer:
+    schema = _schema()
+    with pq.ParquetWriter(path, schema, **options) as writer:
         for name, alignment in rows:
             sizes = _sizes_of(name, alignment)
             queries = {"query": alignment.query, "query_a3m": query_in_a3m(alignment)}
@@ -300,10 +301,10 @@ def _write_parquet(path: Path, rows: Iterator[tuple[str, Alignment]]) -> Counter
             letters += alignment.array.size
             total += _count(sizes)
             if letters > _GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(group, _schema()))
+                writer.write_table(pa.Table.from_pylist(group, schema))
                 group, letters = [], 0
         if group:
-            writer.write_table(pa.Table.from_pylist(group, _schema()))
+            writer.write_table(pa.Table.from_pylist(group, schema))
     return total
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from families import make_folder, make_labels, make_model
+from families import make_known
 from huggingface_hub.utils import are_progress_bars_disabled
 from made_up import SHARED, real_data
 from safetensors.torch import load_file, save_file
@@ -27,13 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """A model, families f0 .. f7 and contact maps of them in maps/, listed in families.tsv."""
-    folder = tmp_path_factory.mktemp("evaluation")
-    families = make_folder(folder / "families")
-    make_labels(folder / "labels", families)
-    lines = [f"families/{name}.a3m\tlabels/maps/{name}.npy\n" for name in families]
-    (folder / "families.tsv").write_text("# made up\n\n" + "".join(lines))
-    make_model(folder / "model")
-    return folder
+    return make_known(tmp_path_factory.mktemp("evaluation"))
 
 
 def run(command, *arguments):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from modeling_msa import DistanceModel, bundled_family, load_model, predict_distances, write_alignment
 from modeling_msa.cli.distances import distances_command
 from modeling_msa.cli.fit_distances import fit_distances_command
-from modeling_msa.hub.loading import find_distance_weights
+from modeling_msa.hub.finding import find_distance_weights
 from modeling_msa.tasks import distances as phylogeny
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import typer
-from families import make_folder, make_labels, make_model
+from families import make_known
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -20,13 +20,7 @@ REGRESSION = "msa.contact_head.regression"
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     """A model, families f0 .. f7 and contact maps of them in maps/, listed in families.tsv."""
-    folder = tmp_path_factory.mktemp("evaluation")
-    families = make_folder(folder / "families")
-    make_labels(folder / "labels", families)
-    lines = [f"families/{name}.a3m\tlabels/maps/{name}.npy\n" for name in families]
-    (folder / "families.tsv").write_text("# made up\n\n" + "".join(lines))
-    make_model(folder / "model")
-    return folder
+    return make_known(tmp_path_factory.mktemp("evaluation"))
 
 
 def run(*arguments):

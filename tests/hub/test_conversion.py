@@ -4,25 +4,23 @@ Or nothing is written, and the error says why and what to do. fair-esm itself re
 swap of rows and columns (their weights have the same shapes) shows as another output.
 """
 
-import argparse
 import re
 import shutil
 import stat
-from contextlib import contextmanager
 from pathlib import Path
 
 import hub_server
 import huggingface_hub
 import pytest
 import torch
-from fair_esm import random_model, read_published, write_published
+from fair_esm import REGRESSION, listing, load, random_model, read_published, refused, write_published
 from fresh import run_fresh
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import modeling_msa
-from modeling_msa import ConversionError, MsaForMaskedLM, MsaForTokenClassification, MsaModel, MsaTokenizer
+from modeling_msa import MsaForMaskedLM, MsaForTokenClassification, MsaModel, MsaTokenizer
 from modeling_msa.hub import conversion, repository
 from modeling_msa.hub import fair_esm as fair_esm_format
 from modeling_msa.hub.card import is_published
@@ -30,34 +28,12 @@ from modeling_msa.hub.conversion import convert_checkpoint, revert_checkpoint
 
 # layers, width, heads, feed-forward, width of the row embedding
 SIZES = {"wide": (2, 16, 4, 24, 16), "as-msa-1": (2, 16, 4, 24, 1), "no-rows": (2, 16, 4, 24, None)}
-REGRESSION = ("contact_head.regression.weight", "contact_head.regression.bias")
-OFFICIAL = "esm_msa1b_t12_100M_UR50S"
-
-
-def load(path):
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, weights_only=True)
 
 
 def tokens():
     ids = torch.randint(4, 31, (2, 5, 12), generator=torch.Generator().manual_seed(1))
     ids[..., 0] = 0
     return ids
-
-
-def listing(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-@contextmanager
-def refused(folder, *words, error=ConversionError):
-    """The block raises `error`, whose message has `words`, and leaves `folder` as it was."""
-    before = listing(folder)
-    with pytest.raises(error) as info:
-        yield
-    for word in words:
-        assert word in str(info.value)
-    assert listing(folder) == before
 
 
 @torch.no_grad()

@@ -1,38 +1,19 @@
 """Published checkpoints are downloaded once, to where fair-esm looks, and a download that was cut is resumed."""
 
-import argparse
 import re
 from contextlib import contextmanager
 
 import esm
 import pytest
 import torch
-from fair_esm import random_model, write_published
+from fair_esm import OFFICIAL, listing, load
 from file_server import serving
 from safetensors.torch import load_file
 
 from modeling_msa import ConversionError, convert_checkpoint
 from modeling_msa.hub import downloads
 
-OFFICIAL = "esm_msa1b_t12_100M_UR50S"
 MODEL, CONTACTS = f"/models/{OFFICIAL}.pt", f"/regression/{OFFICIAL}-contact-regression.pt"
-
-
-def load(path):
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, weights_only=True)
-
-
-def listing(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A folder with wide.pt and its contact regression."""
-    folder = tmp_path_factory.mktemp("published")
-    write_published(random_model(2, 16, 4, 24, 16), folder / "wide.pt")
-    return folder
 
 
 @pytest.fixture

@@ -7,44 +7,12 @@ import argparse
 import os
 import pickle
 import shutil
-from contextlib import contextmanager
 
 import pytest
 import torch
-from fair_esm import random_model, read_published, write_published
+from fair_esm import OFFICIAL, REGRESSION, load, random_model, read_published, refused, write_published
 
-from modeling_msa import ConversionError, convert_checkpoint
-
-REGRESSION = ("contact_head.regression.weight", "contact_head.regression.bias")
-OFFICIAL = "esm_msa1b_t12_100M_UR50S"
-
-
-def load(path):
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, weights_only=True)
-
-
-def listing(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
-@contextmanager
-def refused(folder, *words, error=ConversionError):
-    """The block raises `error`, whose message has `words`, and leaves `folder` as it was."""
-    before = listing(folder)
-    with pytest.raises(error) as info:
-        yield
-    for word in words:
-        assert word in str(info.value)
-    assert listing(folder) == before
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A folder with wide.pt and its contact regression."""
-    folder = tmp_path_factory.mktemp("published")
-    write_published(random_model(2, 16, 4, 24, 16), folder / "wide.pt")
-    return folder
+from modeling_msa import convert_checkpoint
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from modeling_msa import (
     load_model,
 )
 from modeling_msa.hub.errors import HubError
-from modeling_msa.hub.loading import find_distance_weights, load_checkpoint, saved_class
+from modeling_msa.hub.finding import find_distance_weights
+from modeling_msa.hub.loading import load_checkpoint, saved_class
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 AGAIN = "Download, copy or convert it again"

@@ -30,9 +30,9 @@ from modeling_msa import (
     row_log_likelihoods,
     write_generated,
 )
+from modeling_msa.alignments.writing import check_alignment_ending
 from modeling_msa.cli.generate import generate_command
 from modeling_msa.modeling_msa_transformer import MsaEmbeddings
-from modeling_msa.tasks.generation_files import check_generated
 from modeling_msa.tasks.generation_plan import find_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -195,7 +195,7 @@ def test_table_by_hand(tmp_path):
     assert list(read_alignment(tmp_path / "new.a3m.gz")) == list(generated.alignment)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.a3m.gz", "new.generated.tsv"]
     with pytest.raises(ValueError, match=r"new.txt: unknown output format '.txt'; use .a3m"):
-        check_generated("new.txt")
+        check_alignment_ending("new.txt")
 
 
 def test_nearest_is_among_all_rows():

@@ -3,19 +3,10 @@
 import matplotlib.figure
 import numpy as np
 import pytest
+from made_up import contact_map
 from scipy.spatial.distance import squareform
 
-from modeling_msa import ContactMap, Distances, SubstitutionScores, plot_contacts, plot_distances, plot_substitutions
-
-
-def contact_map(length=9, residues=None, **pairs):
-    """A map of a made-up query; `p0_6=0.5` is the pair of residues at indices 0 and 6."""
-    probabilities = np.zeros((length, length), dtype=np.float32)
-    for name, value in pairs.items():
-        i, j = map(int, name[1:].split("_"))
-        probabilities[i, j] = probabilities[j, i] = value
-    residues = np.arange(1, length + 1) if residues is None else np.array(residues)
-    return ContactMap("1abc_A chain A", "MKVLAWYCDE" * 6 + "FG", residues, probabilities, depth=7)
+from modeling_msa import Distances, SubstitutionScores, plot_contacts, plot_distances, plot_substitutions
 
 
 @pytest.fixture
