@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from .._files import check_ending
-from ..hub.finding import find_distance_weights
+from ..hub.finding import find_distance_weights, find_model
 from ..tasks.distance_files import FORMATS, write_distances
 from ..tasks.distance_model import DistanceModel
 from .inputs import require
@@ -48,6 +48,7 @@ def distances_command(
     Example: msa distances fn3 -o fn3.phy
     """
     require(weights)
+    find_model(session.model)
     if output.suffix and not output.is_dir():
         check_ending(output, FORMATS)
     found = weights or find_distance_weights(session.model)
