@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -209,16 +209,16 @@ class Run:
                     if self.strict or not is_of_the_input(error):
                         raise
                     failed[path] = str(error).partition("\n")[0] or type(error).__name__
-                    bar.write(f"failed: {path}: {_without(path, failed[path])}", file=sys.stderr)
+                    _write_line(bar, f"failed: {path}: {_without(path, failed[path])}", sys.stderr)
                 except KeyboardInterrupt:
                     done = sum(map(self._is_made, self.paths))
-                    bar.write(
-                        f"stopped: {done} of {len(self.paths)} finished; the same command continues", file=sys.stderr
+                    _write_line(
+                        bar, f"stopped: {done} of {len(self.paths)} finished; the same command continues", sys.stderr
                     )
                     raise
                 else:
                     if line:
-                        bar.write(line)
+                        _write_line(bar, line, sys.stdout)
         failures = gather_dict(failed)
         self._end({path: failures[path] for path in self.paths if path in failures})
 
@@ -237,6 +237,11 @@ class Run:
             raise RunError(len(self.paths), failed)
         note = f", {before} of them finished before" if before else ""
         print(f"{self.output}: {len(self.paths)} alignment{'s' * (len(self.paths) > 1)}{note}")
+
+
+def _write_line(bar: tqdm, line: str, file: IO[str]) -> None:
+    """In one write: where output is not buffered, another process's line would fall between a line and its end."""
+    bar.write(f"{line}\n", file=file, end="")
 
 
 def _size(path: Path) -> int:

@@ -201,6 +201,16 @@ def test_bad_alignments_are_named_and_counted(msas, tmp_path, capsys):
         Run([msas], tmp_path / "out", ".txt", strict=True)(copy)
 
 
+def test_lines_are_written_whole(msas, tmp_path, monkeypatch):
+    """Processes share one unbuffered output: a line in two writes would be cut by another process's line."""
+    writes = []
+    monkeypatch.setattr(sys.stdout, "write", lambda text: writes.append(text) or len(text))
+    Run([msas], tmp_path / "out", ".txt", command="copy", settings={})(copy)
+    lines = [text for text in writes if text.startswith("copied")]
+    assert len(lines) == 6
+    assert all(line.endswith("\n") for line in lines)
+
+
 def test_a_full_disk_or_a_bug_ends_the_run(msas, tmp_path):
     for error in (OSError(errno.ENOSPC, "no space"), RuntimeError("a bug")):
 
