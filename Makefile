@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 XDIST ?= --numprocesses auto --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs bench verify-official test-lowest test-newest build wheel-test clean
+.PHONY: demo test lint docs bench verify-official hf-suite test-lowest test-newest build wheel-test clean
 
 demo: $(VENV)/.plot
 	$(BIN)/python examples/demo.py $(CHECKPOINT)
@@ -35,6 +35,10 @@ bench: $(VENV)/.test
 # the published checkpoints against fair-esm and its published figures; requires a network connection
 verify-official: $(VENV)/.test
 	$(BIN)/python examples/verify_official.py
+
+# transformers' own common model tests on the five classes; pip downloads them
+hf-suite: $(VENV)/.hf-suite
+	$(BIN)/python tests/hf_suite/run.py -q $(XDIST)
 
 # model, golden numbers, training, tokenizer and shared folders on the lowest supported versions; the whole suite with
 # LOWEST_TESTS=

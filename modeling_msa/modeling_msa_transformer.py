@@ -17,98 +17,71 @@ Axes in shape comments: B batch, R rows (sequences; row 0 is the query), C colum
 L = C - 1 residue columns, D hidden, H heads, K head dimension, V vocabulary. Hidden states are ``(B, R, C, D)``.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN, GELUActivation
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.generic import is_flash_attention_requested, maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_msa_transformer import MsaConfig
+from .inference_msa_transformer import evaluating, inference_blocks, is_plain, is_traced, is_training, padding, widen
 from .sharing_msa_transformer import SharedModelMixin
-from .tokenization_msa_transformer import MsaTokenizer, check_padding
+from .tokenization_msa_transformer import MsaTokenizer
 
-# Smallest and largest number of tokens in a block of inference. On CPUs inner tensors stay under 32 MB, where malloc
-# reuses its pages, and products of fewer tokens are as fast; a GPU requires large ones.
-TOKENS_PER_BLOCK = {"cpu": (384, 2048), "other": (2**14, 2**16)}
-# At least so many blocks, if large enough: the inner tensors of one, up to 8 times its states, are half of all.
-BLOCKS = 16
+
+class MsaKwargs(TransformersKwargs, total=False):
+    """Options of `MsaModel.forward` beyond transformers' own."""
+
+    output_column_attentions: bool | None
+    is_padded: bool | None
 
 
 @dataclass
-class MsaModelOutput(BaseModelOutput):
-    """Output of `MsaModel`.
+class MsaOutput(ModelOutput):
+    """Output of every class: what it makes, and what was requested (``output_hidden_states=True`` and so on).
 
-    ``last_hidden_state`` ``(B, R, C, D)`` is after the final layer norm; so is the last of ``hidden_states``, output
-    of the embeddings and of each layer, as in fair-esm's ``representations``. ``attentions`` are each layer's tied row
-    map ``(B, H, C, C)``, float32; ``column_attentions`` are its column maps ``(B, H, C, R, R)``, which are huge. The
-    last three are present on request (``output_hidden_states=True`` and so on).
+    ``last_hidden_state`` ``(B, R, C, D)``, of `MsaModel`, is after the final layer norm; so is the last of
+    ``hidden_states``, output of the embeddings and of each layer, as in fair-esm's ``representations``. ``attentions``
+    are each layer's tied row map ``(B, H, C, C)``, float32; ``column_attentions`` are its column maps
+    ``(B, H, C, R, R)``, which are huge.
     """
-
-    column_attentions: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class MsaTaskOutput(ModelOutput):
-    """Output of the task classes: `MsaModelOutput` with ``logits`` and, if labels were passed, ``loss``."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     column_attentions: tuple[Tensor, ...] | None = None
-    last_hidden_state: Tensor | None = None
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Turn dropout off for a while, module by module: Trainer leaves it on, and some may be frozen on purpose."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
+class MsaMasks(NamedTuple):
+    """What a mask means to the layers. A row or column without a token is as if it were not there."""
 
+    tokens: Tensor  # (B, R, C) bool: the query, key and value of others count for nothing in row attention
+    columns: Tensor  # (B, C) bool: columns with a token, the keys of row attention
+    rows: Tensor  # (B, R) bool: rows with a token
+    column_keys: Tensor  # (B, C, R) bool: keys of column attention; in an empty column rows, so that none gives NaN
 
-def _is_plain_inference(module: nn.Module) -> bool:
-    """Whether tensors may be cut into blocks and updated in place: no training, no gradients, no traced graph.
+    @classmethod
+    def make(cls, tokens: Tensor) -> "MsaMasks":
+        columns, rows = tokens.any(1), tokens.any(2)
+        some = rows | ~rows.any(1, keepdim=True)
+        return cls(tokens, columns, rows, tokens.transpose(1, 2) | ~columns.unsqueeze(2) & some.unsqueeze(1))
 
-    Reentrant checkpointing first trains without gradients, and must draw the same dropout again. A traced graph must
-    not depend on sizes.
-    """
-    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not (module.training or torch.is_grad_enabled() or tracing)
-
-
-def inference_blocks(module: nn.Module, states: Tensor, axis: int) -> list[slice]:
-    """Slices along an axis of `states` ``(B, R, C, D)``, of which plain inference makes several."""
-    if not _is_plain_inference(module):
-        return [slice(None)]
-    length = states.shape[axis]
-    tokens = states[..., 0].numel()
-    least, most = TOKENS_PER_BLOCK["cpu" if states.device.type == "cpu" else "other"]
-    step = max(1, min(max(tokens // BLOCKS, least), most) * length // tokens)
-    return [slice(start, start + step) for start in range(0, length, step)]
-
-
-def widen(tensor: Tensor) -> Tensor:
-    """Bring half precision to float32; float64 stays."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    def of(self, rows: slice = slice(None), columns: slice = slice(None)) -> "MsaMasks":
+        """Masks of a block: of the rows that row attention runs on, or the columns that column attention does."""
+        return self._replace(tokens=self.tokens[:, rows], column_keys=self.column_keys[:, columns])
 
 
 class MsaEmbeddings(nn.Module):
@@ -130,126 +103,135 @@ class MsaEmbeddings(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        first_row: int = 0,
-    ) -> Tensor:
-        # first_row: number of the first row, if this is a part of an MSA
-        # one name throughout: without gradients each step frees the tensor of the one before
-        hidden_states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, R, C, D)
-        rows, columns = hidden_states.shape[1:3]
+    def check_size(self, rows: int, columns: int) -> None:
+        """Refuse an MSA beyond the tables."""
         if columns > self.max_columns:
             raise ValueError(
                 f"The MSA has {columns} columns with <cls>, but the model's table of column positions ends at "
                 f"{self.max_columns}: crop the alignment, or tokenize with truncation=True."
             )
+        if (table := self.row_position_embeddings) is not None and rows > table.num_embeddings:
+            raise ValueError(
+                f"The MSA has {rows} rows, but the model's table of row positions ends at {table.num_embeddings}: "
+                "choose fewer rows (modeling_msa.select_rows), or tokenize with truncation=True."
+            )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        row_ids: Tensor | None = None,
+    ) -> Tensor:
+        # one name throughout: without gradients each step frees the tensor of the one before
+        hidden_states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, R, C, D)
         device = hidden_states.device
         if position_ids is None:
-            position_ids = torch.arange(columns, device=device).unsqueeze(0)
+            position_ids = torch.arange(hidden_states.shape[2], device=device).unsqueeze(0)
         positions = self.position_embeddings(position_ids + self.position_offset)  # (B or 1, C, D)
         hidden_states = hidden_states + positions.unsqueeze(1).to(device)
         if self.row_position_embeddings is not None:
-            rows += first_row
-            max_rows = self.row_position_embeddings.num_embeddings
-            if rows > max_rows:
-                raise ValueError(
-                    f"The MSA has {rows} rows, but the model's table of row positions ends at {max_rows}: choose "
-                    "fewer rows (modeling_msa.select_rows), or tokenize with truncation=True."
-                )
-            row_positions = self.row_position_embeddings(torch.arange(first_row, rows, device=device))
-            hidden_states = hidden_states + row_positions[:, None].to(device)  # (R, 1, D or 1)
+            if row_ids is None:
+                row_ids = torch.arange(hidden_states.shape[1], device=device).unsqueeze(0)
+            row_positions = self.row_position_embeddings(row_ids)  # (B or 1, R, D or 1)
+            hidden_states = hidden_states + row_positions.unsqueeze(2).to(device)
         return self.dropout(self.layer_norm(hidden_states))
 
 
-class MsaAttention(nn.Module):
-    """The modules of both attentions."""
+class MsaSublayer(nn.Module):
+    """What the parts of a layer share: a norm, called by the layer but filed here as in fair-esm, and dropout."""
 
     def __init__(self, config: MsaConfig):
         super().__init__()
         self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def norm(self, hidden_states: Tensor) -> Tensor:
+        """Layer norm; under autocast in half precision, of which each projection would make its own copy."""
+        hidden_states, kind = self.layer_norm(hidden_states), hidden_states.device.type
+        is_half = kind != "meta" and torch.is_autocast_enabled(kind)  # autocast refuses meta
+        return hidden_states.to(torch.get_autocast_dtype(kind)) if is_half else hidden_states
+
+
+class MsaAttention(MsaSublayer):
+    """The modules of both attentions."""
+
+    def __init__(self, config: MsaConfig):
+        super().__init__(config)
+        self.head_dim = config.hidden_size // config.num_attention_heads
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def norm(self, states: Tensor) -> Tensor:
-        """Layer norm; under autocast in half precision, of which the projections would each make their own copy."""
-        states, kind = self.layer_norm(states), states.device.type
-        is_half = kind != "meta" and torch.is_autocast_enabled(kind)  # autocast refuses meta
-        return states.to(torch.get_autocast_dtype(kind)) if is_half else states
+    def project(self, hidden_states: Tensor, names: str = "qkv") -> list[Tensor]:
+        """Query, key and value of `hidden_states` ``(B, R, C, D)``, by heads: ``(B, R, C, H, K)`` each."""
+        projections = [getattr(self, f"{name}_proj") for name in names]
+        if hidden_states.device.type == "cpu" or len(names) == 1 or not all(map(is_plain, projections)):
+            states = [projection(hidden_states) for projection in projections]
+            return [each.view(*each.shape[:-1], each.shape[-1] // self.head_dim, self.head_dim) for each in states]
+        # One product: a GPU reads its input once, backward too. Heads come first, so that columns and heads stay one
+        # axis for column attention.
+        weight = torch.stack(
+            [each.weight.unflatten(0, (-1, self.head_dim)) for each in projections], 1
+        )  # (H, 3, K, D)
+        bias = torch.stack([each.bias.unflatten(0, (-1, self.head_dim)) for each in projections], 1)
+        return list(F.linear(hidden_states, weight.flatten(0, 2), bias.flatten()).unflatten(-1, bias.shape).unbind(-2))
 
 
 class MsaRowAttention(MsaAttention):
-    """Tied row attention (paper, section 3 and appendix A.2) as a pre-norm residual block.
+    """Tied row attention (paper, section 3 and appendix A.2).
 
     All rows share one map per head: its logits are the sum over rows of query-key products, divided by
     sqrt(K * depth). With rows and head dimensions side by side that is one matrix product, and so is the update.
     """
 
-    def fold(self, states: Tensor) -> Tensor:
-        """``(B, R, C, H*K)`` in the form of the matrix products, ``(B*H, C, R*K)``."""
-        batch, rows, columns, _ = states.shape
-        states = states.view(batch, rows, columns, -1, self.head_dim).permute(0, 3, 2, 1, 4)  # (B, H, C, R, K)
-        return states.reshape(-1, columns, rows * self.head_dim)
-
-    def unfold(self, states: Tensor, batch: int, rows: int) -> Tensor:
-        """Undo `fold`."""
-        columns = states.shape[1]
-        states = states.view(batch, -1, columns, rows, self.head_dim).permute(0, 3, 2, 1, 4)  # (B, R, C, H, K)
-        return states.reshape(batch, rows, columns, -1)
-
     def forward(
-        self,
-        hidden_states: Tensor,
-        row_weights: Tensor,
-        attention_mask: Tensor | None = None,
-        row_maps_only: bool = False,
+        self, hidden_states: Tensor, scaling: float, masks: MsaMasks | None = None, maps_only: bool = False
     ) -> tuple[Tensor | None, Tensor]:
-        # hidden_states (B, R, C, D); row_weights (B, R, 1, 1); attention_mask (B, 1, 1, C)
-        # with several blocks the norm is computed again in `update`, which is cheaper than to keep it
-        blocks = inference_blocks(self, hidden_states, 1)
-        normed = self.norm(hidden_states) if len(blocks) == 1 else None
-        logits = self.tied_logits(hidden_states, row_weights, normed)
-        if attention_mask is not None:
-            logits = logits.masked_fill(~attention_mask, torch.finfo(logits.dtype).min)
-        row_maps = logits.softmax(-1)  # (B, H, C, C)
-        del logits
-        return None if row_maps_only else self.update(hidden_states, row_maps, normed), row_maps
+        # hidden_states (B, R, C, D), normed; scaling 1 / sqrt(K * R)
+        query, key, *value = self.project(hidden_states, "qk" if maps_only else "qkv")
+        row_maps = self.maps(self.logits(query, key, scaling, masks), masks)
+        return self.update(row_maps, value[0], masks) if value else None, row_maps
 
-    def tied_logits(self, hidden_states: Tensor, row_weights: Tensor, normed: Tensor | None = None) -> Tensor:
-        """Logits of the map, ``(B, H, C, C)`` at least float32: a sum over the rows, weighted with `row_weights`."""
-        batch, _, columns, _ = hidden_states.shape
-        logits: Tensor | None = None
-        for block in inference_blocks(self, hidden_states, 1):
-            states = self.norm(hidden_states[:, block]) if normed is None else normed
-            # a padded row's weight is zero: it adds nothing to the map
-            query = self.fold(self.q_proj(states) * row_weights[:, block].to(states.dtype))
-            key = self.fold(self.k_proj(states))
-            product = widen(torch.bmm(query, key.transpose(1, 2)))  # (B*H, C, C); blocks add up in float32
-            logits = product if logits is None else logits.add_(product)
-        return logits.view(batch, -1, columns, columns)
+    def logits(self, query: Tensor, key: Tensor, scaling: float, masks: MsaMasks | None = None) -> Tensor:
+        """Logits of the maps ``(B, H, C, C)``, of queries and keys ``(B, R, C, H, K)``: a sum over the rows."""
+        batch, _, columns, heads, _ = key.shape
+        pad = padding(columns, key.device)
+        query, key = self.fold(query, masks), self.fold(key, masks, pad)
+        # scaled within the product, since float16 may not hold the sum
+        logits = torch.baddbmm(query.new_empty(()), query, key.transpose(1, 2), beta=0, alpha=scaling)
+        return logits.unflatten(0, (batch, heads))[..., :columns]
 
-    def update(self, hidden_states: Tensor, row_maps: Tensor, normed: Tensor | None = None) -> Tensor:
-        """Every row updated through the same maps ``(B, H, C, C)``: hidden states of the same shape."""
-        batch = hidden_states.shape[0]
-        maps = F.dropout(row_maps, p=self.config.attention_dropout, training=self.training).flatten(0, 1)
-        blocks = inference_blocks(self, hidden_states, 1)
-        updated = hidden_states if len(blocks) == 1 else torch.empty_like(hidden_states)
-        for block in blocks:
-            states = self.norm(hidden_states[:, block]) if normed is None else normed
-            value = self.fold(self.v_proj(states))
-            context = self.unfold(torch.bmm(maps.to(value.dtype), value), batch, states.shape[1])
-            update = self.dropout(self.out_proj(context))
-            if len(blocks) == 1:
-                return hidden_states + update
-            torch.add(hidden_states[:, block], update, out=updated[:, block])
-        return updated
+    def maps(self, logits: Tensor, masks: MsaMasks | None = None) -> Tensor:
+        """Row maps ``(B, H, C, C)``, at least float32."""
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        if masks is not None:
+            # The depth is the MSA's own; fair-esm divides by the padded one, so that its output depends on the batch.
+            depth = masks.rows.sum(1, dtype=dtype).clamp(min=1)[:, None, None, None]
+            logits = logits.to(dtype) * (masks.rows.shape[1] / depth).sqrt()
+            logits = logits.masked_fill(~masks.columns[:, None, None], torch.finfo(dtype).min)
+        return logits.softmax(-1, dtype=dtype)
+
+    def update(self, row_maps: Tensor, value: Tensor, masks: MsaMasks | None = None) -> Tensor:
+        """Every row updated through the same maps: ``(B, R, C, D)``, of values ``(B, R, C, H, K)``."""
+        batch, rows, columns, heads, size = value.shape
+        pad = padding(columns, value.device)
+        maps = F.dropout(row_maps, p=self.config.attention_dropout, training=self.training).to(value.dtype)
+        maps = F.pad(maps, (0, pad)) if pad else maps
+        context = torch.bmm(maps.flatten(0, 1), self.fold(value, masks, pad))  # (B*H, C, R*K)
+        context = context.unflatten(2, (rows, size)).unflatten(0, (batch, heads)).permute(0, 3, 2, 1, 4)
+        return self.dropout(self.out_proj(context.flatten(3)))  # from (B, R, C, H, K)
+
+    def fold(self, states: Tensor, masks: MsaMasks | None = None, pad: int = 0) -> Tensor:
+        """``(B, R, C, H, K)`` in the form of the matrix products, ``(B*H, C, R*K)``, with zero for masked tokens."""
+        batch, rows, columns, heads, size = states.shape
+        if masks is not None:
+            states = states.masked_fill(~masks.tokens[..., None, None], 0)
+        states = states.permute(0, 3, 2, 1, 4)  # (B, H, C, R, K)
+        states = F.pad(states, (0, 0, 0, 0, 0, pad)) if pad else states
+        return states.reshape(batch * heads, columns + pad, rows * size)
 
 
 def eager_attention_forward(
@@ -266,99 +248,68 @@ def eager_attention_forward(
     logits = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
         # added in place: the fewest passes over the largest tensor, forward and backward
-        lowest = torch.finfo(logits.dtype).min
-        logits += torch.zeros_like(attention_mask, dtype=logits.dtype).masked_fill_(~attention_mask, lowest)
+        bias = torch.zeros_like(attention_mask, dtype=logits.dtype)
+        logits += bias.masked_fill_(~attention_mask, torch.finfo(logits.dtype).min)
     with maybe_autocast(logits.device.type, enabled=False):  # softmax sums in float32 in any dtype
         maps = logits.softmax(-1)
-    return torch.matmul(F.dropout(maps, p=dropout, training=module.training), value).transpose(1, 2), maps
+    return torch.matmul(F.dropout(maps, p=dropout, training=dropout > 0), value).transpose(1, 2), maps
 
 
 class MsaColumnAttention(MsaAttention):
-    """Attention along each column (paper, section 3) as a pre-norm residual block, through transformers' interface.
-
-    Without gradients it updates `hidden_states` in place: the layer has just made that tensor.
-    """
+    """Attention along each column (paper, section 3), through transformers' attention interface."""
 
     is_causal = False
-
-    def fold(self, states: Tensor) -> Tensor:
-        """Make each column a sequence: ``(B, R, C, H*K)`` -> ``(B*C, H, R, K)``."""
-        batch, rows, columns, _ = states.shape
-        states = states.view(batch, rows, columns, -1, self.head_dim).permute(0, 2, 3, 1, 4)  # (B, C, H, R, K)
-        return states.reshape(batch * columns, -1, rows, self.head_dim)
 
     def forward(
         self,
         hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
+        masks: MsaMasks | None = None,
         output_column_attentions: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor, Tensor | None]:
-        # hidden_states (B, R, C, D); attention_mask (B, 1, 1, R), or (B, R) for flash; maps (B, H, C, R, R)
-        batch, rows = hidden_states.shape[:2]
+        # hidden_states (B, R, C, D), normed -> the same, maps (B, H, C, R, R)
+        batch, rows, columns, _ = hidden_states.shape
+        query, key, value = self.project(hidden_states)
+        heads = query.shape[3]
         # no kernel has maps
         implementation = "eager" if output_column_attentions else self.config._attn_implementation
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        all_maps = []
-        for block in inference_blocks(self, hidden_states, 2):
-            states = self.norm(hidden_states[:, :, block])
-            columns = states.shape[2]
-            mask = attention_mask
-            if mask is not None:
-                # (B*C, 1, 1, R), or (B*C, R) for flash; torch.onnx mistranslates repeat_interleave of a batch
-                mask = mask.unsqueeze(1).expand(-1, columns, *mask.shape[1:]).flatten(0, 1)
-            context, maps = attention(
-                self,
-                self.fold(self.q_proj(states)),
-                self.fold(self.k_proj(states)),
-                self.fold(self.v_proj(states)),
-                mask,
-                dropout=self.config.attention_dropout if self.training else 0.0,
-                scaling=self.head_dim**-0.5,
-                **kwargs,
-            )
-            update = self.out_proj(context.reshape(batch, columns, rows, -1)).transpose(1, 2)  # (B, R, C, D)
-            del context
-            if _is_plain_inference(self):
-                hidden_states[:, :, block] += self.dropout(update)
-            else:
-                hidden_states = hidden_states + self.dropout(update)
-            if output_column_attentions:
-                all_maps.append(maps.view(batch, columns, -1, rows, rows).transpose(1, 2))
-        return hidden_states, torch.cat(all_maps, dim=2) if all_maps else None
+        # Columns lie beside heads in memory, so that they are heads of one sequence without a copy. A flash kernel
+        # has one mask for all heads: there they are sequences of their own.
+        by_column = implementation != "eager" and is_flash_attention_requested(self.config)
+        if by_column:
+            query, key, value = (each.transpose(1, 2).flatten(0, 1).transpose(1, 2) for each in (query, key, value))
+            mask = masks and masks.column_keys.flatten(0, 1)  # (B*C, R)
+        else:
+            query, key, value = (each.flatten(2, 3).transpose(1, 2) for each in (query, key, value))  # (B, C*H, R, K)
+            mask = masks and masks.column_keys[:, :, None].expand(-1, -1, heads, -1).flatten(1, 2)[:, :, None]
+        dropout = self.config.attention_dropout if is_training(self) else 0.0
+        scaling = self.head_dim**-0.5
+        context, maps = attention(self, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
+        if by_column:
+            context = context.view(batch, columns, rows, -1).transpose(1, 2)
+        update = self.dropout(self.out_proj(context.reshape(batch, rows, columns, -1)))
+        if not output_column_attentions:
+            return update, None
+        return update, maps.view(batch, columns, heads, rows, rows).transpose(1, 2)
 
 
-class MsaFeedForward(nn.Module):
-    """Feed-forward as a pre-norm residual block; without gradients in place, as `MsaColumnAttention`."""
+class MsaFeedForward(MsaSublayer):
+    """Two linear layers with a GELU between them."""
 
     def __init__(self, config: MsaConfig):
-        super().__init__()
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        super().__init__(config)
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
         self.activation_dropout = nn.Dropout(config.activation_dropout)
-        self.dropout = nn.Dropout(config.hidden_dropout)
-
-    def transition(self, hidden_states: Tensor) -> Tensor:
-        """Return the update alone."""
-        inner = self.fc1(self.layer_norm(hidden_states))
-        # in place, unless a hook may have kept it: without a copy of the widest tensor, blocks may be larger
-        owned = type(self.activation) is GELUActivation and _is_plain_inference(self) and not self.fc1._forward_hooks
-        inner = torch.ops.aten.gelu_(inner) if owned else self.activation(inner)
-        return self.dropout(self.fc2(self.activation_dropout(inner)))
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        if not _is_plain_inference(self):
-            return hidden_states + self.transition(hidden_states)
-        tokens = hidden_states.view(1, 1, -1, hidden_states.shape[-1])
-        for block in inference_blocks(self, tokens, 2):
-            tokens[:, :, block] += self.transition(tokens[:, :, block])
-        return hidden_states
+        return self.dropout(self.fc2(self.activation_dropout(self.activation(self.fc1(hidden_states)))))
 
 
 class MsaLayer(GradientCheckpointingLayer):
-    """Row attention, column attention, feed-forward (paper, figure 1)."""
+    """Row attention, column attention, feed-forward (paper, figure 1), each with a norm before it and a residual."""
 
     def __init__(self, config: MsaConfig):
         super().__init__()
@@ -369,17 +320,66 @@ class MsaLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: Tensor,
-        row_weights: Tensor,
-        row_attention_mask: Tensor | None = None,
-        column_attention_mask: Tensor | None = None,
+        scaling: float,
+        masks: MsaMasks | None = None,
         row_maps_only: bool = False,
-        **kwargs: Any,
+        output_column_attentions: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        hidden_states, row_maps = self.row_attention(hidden_states, row_weights, row_attention_mask, row_maps_only)
+        # hidden_states (B, R, C, D) -> the same, row maps (B, H, C, C), column maps (B, H, C, R, R)
+        if len(self.blocks(hidden_states, 2)) > 1 and not output_column_attentions:
+            row_maps = self.row_attention.maps(self.row_logits(hidden_states, scaling, masks), masks)
+            if row_maps_only:
+                return None, row_maps, None
+            hidden_states = self.add_row_update(hidden_states, row_maps, masks)
+            self.add_column_update(hidden_states, masks, **kwargs)
+            self.add_feed_forward(hidden_states)
+            return hidden_states, row_maps, None
+        update, row_maps = self.row_attention(self.row_attention.norm(hidden_states), scaling, masks, row_maps_only)
         if row_maps_only:
             return None, row_maps, None
-        hidden_states, column_maps = self.column_attention(hidden_states, column_attention_mask, **kwargs)
-        return self.feed_forward(hidden_states), row_maps, column_maps
+        hidden_states = hidden_states + update
+        normed = self.column_attention.norm(hidden_states)
+        update, column_maps = self.column_attention(normed, masks, output_column_attentions, **kwargs)
+        hidden_states = hidden_states + update
+        hidden_states = hidden_states + self.feed_forward(self.feed_forward.norm(hidden_states))
+        return hidden_states, row_maps, column_maps
+
+    # The same for large MSAs at inference, block by block and in place: inner tensors are larger than their input.
+
+    def blocks(self, hidden_states: Tensor, axis: int) -> list[slice]:
+        """Slices of the input that are run one after another."""
+        return inference_blocks(self, hidden_states, axis, inside=True)
+
+    def row_logits(self, hidden_states: Tensor, scaling: float, masks: MsaMasks | None = None) -> Tensor:
+        """Logits of the row maps, ``(B, H, C, C)``, summed at least in float32."""
+        attention, logits = self.row_attention, None
+        for rows in self.blocks(hidden_states, 1):
+            query, key = attention.project(attention.norm(hidden_states[:, rows]), "qk")
+            share = widen(attention.logits(query, key, scaling, masks and masks.of(rows)))
+            logits = share if logits is None else logits.add_(share)
+        return logits  # type: ignore[return-value]
+
+    def add_row_update(self, hidden_states: Tensor, row_maps: Tensor, masks: MsaMasks | None = None) -> Tensor:
+        """Make a new tensor, since the input may be recorded."""
+        attention, updated = self.row_attention, hidden_states.new_empty(hidden_states.shape)
+        for rows in self.blocks(hidden_states, 1):
+            (value,) = attention.project(attention.norm(hidden_states[:, rows]), "v")
+            update = attention.update(row_maps, value, masks and masks.of(rows))
+            torch.add(hidden_states[:, rows], update, out=updated[:, rows])
+        return updated
+
+    def add_column_update(self, hidden_states: Tensor, masks: MsaMasks | None, **kwargs: Any) -> None:
+        for columns in self.blocks(hidden_states, 2):
+            part = hidden_states[:, :, columns]
+            normed = self.column_attention.norm(part)
+            part += self.column_attention(normed, masks and masks.of(columns=columns), **kwargs)[0]
+
+    def add_feed_forward(self, hidden_states: Tensor) -> None:
+        tokens = hidden_states.flatten(0, 2)[None, :, None]
+        for some in self.blocks(tokens, 1):
+            part = tokens[:, some]
+            part += self.feed_forward(self.feed_forward.norm(part))
 
 
 class MsaContactRegression(nn.Module):
@@ -492,7 +492,7 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):  # type: ignore[mis
         fitted = torch.compiler.is_compiling() or weight.device.type == "meta" or weight.any()
         with evaluating(self):
             if fitted:
-                logits = model.contact_logits(input_ids, attention_mask, position_ids, inputs_embeds)[0]
+                logits = model.contact_logits(input_ids, attention_mask, position_ids, inputs_embeds).logits
                 fitted = weight.device.type != "meta" or len(logits.unique()) > 2 or logits.shape[1] < 3
         if not fitted:
             raise ValueError(
@@ -514,10 +514,8 @@ class MsaModel(MsaPreTrainedModel):
     >>> inputs = MsaTokenizer()(["MKVLA", "MRV-A", "-KILA"], return_tensors="pt")
     >>> with torch.no_grad():
     ...     output = model(**inputs, output_attentions=True)
-    >>> output.last_hidden_state.shape  # (B, R, C, D)
-    torch.Size([1, 3, 6, 32])
-    >>> output.attentions[0].shape  # (B, H, C, C): one map for all rows
-    torch.Size([1, 4, 6, 6])
+    >>> output.last_hidden_state.shape, output.attentions[0].shape  # (B, R, C, D); (B, H, C, C), one map for all rows
+    (torch.Size([1, 3, 6, 32]), torch.Size([1, 4, 6, 6]))
     """
 
     def __init__(self, config: MsaConfig):
@@ -533,71 +531,68 @@ class MsaModel(MsaPreTrainedModel):
     def token_mask(
         self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None
     ) -> Tensor | None:
-        """Check the input and return which tokens count, ``(B, R, C)`` bool; None if all do."""
+        """Check shapes and return which tokens count, ``(B, R, C)`` bool; None if all do, by definition."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
         tensor = input_ids if inputs_embeds is None else inputs_embeds
-        name, axes = ("input_ids", "(B, R, C)") if inputs_embeds is None else ("inputs_embeds", "(B, R, C, D)")
-        shape = tuple(tensor.shape)
-        if len(shape) != axes.count(",") + 1 or 0 in shape:
+        axes = "input_ids (B, R, C)" if inputs_embeds is None else "inputs_embeds (B, R, C, D)"
+        if len(shape := tuple(tensor.shape)) != axes.count(",") + 1 or 0 in shape:
             raise ValueError(
-                f"{name} must have the axes {axes}, none of them empty: a batch of MSAs. Its shape is {shape}. One "
-                "MSA is a batch of one: use MsaTokenizer, or add the axis with unsqueeze(0)."
+                f"The model requires {axes}, a batch of MSAs, with no empty axis; the shape is {shape}. One MSA is a "
+                "batch of one: use MsaTokenizer, or add the axis with unsqueeze(0)."
             )
         if attention_mask is None:
-            if input_ids is None:
-                return None
-            attention_mask = input_ids.ne(self.config.pad_token_id)
+            return None if input_ids is None else input_ids.ne(self.config.pad_token_id)
         if (found := tuple(attention_mask.shape)) != shape[:3]:
             raise ValueError(f"attention_mask must have the shape of the tokens, {shape[:3]}, got {found}.")
-        mask = attention_mask.bool()
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or mask.device.type == "meta":
-            return mask  # a graph must not depend on values
-        if mask.all():
-            return None
-        check_padding(mask)
-        return mask
+        return attention_mask.bool()
 
     def prepare(
         self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        inputs_embeds: Any = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, dict[str, Any], Tensor | None]:
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        is_padded: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Make what `run_layers` starts from, of `forward`'s parameters.
 
-        Returns the embeddings ``(B, R, C, D)``; the keyword arguments of every layer, with ``row_weights``
-        ``(B or 1, R, 1, 1)``, by which rows count in the tied maps, and masks where there is padding; and which pairs
-        of residue columns ``(B, L, L)`` are real (None: all).
+        Returns the embeddings ``(B, R, C, D)`` and every layer's keyword arguments, with ``masks`` (`MsaMasks`; None
+        if every token counts) and ``scaling``.
         """
         mask = self.token_mask(input_ids, attention_mask, inputs_embeds)
+        mask = None if is_padded is False else mask
+        tensor = input_ids if inputs_embeds is None else inputs_embeds
+        rows, columns = tensor.shape[1:3]
+        self.embeddings.check_size(rows, columns)
+        if not (is_traced() or tensor.device.type == "meta"):
+            mask = self._read(mask, position_ids)
+        masks, row_ids = None, torch.arange(rows, device=tensor.device).unsqueeze(0)
+        if mask is not None:
+            masks = MsaMasks.make(mask.to(tensor.device))
+            row_ids = masks.rows.cumsum(1).sub(1).clamp(min=0)  # of the rows that are there
+        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, row_ids=row_ids)
         # without the other output flags: the attention interface warns of flags that it cannot serve
         wanted = kwargs.get("output_column_attentions", self.config.output_column_attentions)
         options = {name: value for name, value in kwargs.items() if not name.startswith("output_")}
-        options["output_column_attentions"] = bool(wanted)
-        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids)
-        rows = hidden_states.shape[1]
-        head_dim = self.config.hidden_size // self.config.num_attention_heads
-        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
-        if mask is None:
-            weights = hidden_states.new_full((1, rows, 1, 1), 1 / math.sqrt(head_dim * rows), dtype=dtype)
-            return hidden_states, options | {"row_weights": weights}, None
-        mask = mask.to(hidden_states.device)
-        # Padding is right and below, so the first column has the mask of the rows, and the first row that of the
-        # columns. Padding is a key that none sees; it sees the real rows and columns, so that each softmax has keys.
-        row_mask, column_mask = mask[:, :, 0], mask[:, 0]
-        # The depth is the MSA's own. fair-esm divides by the padded depth, so that its output depends on the batch.
-        weights = row_mask / (head_dim * row_mask.sum(-1, keepdim=True, dtype=dtype)).sqrt()  # (B, R)
-        # Not transformers' create_bidirectional_mask: it would expand to (B*C, 1, R, R).
-        flash = is_flash_attention_requested(self.config)
-        options |= {
-            "row_weights": weights[:, :, None, None],
-            "row_attention_mask": column_mask[:, None, None],  # (B, 1, 1, C)
-            "column_attention_mask": row_mask if flash else row_mask[:, None, None],  # (B, R) or (B, 1, 1, R)
-        }
-        return hidden_states, options, column_mask[:, 1:, None] & column_mask[:, None, 1:]  # of residue columns
+        scaling = (self.config.hidden_size // self.config.num_attention_heads * rows) ** -0.5
+        return hidden_states, options | {"scaling": scaling, "masks": masks, "output_column_attentions": bool(wanted)}
+
+    def _read(self, mask: Tensor | None, position_ids: Tensor | None) -> Tensor | None:
+        """Return the mask, or None if it is all true, and check the range of positions; reads the device once."""
+        last, facts = self.embeddings.max_columns - 1, []
+        if mask is not None:
+            facts.append(mask.all())
+        if position_ids is not None:
+            facts.append(((position_ids >= 0) & (position_ids <= last)).all().to(facts[0].device if facts else None))
+        values = torch.stack(facts).tolist() if facts else []
+        if position_ids is not None and not values[-1]:
+            raise ValueError(
+                f"position_ids must be from 0 (<cls>) to {last}, where the model's table of column positions ends; "
+                f"they are from {position_ids.min().item()} to {position_ids.max().item()}."
+            )
+        return None if mask is not None and values[0] else mask
 
     def run_layers(
         self,
@@ -610,9 +605,8 @@ class MsaModel(MsaPreTrainedModel):
     ) -> Tensor:
         """Run ``layers[:stop]`` one after another on what `prepare` made; return the last one's output.
 
-        After each, ``visit(index, hidden_states, row_maps)`` gets its output ``(B, R, C, D)``, over which the next may
-        write, and its row maps ``(B, H, C, C)``. With `last_map_only` no more of the last layer runs than its
-        maps, and its output is None.
+        After each, ``visit(index, hidden_states, row_maps)`` gets its output ``(B, R, C, D)`` and its row maps
+        ``(B, H, C, C)``. With `last_map_only` no more of the last layer runs than its maps, and its output is None.
         """
         for index, layer in enumerate(self.layers[:stop]):
             map_only = last_map_only and index == len(self.layers) - 1
@@ -630,8 +624,8 @@ class MsaModel(MsaPreTrainedModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MsaModelOutput:
+        **kwargs: Unpack[MsaKwargs],
+    ) -> MsaOutput:
         """Run the model.
 
         Parameters
@@ -639,50 +633,67 @@ class MsaModel(MsaPreTrainedModel):
         input_ids : torch.Tensor
             ``(B, R, C)`` int64 token ids: a batch of MSAs, row 0 the query, column 0 ``<cls>``.
         attention_mask : torch.Tensor, optional
-            ``(B, R, C)``, 1 or True where a token counts; padding is right and below. Default: everything that is
-            not ``<pad>`` (everything, for `inputs_embeds`).
+            ``(B, R, C)``, 1 or True where a token counts; any mask. Default: everything that is not ``<pad>``
+            (everything, for `inputs_embeds`). The query, key and value of a masked token count for nothing; a row or
+            column without a token is as if it were not there, so that the first row with a token is the query and the
+            first such column ``<cls>``.
         position_ids : torch.Tensor, optional
-            ``(B, C)`` or ``(1, C)`` int64 column numbers from 0 (``<cls>``). Default: 0 .. C - 1.
+            ``(B, C)`` or ``(1, C)`` int64 column numbers from 0 (``<cls>``). Default: 0 .. C - 1, whatever the mask.
         inputs_embeds : torch.Tensor, optional
             ``(B, R, C, D)`` token embeddings, instead of `input_ids`; for instance of a mixture of tokens,
             ``probabilities @ model.get_input_embeddings().weight``.
         **kwargs
             ``output_hidden_states``, ``output_attentions``, ``output_column_attentions``, ``return_dict``.
+            ``is_padded=False`` says that every token counts, so that no mask is looked for: a compiled model, which
+            cannot look at values, is faster with it.
 
         Returns
         -------
-        MsaModelOutput
+        MsaOutput
             ``last_hidden_state`` ``(B, R, C, D)`` and the outputs that were requested. An MSA's result does not depend
-            on the other MSAs of its batch; at padding it has no meaning.
+            on the other MSAs of its batch; at masked tokens it has no meaning.
 
         Raises
         ------
         ValueError
-            For input without the three axes, a mask of another shape, padding that is not right and below, an MSA of
-            padding only, and more rows or columns than the position tables have.
+            For input without the three axes, a mask of another shape, and more rows or columns, or other positions,
+            than the position tables have.
         """
-        hidden_states, options, _ = self.prepare(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
-        return MsaModelOutput(last_hidden_state=self.layer_norm(self.run_layers(hidden_states, options)))
+        hidden_states, options = self.prepare(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        return MsaOutput(last_hidden_state=self.layer_norm(self.run_layers(hidden_states, options)))
 
+    @merge_with_config_defaults
+    @capture_outputs
     def contact_logits(
-        self, *inputs: Tensor | None, whole_last_layer: bool = False, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Unpack[MsaKwargs],
+    ) -> MsaOutput:
         """Logits of `predict_contacts`, ``(B, L, L)`` float32, with gradients if they are enabled.
 
-        `inputs` are `forward`'s four. With `whole_last_layer` the last layer runs as a whole, and the second output is
-        the last hidden state (otherwise None). Padded columns get the lowest finite logit.
+        The parameters are `forward`'s. The last layer's update is computed only if hidden states or column maps are
+        requested; otherwise there is no ``last_hidden_state``. Pairs with masked columns get the lowest finite logit.
         """
-        hidden_states, options, pair_mask = self.prepare(*inputs, **kwargs)
+        flags = ("output_hidden_states", "output_column_attentions")
+        whole = any(kwargs.get(name, getattr(self.config, name)) for name in flags)
+        hidden_states, options = self.prepare(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        pair_mask = None
+        if (masks := options["masks"]) is not None:
+            residues = (masks.columns & (masks.columns.cumsum(1) > 1))[:, 1:]  # the first column is <cls>
+            pair_mask = residues[:, :, None] & residues[:, None]  # (B, L, L)
         shares: list[Tensor] = []  # small, (B, L, L) each
 
         def add_share(index: int, _: Tensor, row_maps: Tensor) -> None:
             shares.append(self.contact_head(row_maps, index, pair_mask))
 
-        hidden_states = self.run_layers(hidden_states, options, add_share, last_map_only=not whole_last_layer)
+        hidden_states = self.run_layers(hidden_states, options, add_share, last_map_only=not whole)
         logits = torch.stack(shares).sum(0)
         if pair_mask is not None:
             logits = logits.masked_fill(~pair_mask.to(logits.device), torch.finfo(logits.dtype).min)
-        return logits, self.layer_norm(hidden_states) if whole_last_layer else None
+        return MsaOutput(logits=logits, last_hidden_state=self.layer_norm(hidden_states) if whole else None)
 
 
 class MsaLMHead(nn.Module):
@@ -696,9 +707,7 @@ class MsaLMHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        rows = inference_blocks(self, hidden_states, 1)
-        logits = [self.decoder(self.layer_norm(self.activation(self.dense(hidden_states[:, row])))) for row in rows]
-        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)  # (B, R, C, V)
+        return self.decoder(self.layer_norm(self.activation(self.dense(hidden_states))))  # (B, R, C, V)
 
 
 class MsaForMaskedLM(MsaPreTrainedModel):
@@ -726,24 +735,26 @@ class MsaForMaskedLM(MsaPreTrainedModel):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MsaTaskOutput:
+        **kwargs: Unpack[MsaKwargs],
+    ) -> MsaOutput:
         """Predict tokens; the other parameters are `MsaModel.forward`'s.
 
         `labels` ``(B, R, C)`` int64 are the tokens to predict, -100 where there is none. The loss is the mean
         cross-entropy over targets, in nats; zero (not NaN) if there are none.
         """
         outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
-        logits = self.lm_head(outputs.last_hidden_state)
+        states = outputs.last_hidden_state
+        blocks = [self.lm_head(states[:, rows]) for rows in inference_blocks(self.lm_head, states, 1)]
+        logits = torch.cat(blocks, dim=1) if len(blocks) > 1 else blocks[0]
         loss = None
         if labels is not None:
             targets = _targets(labels != -100, kwargs)
             loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=targets)
-        return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
+        return MsaOutput(loss=loss, logits=logits, **_recorded(outputs))
 
 
-def _recorded(outputs: MsaModelOutput) -> dict[str, Any]:
-    return {name: getattr(outputs, name) for name in ("hidden_states", "attentions", "column_attentions")}
+def _recorded(outputs: MsaOutput) -> dict[str, Any]:
+    return {name: outputs[name] for name in ("hidden_states", "attentions", "column_attentions") if name in outputs}
 
 
 def _targets(known: Tensor, kwargs: dict[str, Any]) -> Any:
@@ -775,7 +786,7 @@ class MsaForContactPrediction(MsaPreTrainedModel):
         for module in (*unused, self.msa.layer_norm):
             module.requires_grad_(False)
 
-    @capture_outputs
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -783,35 +794,30 @@ class MsaForContactPrediction(MsaPreTrainedModel):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MsaTaskOutput:
+        **kwargs: Unpack[MsaKwargs],
+    ) -> MsaOutput:
         """Predict contacts, with gradients; the other parameters are `MsaModel.forward`'s.
 
         `labels` ``(B, L, L)`` are 1 for residue columns in contact, 0 for others, and -100 for pairs to leave out
         (unknown, padding, close in sequence). The loss is the mean binary cross-entropy over the rest.
         """
-        flags = ("output_hidden_states", "output_column_attentions")
-        whole = any(kwargs.get(name, getattr(self.config, name, False)) for name in flags)
-        logits, last_hidden_state = self.msa.contact_logits(
-            input_ids, attention_mask, position_ids, inputs_embeds, whole_last_layer=whole, **kwargs
-        )
-        loss = None
+        inputs = (input_ids, attention_mask, position_ids, inputs_embeds)
+        outputs = self.msa.contact_logits(*inputs, return_dict=True, **kwargs)
+        logits, loss = outputs.logits, None
         if labels is not None:
             labels = labels.to(logits.device)
             known = (labels != -100) & (logits != torch.finfo(logits.dtype).min)  # not padding; NaN shows in the loss
             if not torch.compiler.is_compiling() and (known & (labels != 0) & (labels != 1)).any():
-                raise ValueError(
-                    "Contact labels must be 0, 1 or -100: convert distances to contacts first (< 8 Angstrom)."
-                )
+                raise ValueError("Contact labels must be 0, 1 or -100: convert distances first, < 8 Angstrom to 1.")
             losses = F.binary_cross_entropy_with_logits(
                 logits.masked_fill(~known, 0), labels.to(logits.dtype).masked_fill(~known, 0), reduction="none"
             )
             loss = (losses * known).sum() / _targets(known, kwargs)
-        return MsaTaskOutput(loss=loss, logits=logits, last_hidden_state=last_hidden_state)
+        return MsaOutput(loss=loss, logits=logits, **_recorded(outputs))
 
 
 class MsaClassifier(MsaPreTrainedModel):
-    """The modules of both classifiers."""
+    """What both classifiers share: a linear layer on states of the query, the first row that has a token."""
 
     def __init__(self, config: MsaConfig):
         super().__init__(config)
@@ -820,10 +826,6 @@ class MsaClassifier(MsaPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-
-class MsaForTokenClassification(MsaClassifier):
-    """The MSA Transformer with a linear classifier on each token of the query row."""
-
     @can_return_tuple
     def forward(
         self,
@@ -832,55 +834,51 @@ class MsaForTokenClassification(MsaClassifier):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MsaTaskOutput:
-        """Classify the query's tokens; the other parameters are `MsaModel.forward`'s.
-
-        `labels` ``(B, C)`` int64 are in [0, num_labels), or -100 where there is none: at ``<cls>``, padding and gaps.
-        """
+        **kwargs: Unpack[MsaKwargs],
+    ) -> MsaOutput:
+        """Classify the query; the parameters are `MsaModel.forward`'s, and `labels` the class's."""
         outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
-        logits = self.classifier(self.dropout(outputs.last_hidden_state[:, 0]))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, self.config, num_items_in_batch=_targets(labels != -100, kwargs))
-        return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
+        states = outputs.last_hidden_state
+        mask = self.msa.token_mask(input_ids, attention_mask, inputs_embeds)
+        mask = torch.ones_like(states[..., 0], dtype=torch.bool) if mask is None else mask.to(states.device)
+        batch, first = torch.arange(mask.shape[0], device=mask.device), mask.any(2).int().argmax(1)
+        residues = mask[batch, first] & (mask.any(1).cumsum(1) > 1)  # (B, C): without the first column, <cls>
+        if input_ids is not None:
+            tokens = input_ids.to(mask.device)[batch, first]
+            residues = residues & (tokens != self.config.pad_token_id) & (tokens != self.config.gap_token_id)
+        logits = self.classifier(self.dropout(self._pool(states[batch, first], residues)))
+        loss = None if labels is None else self._loss(logits, labels, **kwargs)
+        return MsaOutput(loss=loss, logits=logits, **_recorded(outputs))
+
+    def _pool(self, query: Tensor, residues: Tensor) -> Tensor:
+        return query  # (B, C, D); residues (B, C)
+
+    def _loss(self, logits: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
+        return self.loss_function(logits, labels, self.config, num_items_in_batch=_targets(labels != -100, kwargs))
+
+
+class MsaForTokenClassification(MsaClassifier):
+    """The MSA Transformer with a linear classifier on each token of the query.
+
+    `labels` ``(B, C)`` int64 are in [0, num_labels), or -100 where there is none: at ``<cls>``, padding and gaps.
+    """
 
 
 class MsaForSequenceClassification(MsaClassifier):
-    """The MSA Transformer with a classifier (or regressor) on the mean over the query's residues."""
+    """The MSA Transformer with a classifier (or regressor) on the mean over the query's residues.
+
+    `labels` are ``(B,)`` int64 classes, or ``(B,)`` or ``(B, num_labels)`` float targets, by ``config.problem_type``
+    as in transformers.
+    """
 
     accepts_loss_kwargs = False  # the loss is this batch's mean: Trainer must divide it by the accumulation steps
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MsaTaskOutput:
-        """Classify the query; the other parameters are `MsaModel.forward`'s.
+    def _pool(self, query: Tensor, residues: Tensor) -> Tensor:
+        weights = residues.to(query.dtype).unsqueeze(2)
+        return (query * weights).sum(1) / weights.sum(1).clamp(min=1)  # (B, D)
 
-        `labels` are ``(B,)`` int64 classes, or ``(B,)`` or ``(B, num_labels)`` float targets, by
-        ``config.problem_type`` as in transformers.
-        """
-        outputs = self.msa(input_ids, attention_mask, position_ids, inputs_embeds, return_dict=True, **kwargs)
-        query = outputs.last_hidden_state[:, 0]  # (B, C, D)
-        residues = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device)
-        if attention_mask is not None:
-            residues = attention_mask[:, 0].bool().to(query.device)
-        if input_ids is not None:
-            tokens = input_ids[:, 0].to(query.device)
-            residues = residues & (tokens != self.config.pad_token_id) & (tokens != self.config.gap_token_id)
-        residues = residues.to(query.dtype)[:, 1:, None]  # (B, L, 1), without <cls>
-        pooled = (query[:, 1:] * residues).sum(1) / residues.sum(1).clamp(min=1)  # (B, D)
-        logits = self.classifier(self.dropout(pooled))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-        return MsaTaskOutput(loss=loss, logits=logits, **_recorded(outputs))
+    def _loss(self, logits: Tensor, labels: Tensor, **kwargs: Any) -> Tensor:
+        return self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
 
 
 MsaModel.register_for_auto_class("AutoModel")

@@ -32,6 +32,7 @@ from transformers.utils import cached_file
 
 CODE_FILES = (
     "configuration_msa_transformer.py",
+    "inference_msa_transformer.py",
     "modeling_msa_transformer.py",
     "pipeline_msa_transformer.py",
     "sharing_msa_transformer.py",

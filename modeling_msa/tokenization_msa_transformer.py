@@ -630,29 +630,6 @@ def _columns_of_features(encoded: Any) -> dict[str, Any]:
     return features
 
 
-def check_padding(mask: torch.Tensor) -> None:
-    """Raise a ValueError if the padding in `mask` ``(B, R, C)`` is not right and below, or an MSA is all padding."""
-    rows, columns = mask.any(2), mask.any(1)  # (B, R), (B, C)
-    if not rows.any(1).all():
-        msa = (~rows.any(1)).nonzero()[0].item()
-        raise ValueError(f"MSA {msa} of the batch (from 0) is all padding: leave it out.")
-    for axis, used in (("row", rows), ("column", columns)):
-        empty = ~used & (used.flip(1).cumsum(1).flip(1) > 0)  # all padding, with something after it that is not
-        if empty.any():
-            msa, index = empty.nonzero()[0].tolist()
-            raise ValueError(
-                f"MSA {msa}, {axis} {index} (all from 0) is all padding, but a later {axis} is not: take it out. "
-                "Padding goes right and below."
-            )
-    ragged = mask != (rows[:, :, None] & columns[:, None])
-    if ragged.any():
-        msa, row, column = ragged.nonzero()[0].tolist()
-        raise ValueError(
-            f"MSA {msa}, row {row}, column {column} (all from 0) is padding inside the alignment: padding goes right "
-            "and below, the same for all rows of an MSA. A missing residue is a gap, '-'."
-        )
-
-
 MsaTokenizer.register_for_auto_class("AutoTokenizer")
 
-__all__ = ["MsaTokenizer", "check_padding", "is_batch", "is_row"]
+__all__ = ["MsaTokenizer", "is_batch", "is_row"]

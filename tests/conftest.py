@@ -71,12 +71,10 @@ def real_tokens():
 @pytest.fixture
 def blocks(monkeypatch):
     """Call it to make plain inference work in small blocks."""
-    from modeling_msa import modeling_msa_transformer
+    from modeling_msa import inference_msa_transformer
 
     def set_blocks(tokens: int = 40) -> None:
-        monkeypatch.setattr(
-            modeling_msa_transformer, "TOKENS_PER_BLOCK", {"cpu": (tokens, tokens), "other": (tokens, tokens)}
-        )
+        monkeypatch.setattr(inference_msa_transformer, "tokens_per_block", lambda _: tokens)
 
     return set_blocks
 

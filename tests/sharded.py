@@ -27,6 +27,7 @@ from modeling_msa import (
     MsaForTokenClassification,
     MsaModel,
     bundled_family,
+    inference_msa_transformer,
     load_model,
     predict_contacts,
     read_alignment,
@@ -41,7 +42,10 @@ INPUTS = {
     "3 rows": random_tokens(3, 9, 3),  # fewer than four processes
     "3 columns": random_tokens(6, 3, 4),
     "two MSAs": batched([random_tokens(7, 9, 5), random_tokens(4, 14, 6)]),
+    "holes": batched([random_tokens(7, 9, 7), random_tokens(6, 8, 8)]),
 }
+INPUTS["holes"][torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(0)) < 0.2] = 1
+INPUTS["holes"][0, 0] = INPUTS["holes"][1, :, 3] = 1  # no query in row 0; an empty column
 FLAGS = {"output_hidden_states": True, "output_attentions": True}
 DROPOUT = ("hidden_dropout", "attention_dropout", "activation_dropout", "classifier_dropout")
 ROWS = ("last_hidden_state", "hidden_states")  # outputs of a process's own rows
@@ -119,7 +123,9 @@ def training_case(cls, tokens, attention="sdpa", checkpointing=False, dtype=torc
 
 def inputs_for(cls):
     """All inputs for the masked language model, fewer for the others, which have the same backbone."""
-    return INPUTS if cls is MsaForMaskedLM else {name: INPUTS[name] for name in ("7 rows", "3 rows", "two MSAs")}
+    return (
+        INPUTS if cls is MsaForMaskedLM else {name: INPUTS[name] for name in ("7 rows", "3 rows", "two MSAs", "holes")}
+    )
 
 
 def training():
@@ -156,12 +162,12 @@ def flash_like(module, query, key, value, attention_mask, scaling, dropout=0.0, 
 
 @contextlib.contextmanager
 def small_pieces():
-    before = sharding.PIECE_BYTES
-    sharding.PIECE_BYTES = 100
+    before = sharding.PIECE_BYTES, inference_msa_transformer.tokens_per_block
+    sharding.PIECE_BYTES, inference_msa_transformer.tokens_per_block = 100, lambda _: 8
     try:
         yield
     finally:
-        sharding.PIECE_BYTES = before
+        sharding.PIECE_BYTES, inference_msa_transformer.tokens_per_block = before
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from modeling_msa import (
     MsaForTokenClassification,
     MsaTokenizer,
 )
-from modeling_msa.modeling_msa_transformer import TOKENS_PER_BLOCK
+from modeling_msa.inference_msa_transformer import tokens_per_block
 
 CLASSES = (MsaForMaskedLM, MsaForContactPrediction, MsaForTokenClassification, MsaForSequenceClassification)
 
@@ -122,14 +122,14 @@ def test_predicting_in_training_mode_drops_nothing():
     first = model.predict_contacts(ids)
     assert torch.equal(first, model.predict_contacts(ids))
     assert all(module.training for module in model.modules())
-    with pytest.raises(ValueError, match="axes"):
+    with pytest.raises(ValueError, match="batch of MSAs"):
         model.predict_contacts(ids[0])
     assert model.training
 
 
 def test_reentrant_checkpointing_draws_the_same_dropout():
     rows, columns = 64, 129
-    assert rows * columns > max(TOKENS_PER_BLOCK["cpu"])  # more than one block in inference
+    assert rows * columns > tokens_per_block(torch.empty(1, rows, columns, 1))  # more than one block in inference
     ids = torch.randint(4, 24, (1, rows, columns), generator=torch.Generator().manual_seed(0))
     gradients = []
     for checkpointing in (None, {"use_reentrant": True}, {"use_reentrant": False}):

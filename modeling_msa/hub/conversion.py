@@ -215,7 +215,7 @@ def compare_with_fair_esm(
     with torch.no_grad():
         expected = reference(tokens, return_contacts=True)
         logits = model(tokens).logits
-        contacts = model.msa.contact_logits(tokens)[0].sigmoid()
+        contacts = model.msa.contact_logits(tokens).logits.sigmoid()
     differences = {"logits": (logits.float() - expected["logits"]).abs().max().item()}
     if has_contacts:
         differences["contacts"] = (contacts - expected["contacts"]).abs().max().item()

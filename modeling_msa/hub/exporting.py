@@ -23,7 +23,8 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from .._files import check_ending, check_output, temporary_sibling
-from ..modeling_msa_transformer import MsaPreTrainedModel, evaluating
+from ..inference_msa_transformer import evaluating
+from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 
 Task = Literal["contacts", "logits", "embeddings"]
@@ -97,7 +98,7 @@ class _TaskModule(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         if self.task == "contacts":
-            output = self.model.base_model.contact_logits(input_ids, attention_mask)[0].sigmoid()
+            output = self.model.base_model.contact_logits(input_ids, attention_mask).logits.sigmoid()
         elif self.task == "embeddings":
             output = self.model.base_model(input_ids, attention_mask).last_hidden_state
         else:
@@ -277,7 +278,7 @@ def _check_model(model: Any, task: str) -> None:
 def _as_at_inference(model: MsaPreTrainedModel, task: Task) -> Iterator[_TaskModule]:
     """Give the task's module, without dropout and gradients."""
     with evaluating(model), torch.no_grad():
-        yield _TaskModule(model, task).eval()
+        yield _TaskModule(model, task)
 
 
 @contextmanager

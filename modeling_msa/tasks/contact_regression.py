@@ -10,7 +10,8 @@ import torch
 from tqdm import tqdm
 
 from ..alignments.alignment import Alignment
-from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel, evaluating
+from ..inference_msa_transformer import evaluating
+from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 from .contact_precision import check_contact_array, precision
 from .contacts import MIN_SEPARATION

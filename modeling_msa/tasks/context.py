@@ -20,7 +20,8 @@ from typing import cast
 import torch
 from torch.nn import functional as F
 
-from ..modeling_msa_transformer import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention, inference_blocks, widen
+from ..inference_msa_transformer import widen
+from ..modeling_msa_transformer import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention
 
 # Size of an inner tensor. On CPUs 1 MB: it is written and read several times, which is fastest within a cache.
 _NUMBERS_PER_BLOCK = {"cpu": 2**18, "other": 2**25}
@@ -33,7 +34,7 @@ class LayerContext:
     Attributes
     ----------
     layer : MsaLayer
-    row_weights : torch.Tensor, shape=(1, 1, 1, 1)
+    scaling : float
         1 / sqrt(K * R), by which row logits are scaled; R counts all rows.
     row_logits : torch.Tensor, shape=(1, H, C, C)
         Their share of the row map's logits, scaled; at least float32.
@@ -43,7 +44,7 @@ class LayerContext:
     """
 
     layer: MsaLayer
-    row_weights: torch.Tensor
+    scaling: float
     row_logits: torch.Tensor
     columns: Iterable[tuple[slice, torch.Tensor, torch.Tensor]]
 
@@ -93,25 +94,24 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
         raise ValueError("The MSA has padding: pass it without.")
     tokens = tokens.clone()
     tokens[:, row, 1:] = cast(int, model.config.mask_token_id)
-    hidden_states, options, _ = model.prepare(tokens)
-    weights = options["row_weights"]
+    hidden_states, options = model.prepare(tokens)
+    scaling = options["scaling"]
     if row:  # the masked row comes first; the order of rows matters to embeddings alone
         order = [row, *(k for k in range(tokens.shape[1]) if k != row)]
         hidden_states = hidden_states[:, order]
     for layer in cast(Iterable[MsaLayer], model.layers):
-        attention = layer.row_attention
-        masked = attention.tied_logits(hidden_states[:, :1], weights[:, :1])
+        masked = layer.row_logits(hidden_states[:, :1], scaling)
         others = torch.zeros_like(masked)
         if tokens.shape[1] > 1:
-            others = attention.tied_logits(hidden_states[:, 1:], weights[:, 1:])
-        hidden_states = attention.update(hidden_states, masked.add_(others).softmax(-1))
+            others = layer.row_logits(hidden_states[:, 1:], scaling)
+        hidden_states = layer.add_row_update(hidden_states, layer.row_attention.maps(masked.add_(others)))
         is_last = layer is model.layers[-1]
-        columns = _columns(layer.column_attention, hidden_states, is_last)
-        yield LayerContext(layer, weights[:, :1], others, columns)
+        columns = _columns(layer, hidden_states, is_last)
+        yield LayerContext(layer, scaling, others, columns)
         if not is_last:
             for _ in columns:  # blocks that were not read
                 pass
-            hidden_states = layer.feed_forward(hidden_states)
+            layer.add_feed_forward(hidden_states)
 
 
 def kept_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> list[LayerContext]:
@@ -148,21 +148,25 @@ def kept_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> list[Lay
 
 @torch.inference_mode()
 def _columns(
-    attention: MsaColumnAttention, hidden_states: torch.Tensor, is_last: bool
+    layer: MsaLayer, hidden_states: torch.Tensor, is_last: bool
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Run the context's column attention in place, and yield keys and values block by block."""
-    rows = hidden_states.shape[1]
-    for block in inference_blocks(attention, hidden_states, 2):
-        states = attention.layer_norm(hidden_states[:, :, block])
-        keys, values = attention.fold(attention.k_proj(states)), attention.fold(attention.v_proj(states))
+    attention = layer.column_attention
+    for block in layer.blocks(hidden_states, 2):
+        states = attention.norm(hidden_states[:, :, block])
+        keys, values = map(_by_column, attention.project(states, "kv"))
         if not is_last:
-            queries = attention.fold(attention.q_proj(states))
+            (queries,) = map(_by_column, attention.project(states, "q"))
             context = F.scaled_dot_product_attention(queries, keys, values)  # (S, H, R, K)
-            context = context.transpose(1, 2).reshape(1, -1, rows, hidden_states.shape[-1])
-            hidden_states[:, :, block] += attention.out_proj(context).transpose(1, 2)
+            hidden_states[:, :, block] += attention.out_proj(context.permute(2, 0, 1, 3).flatten(2))
         keys[:, :, 0] = 0
         values[:, :, 0] = 0
         yield block, keys, values
+
+
+def _by_column(states: torch.Tensor) -> torch.Tensor:
+    """Make each column of one MSA a sequence: ``(1, R, S, H, K)`` -> ``(S, H, R, K)``."""
+    return states[0].permute(1, 2, 0, 3)
 
 
 @torch.inference_mode()
@@ -193,19 +197,23 @@ def row_states(
     torch.Tensor
         Last hidden states as `MsaModel` gives them: ``(N, C, D)``, or ``(N, D)`` with `places`.
     """
-    states = model.embeddings(tokens[:, None], first_row=row).transpose(0, 1)  # (1, N, C, D), as rows of one MSA
+    states = model.embeddings(tokens[:, None], row_ids=torch.full((1, 1), row, device=tokens.device)).transpose(
+        0, 1
+    )  # (1, N, C, D), as rows of one MSA
     _, versions, columns, _ = states.shape
     for context in layers:
         layer, heads = context.layer, context.row_logits.shape[1]
         if places is not None and layer is model.layers[-1]:
-            return model.layer_norm(layer.feed_forward(_last_layer(context, states, places)))[0, 0]
+            states = _last_layer(context, states, places)
+            layer.add_feed_forward(states)
+            return model.layer_norm(states)[0, 0]
         for block in _cut(states, versions, heads * columns**2):
             rows = states[0, block, None]  # (n, 1, C, D), as MSAs of their own
             states[0, block] = _row_attention(layer.row_attention, rows, context)[:, 0]
         for block, keys, values in context.columns:
             for some in _cut(states, versions, keys[..., 0].numel()):
                 states[:, some, block] += _column_update(layer.column_attention, states[:, some, block], keys, values)
-        states = layer.feed_forward(states)
+        layer.add_feed_forward(states)
     return model.layer_norm(states)[0]
 
 
@@ -217,23 +225,22 @@ def _cut(states: torch.Tensor, length: int, numbers_each: int) -> list[slice]:
 
 def _row_attention(attention: MsaRowAttention, states: torch.Tensor, context: LayerContext) -> torch.Tensor:
     """Row attention of versions ``(N, 1, C, D)``, each together with the context."""
-    normed = attention.layer_norm(states)
-    logits = attention.tied_logits(states, context.row_weights, normed).add_(context.row_logits)
-    return attention.update(states, logits.softmax(-1), normed)
+    query, key, value = attention.project(attention.norm(states))
+    logits = widen(attention.logits(query, key, context.scaling)).add_(context.row_logits)
+    return states + attention.update(attention.maps(logits), value)
 
 
 def _column_update(
     attention: MsaColumnAttention, states: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
     """Column attention's update of N versions in S columns, ``(1, N, S, D)``: each sees itself and the context."""
-    normed = attention.layer_norm(states)
-    query = attention.fold(attention.q_proj(normed)) * attention.head_dim**-0.5  # (S, H, N, K)
-    key, value = attention.fold(attention.k_proj(normed)), attention.fold(attention.v_proj(normed))
+    query, key, value = map(_by_column, attention.project(attention.norm(states)))  # (S, H, N, K)
+    query = query * attention.head_dim**-0.5
     logits = widen(torch.matmul(query, keys.transpose(2, 3)))  # (S, H, N, R)
     logits[..., 0] = (widen(query) * widen(key)).sum(-1)
     maps = logits.softmax(-1).to(value.dtype)
     context = torch.matmul(maps, values).addcmul_(maps[..., :1], value)
-    return attention.out_proj(context.transpose(1, 2).reshape(1, *states.shape[2:0:-1], -1)).transpose(1, 2)
+    return attention.out_proj(context.permute(2, 0, 1, 3).flatten(2))[None]
 
 
 def _last_layer(context: LayerContext, states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -242,9 +249,7 @@ def _last_layer(context: LayerContext, states: torch.Tensor, places: torch.Tenso
     read = states.new_empty(1, 1, versions, size)
     for block in _cut(states, versions, 3 * columns * size):  # normed states, keys and values
         logits = context.row_logits[0][:, places[block]].transpose(0, 1)  # (n, H, C)
-        rows = _row_attention_at(
-            context.layer.row_attention, states[0, block, None], places[block], context.row_weights, logits
-        )
+        rows = _row_attention_at(context.layer, states[0, block, None], places[block], context.scaling, logits)
         read[0, 0, block] = rows[:, 0, 0]
     for block, keys, values in context.columns:
         start, stop, _ = block.indices(columns)
@@ -260,34 +265,32 @@ def _last_layer(context: LayerContext, states: torch.Tensor, places: torch.Tenso
 
 
 def _row_attention_at(
-    attention: MsaRowAttention,
+    layer: MsaLayer,
     hidden_states: torch.Tensor,
     places: torch.Tensor,
-    row_weights: torch.Tensor,
+    scaling: float,
     logits: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Row attention of unpadded MSAs ``(B, R, C, D)`` at one column of each: ``(B, R, 1, D)``.
 
     `logits` ``(B, H, C)`` are those of further rows.
     """
-    batch, _, columns, _ = hidden_states.shape
+    attention = layer.row_attention
+    batch = len(hidden_states)
     here = hidden_states[torch.arange(batch, device=places.device), :, places][:, :, None]  # (B, R, 1, D)
-    query = attention.q_proj(attention.layer_norm(here))
-    query = query * row_weights.to(query.dtype)
-    blocks = inference_blocks(attention, hidden_states, 1)
-    total = None if logits is None else logits.reshape(-1, 1, columns)
-    for block in blocks:
-        key = attention.fold(attention.k_proj(attention.layer_norm(hidden_states[:, block])))
-        product = widen(torch.bmm(attention.fold(query[:, block]), key.transpose(1, 2)))  # (B*H, 1, C)
+    (query,) = attention.project(attention.norm(here), "q")
+    blocks = layer.blocks(hidden_states, 1)
+    total = None if logits is None else logits.unsqueeze(2)
+    for rows in blocks:
+        (key,) = attention.project(attention.norm(hidden_states[:, rows]), "k")
+        product = widen(attention.logits(query[:, rows], key, scaling))  # (B, H, 1, C)
         total = product if total is None else total + product
     assert total is not None
-    maps = total.softmax(-1)
-    contexts = []
-    for block in blocks:
-        value = attention.fold(attention.v_proj(attention.layer_norm(hidden_states[:, block])))
-        context = torch.bmm(maps.to(value.dtype), value)
-        contexts.append(attention.unfold(context, batch, hidden_states[:, block].shape[1]))
-    return here + attention.out_proj(torch.cat(contexts, dim=1))
+    maps, updates = attention.maps(total), []
+    for rows in blocks:
+        (value,) = attention.project(attention.norm(hidden_states[:, rows]), "v")
+        updates.append(attention.update(maps, value))
+    return here + torch.cat(updates, dim=1)
 
 
 @torch.inference_mode()
@@ -314,8 +317,11 @@ def query_states(model: MsaModel, tokens: torch.Tensor, places: torch.Tensor) ->
     if hasattr(last, "_hf_hook"):  # accelerate loads an offloaded layer's weights when the layer is called
         states = model(tokens, return_dict=True).last_hidden_state
         return states[torch.arange(len(places)), 0, places.cpu()]  # it may be on another device
-    hidden_states, options, _ = model.prepare(tokens)
+    hidden_states, options = model.prepare(tokens)
     hidden_states = model.run_layers(hidden_states, options, stop=-1)
-    states = _row_attention_at(last.row_attention, hidden_states, places, options["row_weights"])
-    states = last.column_attention(states)[0][:, :1].contiguous()  # (B, 1, 1, D)
-    return model.layer_norm(last.feed_forward(states))[:, 0, 0]
+    states = _row_attention_at(last, hidden_states, places, options["scaling"])
+    states = (states + last.column_attention(last.column_attention.norm(states))[0])[
+        :, :1
+    ].contiguous()  # (B, 1, 1, D)
+    last.add_feed_forward(states)
+    return model.layer_norm(states)[:, 0, 0]

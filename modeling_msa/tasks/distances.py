@@ -26,7 +26,8 @@ import torch
 from tqdm import tqdm
 
 from ..alignments.alignment import Alignment
-from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel, evaluating
+from ..inference_msa_transformer import evaluating
+from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from .distance_model import DistanceModel, agreement, fit_distance_model, require_sklearn
 from .inputs import model_inputs
 

@@ -12,7 +12,8 @@ import torch
 
 from .._version import __version__
 from ..alignments.alignment import Alignment
-from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel, evaluating
+from ..inference_msa_transformer import evaluating
+from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from .inputs import check_whole, model_inputs
 
 WHICH = ("query", "mean", "rows")
@@ -149,7 +150,7 @@ def resolve_layers(layers: Iterable[int], count: int) -> tuple[int, ...]:
 
 @torch.inference_mode()
 def _hidden_states(
-    model: MsaPreTrainedModel, inputs: Mapping[str, torch.Tensor], layers: tuple[int, ...], which: str
+    model: MsaPreTrainedModel, inputs: Mapping[str, Any], layers: tuple[int, ...], which: str
 ) -> dict[int, np.ndarray]:
     """Run the model as far as `layers` need it; its own recorder would keep the states of all layers."""
     backbone: MsaModel = model.base_model  # type: ignore[assignment]
@@ -165,7 +166,7 @@ def _hidden_states(
             taken[layer] = (part.mean(0) if which == "mean" else part).cpu().numpy()
 
     with evaluating(backbone):
-        states, options, _ = backbone.prepare(**inputs, output_column_attentions=False)
+        states, options = backbone.prepare(**inputs, output_column_attentions=False)
         take(0, states)
         backbone.run_layers(states, options, lambda index, states, _: take(index + 1, states), stop=max(layers))
     return {layer: taken[layer] for layer in layers}

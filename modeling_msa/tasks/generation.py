@@ -18,7 +18,8 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from ..alignments.alignment import Alignment
 from ..alignments.sampling import filter_rows
-from ..modeling_msa_transformer import MsaForMaskedLM, evaluating
+from ..inference_msa_transformer import evaluating
+from ..modeling_msa_transformer import MsaForMaskedLM
 from ..tokenization_msa_transformer import ALPHABET, MsaTokenizer
 from .context import kept_layers, row_states
 from .generation_plan import batches, columns_to_change, find_rows, named_batch, residue_numbers

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from ..alignments.alignment import Alignment
 from ..alignments.sampling import select_rows, sequence_weights
 from ..alignments.variants import AMINO_ACIDS, Substitution
-from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel, evaluating
+from ..inference_msa_transformer import evaluating
+from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 from .context import context_layers, query_states, row_states
 from .inputs import check_whole

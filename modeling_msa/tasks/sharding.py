@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from .._processes import leave_processes
+from ..inference_msa_transformer import inference_blocks, widen
 from .inputs import is_split
 
 # Inference exchanges about so many bytes at a time, in at most so many pieces, so that only these are held twice.
@@ -44,11 +45,6 @@ def _even(length: int, parts: int) -> list[slice]:
 
 def _length(part: slice) -> int:
     return part.stop - part.start
-
-
-def _one_row(tensor: torch.Tensor) -> torch.Tensor:
-    """Add a row of zeros to a tensor ``(B, 0, C, D)``."""
-    return F.pad(tensor, (0, 0, 0, 0, 0, 1))
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
@@ -96,6 +92,7 @@ class RowSplit:
         self.size = 1 if group is None else dist.get_world_size(group)
         self._active = True
         self._depth = 0  # of the last input
+        self._query_rows: torch.Tensor | None = None  # (B,), if not 0
 
     def rows(self, depth: int, rank: int | None = None, size: int | None = None) -> slice:
         """Return the rows of an MSA that a process holds; none, if there are fewer rows than processes.
@@ -252,87 +249,67 @@ class RowSplit:
         position_ids: Any = None,
         inputs_embeds: Any = None,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, dict[str, Any], torch.Tensor | None]:
-        """`MsaModel.prepare`: hidden states and row weights of this process's rows, masks of all."""
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """`MsaModel.prepare`: hidden states of this process's rows, masks of its tokens and of all columns."""
         base = original.__self__  # type: ignore[attr-defined]
         self._check_inputs(base, input_ids, attention_mask, position_ids, inputs_embeds)
-        mask = base.token_mask(input_ids, attention_mask, inputs_embeds)
         tokens = input_ids if inputs_embeds is None else inputs_embeds
-        self._depth = depth = tokens.shape[1]
-        mine = self.rows(depth)
+        self._depth = tokens.shape[1]
+        mine = self.rows(self._depth)
         embed = base.embeddings.forward
 
-        def embed_rows(input_ids: Any, inputs_embeds: Any, position_ids: Any) -> torch.Tensor:
+        def embed_rows(input_ids: Any, inputs_embeds: Any, position_ids: Any, row_ids: Any) -> torch.Tensor:
             ids, embeds = (None if each is None else each[:, mine] for each in (input_ids, inputs_embeds))
-            return embed(ids, embeds, position_ids, first_row=mine.start)
+            return embed(ids, embeds, position_ids, row_ids[:, mine])
 
-        with torch.no_grad():  # one token of the last row: where the row table ends, all processes refuse together
-            ids, embeds = (None if each is None else each[:1, -1:, :1] for each in (input_ids, inputs_embeds))
-            embed(ids, embeds, first_row=depth - 1)
-        # weights come from a mask, that they be of the whole depth
-        counted = torch.ones(tokens.shape[:3], dtype=torch.bool, device=tokens.device) if mask is None else mask
-        with (
-            _replaced(base, "token_mask", lambda *_: counted),
-            _replaced(base.embeddings, "forward", embed_rows),
-        ):
-            inputs = (input_ids, attention_mask, position_ids, inputs_embeds)
-            hidden_states, options, pair_mask = original(*inputs, **kwargs)
+        with _replaced(base.embeddings, "forward", embed_rows):
+            hidden_states, options = original(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         if options["output_column_attentions"]:
             raise ValueError(
                 "Column attention maps are not available while an MSA is split by rows, since each process has only "
                 "some of the columns: request them outside of split_rows, for fewer rows."
             )
-        options |= {"row_weights": options["row_weights"][:, mine], "depth": depth}
-        if mask is None:
-            del options["row_attention_mask"], options["column_attention_mask"]
-            pair_mask = None
-        return hidden_states, options, pair_mask
+        masks = options["masks"]
+        self._query_rows = None if masks is None else masks.rows.int().argmax(1)
+        # the depth goes along, since checkpointing runs a layer again after other inputs
+        return hidden_states, options | {"masks": masks and masks.of(rows=mine), "depth": self._depth}
 
     def _layer(self, original: Callable, *args: Any, **kwargs: Any) -> tuple[Any, torch.Tensor, None]:
         hidden_states, row_maps, _ = original(*args, **kwargs)
         return hidden_states, self._count_once(row_maps), None
 
-    def _row_attention(
-        self, original: Callable, hidden_states: torch.Tensor, row_weights: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        if hidden_states.shape[1]:
-            return original(hidden_states, row_weights, *args, **kwargs)
-        # More processes than rows: a row that weighs nothing keeps the shapes, and in training the graph.
-        updated, row_maps = original(_one_row(hidden_states), _one_row(row_weights), *args, **kwargs)
-        return None if updated is None else updated[:, :0], row_maps
+    def _blocks(self, original: Callable, states: torch.Tensor, axis: int) -> list[slice]:
+        """The blocks of columns are those of the process with most rows, since all exchange each of them."""
+        if axis != 2:
+            return original(states, axis)
+        batch, _, columns, hidden = states.shape
+        most = states.new_empty(1).expand(batch, -(-self._depth // self.size), columns, hidden)
+        if len(original(most, 2)) == 1:
+            return [slice(None)]
+        pieces = math.ceil(most.numel() * most.element_size() / PIECE_BYTES)
+        return _even(columns, max(2, min(MOST_PIECES, pieces, columns // self.size)))
 
-    def _by_token(self, original: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
-        return original(hidden_states) if hidden_states.shape[1] else original(_one_row(hidden_states))[:, :0]
-
-    def _tied_logits(self, original: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return self._map(original(*args, **kwargs), self._sum, self._sum)
+    def _maps(self, original: Callable, logits: torch.Tensor, masks: Any = None) -> torch.Tensor:
+        return original(self._map(widen(logits), self._sum, self._sum), masks)
 
     def _column_attention(
-        self,
-        original: Callable,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        *,
-        depth: int,
-        **kwargs: Any,
+        self, original: Callable, hidden_states: torch.Tensor, masks: Any, *args: Any, depth: int, **kwargs: Any
     ) -> tuple[torch.Tensor, None]:
-        batch, rows, columns, hidden = hidden_states.shape
-        in_place = not (torch.is_grad_enabled() or original.__self__.training)  # type: ignore[attr-defined]
-        most = batch * -(-depth // self.size) * columns * hidden * hidden_states.element_size()  # of any process
-        pieces = min(MOST_PIECES, math.ceil(most / PIECE_BYTES), max(1, columns // self.size)) if in_place else 1
+        rows, columns = hidden_states.shape[1:3]
         to_columns = functools.partial(self._to_columns, depth=depth)
-        for piece in _even(columns, pieces):
-            to_rows = functools.partial(self._to_rows, rows=rows, columns=_length(piece))
-            states = self._map(hidden_states[:, :, piece], to_columns, to_rows)  # (B, R, columns of this process, D)
-            if states.shape[2]:
-                states = original(states, attention_mask, **kwargs)[0]
-            else:  # fewer columns than processes
-                states = original(F.pad(states, (0, 0, 0, 1)), attention_mask, **kwargs)[0][:, :, :0]
-            states = self._map(states, to_rows, to_columns)
-            if not in_place:
-                return states, None
-            hidden_states[:, :, piece] = states
-        return hidden_states, None
+        to_rows = functools.partial(self._to_rows, rows=rows, columns=columns)
+        states = self._map(hidden_states, to_columns, to_rows)  # (B, R, columns of this process, D)
+        mine = _even(columns, self.size)[self.rank]
+        masks = masks and masks.of(columns=mine)
+        if not _length(mine):  # fewer columns than processes: one that is thrown away
+            states = F.pad(states, (0, 0, 0, 1))
+            masks = masks and masks._replace(column_keys=F.pad(masks.column_keys, (0, 0, 0, 1), value=True))
+        updates = [
+            original(states[:, :, block], masks and masks.of(columns=block), *args, **kwargs)[0]
+            for block in inference_blocks(original.__self__, states, 2)  # type: ignore[attr-defined]
+        ]
+        update = torch.cat(updates, dim=2) if len(updates) > 1 else updates[0]
+        return self._map(update[:, :, : _length(mine)], to_rows, to_columns), None
 
     def _row_loss(
         self, original: Callable, logits: torch.Tensor, labels: torch.Tensor, *args: Any, **kwargs: Any
@@ -347,21 +324,20 @@ class RowSplit:
         return self._map(share, self._sum, _same)
 
     def _query_head(self, original: Callable, base: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-        """Forward of a head that reads row 0 only, which every process receives."""
+        """Forward of a head that reads the query only, which every process receives."""
         with _replaced(base, "forward", functools.partial(self._with_query, base.forward)):
             return original(*args, **kwargs)
 
     def _with_query(self, original: Callable, *args: Any, **kwargs: Any) -> Any:
         output = original(*args, **kwargs)
-        states = output.last_hidden_state[:, : int(self.rank == 0)]  # (B, 1, C, D), elsewhere (B, 0, C, D)
-
-        def broadcast(states: torch.Tensor) -> torch.Tensor:
-            query = states.new_empty(states.shape[0], 1, *states.shape[2:])
-            query[:, : states.shape[1]] = states
-            dist.broadcast(query, group=self.group, group_src=0)
-            return query
-
-        output.last_hidden_state = self._map(states, broadcast, lambda grad: self._mean(grad)[:, : states.shape[1]])
+        states, mine = output.last_hidden_state, self.rows(self._depth)
+        states = states if states.shape[1] else F.pad(states, (0, 0, 0, 0, 0, 1))
+        batch = torch.arange(len(states), device=states.device)
+        first = torch.zeros_like(batch) if self._query_rows is None else self._query_rows
+        query = states[batch, (first - mine.start).clamp(0, states.shape[1] - 1)]  # (B, C, D)
+        query = query * ((mine.start <= first) & (first < mine.stop))[:, None, None]  # zero, if another process has it
+        query = self._map(query, self._sum, self._mean)
+        output.last_hidden_state = query[:, None].expand(-1, self._depth, -1, -1)  # the head chooses its row
         return output
 
     def _sum_gradient(self, copies: int, gradient: torch.Tensor) -> torch.Tensor:
@@ -490,12 +466,10 @@ def split_rows(model: Any, group: Any = None) -> Iterator[RowSplit]:
         replace(base, "prepare", split._prepare)
         for layer in base.layers:
             replace(layer, "forward", split._layer)
-            replace(layer.row_attention, "forward", split._row_attention)
-            replace(layer.row_attention, "tied_logits", split._tied_logits)
+            replace(layer, "blocks", split._blocks)
+            replace(layer.row_attention, "maps", split._maps)
             replace(layer.column_attention, "forward", split._column_attention)
-            replace(layer.feed_forward, "forward", split._by_token)
         if hasattr(model, "lm_head"):
-            replace(model.lm_head, "forward", split._by_token)
             replace(model, "_loss_function", split._row_loss)  # behind transformers' property
         if hasattr(model, "classifier"):
             replace(model, "forward", split._query_head, base)

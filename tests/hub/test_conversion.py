@@ -209,6 +209,7 @@ def test_folder_is_a_complete_repository(hub):
         "README.md",
         "config.json",
         "configuration_msa_transformer.py",
+        "inference_msa_transformer.py",
         "model.safetensors",
         "modeling_msa_transformer.py",
         "pipeline_msa_transformer.py",

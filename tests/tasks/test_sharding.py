@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import row_sharding  # noqa: E402
 
-CASES = {"training": 18, "exact": 7, "inference": 21, "half_precision": 2, "optimising": 3, "errors": 1, "moved": 3}
+CASES = {"training": 23, "exact": 7, "inference": 26, "half_precision": 2, "optimising": 3, "errors": 1, "moved": 3}
 
 
 def start(processes, program, *arguments):
