@@ -68,19 +68,24 @@ class MsaOutput(ModelOutput):
 class MsaMasks(NamedTuple):
     """What a mask means to the layers. A row or column without a token is as if it were not there."""
 
-    tokens: Tensor  # (B, R, C) bool: the query, key and value of others count for nothing in row attention
     columns: Tensor  # (B, C) bool: columns with a token, the keys of row attention
     rows: Tensor  # (B, R) bool: rows with a token
-    column_keys: Tensor  # (B, C, R) bool: keys of column attention; in an empty column rows, so that none gives NaN
+    # None if all rows have the same mask, as in a batch of MSAs of one depth:
+    tokens: Tensor | None  # (B, R, C) bool: the query, key and value of others count for nothing in row attention
+    column_keys: Tensor | None  # (B, C, R) bool: keys of column attention; in an empty column rows, lest it give NaN
 
     @classmethod
-    def make(cls, tokens: Tensor) -> "MsaMasks":
+    def make(cls, tokens: Tensor, whole_columns: bool) -> "MsaMasks":
         columns, rows = tokens.any(1), tokens.any(2)
+        if whole_columns:
+            return cls(columns, rows, None, None)
         some = rows | ~rows.any(1, keepdim=True)
-        return cls(tokens, columns, rows, tokens.transpose(1, 2) | ~columns.unsqueeze(2) & some.unsqueeze(1))
+        return cls(columns, rows, tokens, tokens.transpose(1, 2) | ~columns.unsqueeze(2) & some.unsqueeze(1))
 
     def of(self, rows: slice = slice(None), columns: slice = slice(None)) -> "MsaMasks":
         """Masks of a block: of the rows that row attention runs on, or the columns that column attention does."""
+        if self.tokens is None or self.column_keys is None:
+            return self
         return self._replace(tokens=self.tokens[:, rows], column_keys=self.column_keys[:, columns])
 
 
@@ -227,7 +232,7 @@ class MsaRowAttention(MsaAttention):
     def fold(self, states: Tensor, masks: MsaMasks | None = None, pad: int = 0) -> Tensor:
         """``(B, R, C, H, K)`` in the form of the matrix products, ``(B*H, C, R*K)``, with zero for masked tokens."""
         batch, rows, columns, heads, size = states.shape
-        if masks is not None:
+        if masks is not None and masks.tokens is not None:
             states = states.masked_fill(~masks.tokens[..., None, None], 0)
         states = states.permute(0, 3, 2, 1, 4)  # (B, H, C, R, K)
         states = F.pad(states, (0, 0, 0, 0, 0, pad)) if pad else states
@@ -270,7 +275,7 @@ class MsaColumnAttention(MsaAttention):
         # hidden_states (B, R, C, D), normed -> the same, maps (B, H, C, R, R)
         batch, rows, columns, _ = hidden_states.shape
         query, key, value = self.project(hidden_states)
-        heads = query.shape[3]
+        heads, keys = query.shape[3], masks and masks.column_keys
         # no kernel has maps
         implementation = "eager" if output_column_attentions else self.config._attn_implementation
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
@@ -279,10 +284,10 @@ class MsaColumnAttention(MsaAttention):
         by_column = implementation != "eager" and is_flash_attention_requested(self.config)
         if by_column:
             query, key, value = (each.transpose(1, 2).flatten(0, 1).transpose(1, 2) for each in (query, key, value))
-            mask = masks and masks.column_keys.flatten(0, 1)  # (B*C, R)
+            mask = None if keys is None else keys.flatten(0, 1)  # (B*C, R)
         else:
             query, key, value = (each.flatten(2, 3).transpose(1, 2) for each in (query, key, value))  # (B, C*H, R, K)
-            mask = masks and masks.column_keys[:, :, None].expand(-1, -1, heads, -1).flatten(1, 2)[:, :, None]
+            mask = None if keys is None else keys[:, :, None].expand(-1, -1, heads, -1).flatten(1, 2).unsqueeze(2)
         dropout = self.config.attention_dropout if is_training(self) else 0.0
         scaling = self.head_dim**-0.5
         context, maps = attention(self, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
@@ -371,15 +376,14 @@ class MsaLayer(GradientCheckpointingLayer):
 
     def add_column_update(self, hidden_states: Tensor, masks: MsaMasks | None, **kwargs: Any) -> None:
         for columns in self.blocks(hidden_states, 2):
-            part = hidden_states[:, :, columns]
-            normed = self.column_attention.norm(part)
-            part += self.column_attention(normed, masks and masks.of(columns=columns), **kwargs)[0]
+            normed = self.column_attention.norm(hidden_states[:, :, columns])
+            update = self.column_attention(normed, masks and masks.of(columns=columns), **kwargs)[0]
+            hidden_states[:, :, columns] += update
 
     def add_feed_forward(self, hidden_states: Tensor) -> None:
         tokens = hidden_states.flatten(0, 2)[None, :, None]
         for some in self.blocks(tokens, 1):
-            part = tokens[:, some]
-            part += self.feed_forward(self.feed_forward.norm(part))
+            tokens[:, some] += self.feed_forward(self.feed_forward.norm(tokens[:, some]))
 
 
 class MsaContactRegression(nn.Module):
@@ -406,8 +410,7 @@ class MsaContactRegression(nn.Module):
             # APC of a symmetrised map S is S - s s^T / sum(s), with s its row sums; the regression is linear, so the
             # weighted sum over heads comes first, and no corrected map is made.
             sums = maps.sum(-1) + maps.sum(-2)  # (B, H, L)
-            total = sums.sum(-1)
-            scale = weights / total.clamp(min=1e-12)  # (B, H); total is zero if <cls> gets all
+            scale = weights / sums.sum(-1).clamp(min=1e-12)  # (B, H); the total is zero if <cls> gets all
             weighted = torch.matmul(weights, maps.flatten(2)).view(maps.shape[0], *maps.shape[2:])  # (B, L, L)
             correction = torch.matmul((sums * scale.unsqueeze(-1)).transpose(1, 2), sums)
             logits = weighted + weighted.transpose(1, 2) - correction
@@ -444,8 +447,7 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):  # type: ignore[mis
         "attentions": OutputRecorder(MsaLayer, index=1),
         "column_attentions": OutputRecorder(MsaLayer, index=2),
     }
-    # One checkpoint serves every class: the heads of others are expected.
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^classifier\."]
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^classifier\."]  # one checkpoint serves every class
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -471,8 +473,7 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):  # type: ignore[mis
     ) -> Tensor:
         """Probability that two residue columns are in contact (C-beta within 8 Angstrom; paper, section 4.1).
 
-        The parameters are `MsaModel.forward`'s. It computes no column maps and only the row map of the last layer, and
-        holds one layer's row maps at a time.
+        The parameters are `MsaModel.forward`'s. Only one layer's row maps are held at a time.
 
         Returns
         -------
@@ -566,11 +567,10 @@ class MsaModel(MsaPreTrainedModel):
         tensor = input_ids if inputs_embeds is None else inputs_embeds
         rows, columns = tensor.shape[1:3]
         self.embeddings.check_size(rows, columns)
-        if not (is_traced() or tensor.device.type == "meta"):
-            mask = self._read(mask, position_ids)
+        is_all, whole_columns = self._read(mask, position_ids)
         masks, row_ids = None, torch.arange(rows, device=tensor.device).unsqueeze(0)
-        if mask is not None:
-            masks = MsaMasks.make(mask.to(tensor.device))
+        if not (mask is None or is_all):
+            masks = MsaMasks.make(mask.to(tensor.device), whole_columns)
             row_ids = masks.rows.cumsum(1).sub(1).clamp(min=0)  # of the rows that are there
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, row_ids=row_ids)
         # without the other output flags: the attention interface warns of flags that it cannot serve
@@ -579,20 +579,21 @@ class MsaModel(MsaPreTrainedModel):
         scaling = (self.config.hidden_size // self.config.num_attention_heads * rows) ** -0.5
         return hidden_states, options | {"scaling": scaling, "masks": masks, "output_column_attentions": bool(wanted)}
 
-    def _read(self, mask: Tensor | None, position_ids: Tensor | None) -> Tensor | None:
-        """Return the mask, or None if it is all true, and check the range of positions; reads the device once."""
-        last, facts = self.embeddings.max_columns - 1, []
-        if mask is not None:
-            facts.append(mask.all())
-        if position_ids is not None:
-            facts.append(((position_ids >= 0) & (position_ids <= last)).all().to(facts[0].device if facts else None))
-        values = torch.stack(facts).tolist() if facts else []
-        if position_ids is not None and not values[-1]:
+    def _read(self, mask: Tensor | None, position_ids: Tensor | None) -> list[bool]:
+        """Whether a mask is all true, and the same in each row; checks positions, and reads the device once."""
+        given = [tensor for tensor in (mask, position_ids) if tensor is not None]
+        if is_traced() or not given or given[0].device.type == "meta":
+            return [False, False]
+        mask, last = torch.ones(1, 1, 1) if mask is None else mask, self.embeddings.max_columns - 1
+        positions = torch.zeros(1) if position_ids is None else position_ids
+        fit = ((positions >= 0) & (positions <= last)).all()
+        values = torch.stack([mask.all(), (mask == mask[:, :1]).all(), fit.to(mask.device)]).tolist()
+        if not values[2]:
             raise ValueError(
                 f"position_ids must be from 0 (<cls>) to {last}, where the model's table of column positions ends; "
-                f"they are from {position_ids.min().item()} to {position_ids.max().item()}."
+                f"they are from {positions.min().item()} to {positions.max().item()}."
             )
-        return None if mask is not None and values[0] else mask
+        return values[:2]
 
     def run_layers(
         self,

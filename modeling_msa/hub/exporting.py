@@ -121,8 +121,7 @@ def export_program(model: MsaPreTrainedModel, task: Task = "contacts") -> Export
     -------
     torch.export.ExportedProgram
         Its ``module()`` takes ``input_ids`` and ``attention_mask``, ``(B, R, C)`` int64 each, both by name, and
-        returns ``{task: output}``. MSAs must have at least two residues. It does not check that padding is right and
-        below, nor that no MSA is all padding.
+        returns ``{task: output}``. MSAs must have at least two residues.
 
     Raises
     ------

@@ -302,8 +302,7 @@ class RowSplit:
         mine = _even(columns, self.size)[self.rank]
         masks = masks and masks.of(columns=mine)
         if not _length(mine):  # fewer columns than processes: one that is thrown away
-            states = F.pad(states, (0, 0, 0, 1))
-            masks = masks and masks._replace(column_keys=F.pad(masks.column_keys, (0, 0, 0, 1), value=True))
+            states, masks = F.pad(states, (0, 0, 0, 1)), None
         updates = [
             original(states[:, :, block], masks and masks.of(columns=block), *args, **kwargs)[0]
             for block in inference_blocks(original.__self__, states, 2)  # type: ignore[attr-defined]
