@@ -81,34 +81,31 @@ def is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or everywhere)
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether a call is `F.linear` of its parameters: no adapter, quantization, shards, hooks, offloading."""
-    is_linear = type(module) is nn.Linear and type(module.weight) is nn.Parameter
-    return is_linear and not is_hooked(module) and "forward" not in vars(module)
-
-
-def inference_blocks(module: nn.Module, states: Tensor, axis: int, inside: bool = False) -> list[slice]:
+def inference_blocks(
+    module: nn.Module, states: Tensor, axis: int, inner: int = 1, inside: bool = False
+) -> list[slice]:
     """Slices along an axis of `states` ``(B, R, C, D)`` that `module` is to run on, one after another.
 
     Several in plain inference only, and if no hook is on `module` (with `inside`: not counting its own) nor in it.
-    Reentrant checkpointing first trains without gradients, and must draw the same dropout again.
+    Reentrant checkpointing first trains without gradients, and must draw the same dropout again. `inner` is the number
+    of large tensors at a time.
     """
     if torch.is_grad_enabled() or is_training(module) or is_traced():
         return [slice(None)]
-    tokens, length, most = states[..., 0].numel(), states.shape[axis], tokens_per_block(states)
+    tokens, length, most = states[..., 0].numel(), states.shape[axis], tokens_per_block(states, inner)
     if tokens <= most or any(is_hooked(each) for each in module.modules() if not inside or each is not module):
         return [slice(None)]
     step = max(1, most * length // tokens)
     return [slice(start, start + step) for start in range(0, length, step)]
 
 
-def tokens_per_block(states: Tensor) -> int:
-    """Tokens that inference runs at once."""
+def tokens_per_block(states: Tensor, inner: int = 1) -> int:
+    """Tokens that inference runs at once, with `inner` tensors of four times the states' width at a time."""
     tokens, device = states[..., 0].numel(), states.device
     if device.type == "cpu":
         # Inner tensors stay under 32 MB, where malloc reuses its pages, and products of fewer tokens are as fast. With
         # 16 blocks the inner tensors of one, up to 8 times its states, are half of all.
-        return min(max(tokens // 16, 384), 2048)
+        return max(min(tokens // 16, 2048) // inner, 384)
     # A GPU is fastest with all tokens at once, whose inner tensors are 12 times their states: in blocks only where
     # that would be more than a sixteenth of its memory.
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 16 * 2**30
@@ -116,9 +113,31 @@ def tokens_per_block(states: Tensor) -> int:
     return tokens if tokens <= most or device.type == "meta" else max(most // 2, 2**14)
 
 
-def padding(columns: int, device: torch.device) -> int:
-    """Columns to add for matrix products: on a GPU those of other than multiples of 8 take slow kernels."""
-    return 0 if device.type in ("cpu", "meta") else -columns % 8
+def is_on_gpu(states: Tensor) -> bool:
+    """Whether few large operations are best; on a CPU it is the fewest copies."""
+    return states.device.type not in ("cpu", "meta")
+
+
+def fuses(states: Tensor, projections: list[nn.Module]) -> bool:
+    """Whether to make one product of several: on a GPU, if each is a plain one.
+
+    An adapter, quantization, shards, hooks and offloading require that the modules are called.
+    """
+    return is_on_gpu(states) and all(
+        type(each) is nn.Linear
+        and type(each.weight) is nn.Parameter
+        and "forward" not in vars(each)
+        and not is_hooked(each)
+        for each in projections
+    )
+
+
+def padding(states: Tensor) -> int:
+    """Columns to add to ``(B, R, C, H, K)`` for products: on a GPU those of other than multiples of 8 are slow.
+
+    Small ones are left: they wait for the processor, which would have more to start.
+    """
+    return -states.shape[2] % 8 if is_on_gpu(states) and states.numel() >= 2**23 else 0
 
 
 def widen(tensor: Tensor) -> Tensor:

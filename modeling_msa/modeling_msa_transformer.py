@@ -35,7 +35,7 @@ from transformers.utils.generic import is_flash_attention_requested, maybe_autoc
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_msa_transformer import MsaConfig
-from .inference_msa_transformer import evaluating, inference_blocks, is_plain, is_traced, is_training, padding, widen
+from .inference_msa_transformer import evaluating, fuses, inference_blocks, is_traced, is_training, padding, widen
 from .sharing_msa_transformer import SharedModelMixin
 from .tokenization_msa_transformer import MsaTokenizer
 
@@ -173,7 +173,7 @@ class MsaAttention(MsaSublayer):
     def project(self, hidden_states: Tensor, names: str = "qkv") -> list[Tensor]:
         """Query, key and value of `hidden_states` ``(B, R, C, D)``, by heads: ``(B, R, C, H, K)`` each."""
         projections = [getattr(self, f"{name}_proj") for name in names]
-        if hidden_states.device.type == "cpu" or len(names) == 1 or not all(map(is_plain, projections)):
+        if len(names) == 1 or not fuses(hidden_states, projections):
             states = [projection(hidden_states) for projection in projections]
             return [each.view(*each.shape[:-1], each.shape[-1] // self.head_dim, self.head_dim) for each in states]
         # One product: a GPU reads its input once, backward too. Heads come first, so that columns and heads stay one
@@ -203,7 +203,7 @@ class MsaRowAttention(MsaAttention):
     def logits(self, query: Tensor, key: Tensor, scaling: float, masks: MsaMasks | None = None) -> Tensor:
         """Logits of the maps ``(B, H, C, C)``, of queries and keys ``(B, R, C, H, K)``: a sum over the rows."""
         batch, _, columns, heads, _ = key.shape
-        pad = padding(columns, key.device)
+        pad = padding(key)
         query, key = self.fold(query, masks), self.fold(key, masks, pad)
         # scaled within the product, since float16 may not hold the sum
         logits = torch.baddbmm(query.new_empty(()), query, key.transpose(1, 2), beta=0, alpha=scaling)
@@ -221,8 +221,8 @@ class MsaRowAttention(MsaAttention):
 
     def update(self, row_maps: Tensor, value: Tensor, masks: MsaMasks | None = None) -> Tensor:
         """Every row updated through the same maps: ``(B, R, C, D)``, of values ``(B, R, C, H, K)``."""
-        batch, rows, columns, heads, size = value.shape
-        pad = padding(columns, value.device)
+        batch, rows, _, heads, size = value.shape
+        pad = padding(value)
         maps = F.dropout(row_maps, p=self.config.attention_dropout, training=self.training).to(value.dtype)
         maps = F.pad(maps, (0, pad)) if pad else maps
         context = torch.bmm(maps.flatten(0, 1), self.fold(value, masks, pad))  # (B*H, C, R*K)
@@ -352,9 +352,9 @@ class MsaLayer(GradientCheckpointingLayer):
 
     # The same for large MSAs at inference, block by block and in place: inner tensors are larger than their input.
 
-    def blocks(self, hidden_states: Tensor, axis: int) -> list[slice]:
+    def blocks(self, hidden_states: Tensor, axis: int, inner: int = 1) -> list[slice]:
         """Slices of the input that are run one after another."""
-        return inference_blocks(self, hidden_states, axis, inside=True)
+        return inference_blocks(self, hidden_states, axis, inner, inside=True)
 
     def row_logits(self, hidden_states: Tensor, scaling: float, masks: MsaMasks | None = None) -> Tensor:
         """Logits of the row maps, ``(B, H, C, C)``, summed at least in float32."""
@@ -378,12 +378,12 @@ class MsaLayer(GradientCheckpointingLayer):
         for columns in self.blocks(hidden_states, 2):
             normed = self.column_attention.norm(hidden_states[:, :, columns])
             update = self.column_attention(normed, masks and masks.of(columns=columns), **kwargs)[0]
-            hidden_states[:, :, columns] += update
+            hidden_states[:, :, columns].add_(update)
 
     def add_feed_forward(self, hidden_states: Tensor) -> None:
         tokens = hidden_states.flatten(0, 2)[None, :, None]
-        for some in self.blocks(tokens, 1):
-            tokens[:, some] += self.feed_forward(self.feed_forward.norm(tokens[:, some]))
+        for some in self.blocks(tokens, 1, inner=2):  # before and after the activation
+            tokens[:, some].add_(self.feed_forward(self.feed_forward.norm(tokens[:, some])))
 
 
 class MsaContactRegression(nn.Module):

@@ -74,9 +74,21 @@ def blocks(monkeypatch):
     from modeling_msa import inference_msa_transformer
 
     def set_blocks(tokens: int = 40) -> None:
-        monkeypatch.setattr(inference_msa_transformer, "tokens_per_block", lambda _: tokens)
+        monkeypatch.setattr(inference_msa_transformer, "tokens_per_block", lambda *_: tokens)
 
     return set_blocks
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Call it to take a GPU's paths: query, key and value in one product, columns padded to a multiple of 8."""
+    from modeling_msa import inference_msa_transformer, modeling_msa_transformer
+
+    def take_paths() -> None:
+        monkeypatch.setattr(inference_msa_transformer, "is_on_gpu", lambda _: True)
+        monkeypatch.setattr(modeling_msa_transformer, "padding", lambda states: -states.shape[2] % 8)
+
+    return take_paths
 
 
 @pytest.fixture(scope="module")

@@ -163,7 +163,7 @@ def flash_like(module, query, key, value, attention_mask, scaling, dropout=0.0, 
 @contextlib.contextmanager
 def small_pieces():
     before = sharding.PIECE_BYTES, inference_msa_transformer.tokens_per_block
-    sharding.PIECE_BYTES, inference_msa_transformer.tokens_per_block = 100, lambda _: 8
+    sharding.PIECE_BYTES, inference_msa_transformer.tokens_per_block = 100, lambda *_: 8
     try:
         yield
     finally:

@@ -20,6 +20,7 @@ BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import bench  # noqa: E402
+import gpu  # noqa: E402
 import side_by_side  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,6 +79,29 @@ def test_a_part_of_the_table(tmp_path, monkeypatch):
     for line in lines:
         assert f"| {line['what']} |" in page.read_text()
         assert line["ratio"] > 0
+
+
+def test_the_gpu_script_runs(tmp_path, monkeypatch, capsys):
+    """With tiny sizes on the CPU; what compiles is left out."""
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--trial", "--only", "parity", "logits", "scoring"])
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path)
+    gpu.main()
+    (page,) = tmp_path.iterdir()
+    assert page.read_text() in capsys.readouterr().out
+    for what in ("padded to 40 x 80", "16 MSAs of 32 x 96", "logits 256 x 512, share", "400 x 300, exact"):
+        assert what in page.read_text()
+
+
+def test_kernels_of_a_gpu_are_counted():
+    """Two layers more are twice the kernels and operations of a layer more; operations as counted for the CPU."""
+    totals = []
+    for layers in (1, 2, 4):
+        config = MsaConfig(num_hidden_layers=layers)
+        cells = [cell.strip() for cell in gpu.counted(config).splitlines()[4].split("|")]
+        totals.append((int(cells[2]), float(cells[4])))
+        assert float(cells[4]) == pytest.approx(side_by_side.count_flops(config, 256, 512) / 1e12, rel=0.01)
+    (kernels, _), (more, _), (most, _) = totals
+    assert most - more == 2 * (more - kernels)
 
 
 def test_figures_in_the_readme_are_measured():

@@ -7,7 +7,7 @@ over its rows and columns; the model must agree in batches, by every path.
 import numpy as np
 import pytest
 import torch
-from small import CLASSES, PAD, TOLERANCE, difference, per_class, random_tokens, small_model
+from small import CLASSES, PAD, TOLERANCE, difference, gradients, per_class, random_tokens, small_model
 from torch.nn import functional as F
 
 from modeling_msa import MsaForContactPrediction, MsaForMaskedLM, MsaForTokenClassification, MsaModel
@@ -125,11 +125,13 @@ def dense(model, tokens, mask):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("way", ["eager", "sdpa", "blocks", "gradients", "compiled"])
-def test_any_mask_is_the_dense_reference(blocks, way, dtype):
+@pytest.mark.parametrize("way", ["eager", "sdpa", "blocks", "gradients", "compiled", "GPU", "GPU in blocks"])
+def test_any_mask_is_the_dense_reference(blocks, as_on_a_gpu, way, dtype):
     model = small_model(MsaModel, attn_implementation="eager" if way == "eager" else "sdpa").to(dtype)
-    if way == "blocks":
+    if "blocks" in way:
         blocks(12)
+    if "GPU" in way:
+        as_on_a_gpu()
     run, contact_logits = model, model.contact_logits
     if way == "compiled":
         torch._dynamo.reset()
@@ -240,3 +242,20 @@ def test_is_padded_false_is_a_promise():
             sizes.append(text.count("masked_fill"))
     assert sizes[0] > 0
     assert sizes[1] == 0
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_gpus_paths_give_the_same_gradients(as_on_a_gpu, cls):
+    """Query, key and value in one product, and padded columns: nothing that a parameter or a hook could tell."""
+    model, tokens = small_model(cls).double(), TOKENS.masked_fill(~MASK, PAD)[:4]
+    expected = gradients(model, tokens)
+    as_on_a_gpu()
+    found = gradients(model, tokens)
+    for name, gradient in expected.items():
+        assert (found[name] is None) == (gradient is None), name
+        assert gradient is None or difference(found[name], gradient) <= 1e-10, name
+    seen = []
+    handle = model.base_model.layers[0].row_attention.k_proj.register_forward_hook(lambda *call: seen.append(call[2]))
+    assert difference(model(tokens)[0], model(tokens)[0]) == 0
+    assert len(seen) == 2
+    handle.remove()

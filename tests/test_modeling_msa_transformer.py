@@ -116,7 +116,7 @@ def test_full_size_equals_fair_esm_on_a_real_alignment(converted, real_tokens):
         model.set_attn_implementation(attention)
         with pytest.MonkeyPatch.context() as patch, torch.set_grad_enabled(mode == "gradients"):
             if mode == "blocks":
-                patch.setattr(inference_msa_transformer, "tokens_per_block", lambda _: 40)
+                patch.setattr(inference_msa_transformer, "tokens_per_block", lambda *_: 40)
             assert_equal_outputs(our_outputs(model, tokens), expected)
     assert difference(model.predict_contacts(tokens), expected["contacts"]) <= TOLERANCE
 

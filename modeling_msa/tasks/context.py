@@ -24,7 +24,7 @@ from ..inference_msa_transformer import widen
 from ..modeling_msa_transformer import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention
 
 # Size of an inner tensor. On CPUs 1 MB: it is written and read several times, which is fastest within a cache.
-_NUMBERS_PER_BLOCK = {"cpu": 2**18, "other": 2**25}
+_NUMBERS_PER_BLOCK = {"cpu": 2**18, "other": 2**26}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -278,10 +278,10 @@ class RowSplit:
         hidden_states, row_maps, _ = original(*args, **kwargs)
         return hidden_states, self._count_once(row_maps), None
 
-    def _blocks(self, original: Callable, states: torch.Tensor, axis: int) -> list[slice]:
+    def _blocks(self, original: Callable, states: torch.Tensor, axis: int, *args: Any, **kwargs: Any) -> list[slice]:
         """The blocks of columns are those of the process with most rows, since all exchange each of them."""
         if axis != 2:
-            return original(states, axis)
+            return original(states, axis, *args, **kwargs)
         batch, _, columns, hidden = states.shape
         most = states.new_empty(1).expand(batch, -(-self._depth // self.size), columns, hidden)
         if len(original(most, 2)) == 1:
