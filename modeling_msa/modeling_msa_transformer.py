@@ -247,7 +247,7 @@ def eager_attention_forward(
     attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs: Any,
+    **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[Tensor, Tensor]:
     """Attention of one sequence axis: ``(N, H, S, K)`` each -> ``(N, S, H, K)`` and maps ``(N, H, S, S)``."""
     logits = torch.matmul(query * scaling, key.transpose(2, 3))

@@ -239,6 +239,16 @@ def test_compiled_contacts():
         assert difference(compiled(tokens)[0].sigmoid(), model.predict_contacts(tokens)) <= TOLERANCE
 
 
+def test_compiled_by_a_gpus_paths(as_on_a_gpu):
+    """In one graph, which asks the modules for hooks and adapters as it is made."""
+    as_on_a_gpu()
+    torch._dynamo.reset()
+    model = small_model(MsaForMaskedLM, num_hidden_layers=1)
+    compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=True)
+    for tokens in (random_tokens(4, 9), random_tokens(5, 12)):
+        assert difference(compiled(tokens, is_padded=False).logits, model(tokens).logits) <= TOLERANCE
+
+
 def test_exported_with_dynamic_shapes():
     model = small_model(MsaForMaskedLM)
     axes = dict.fromkeys(range(3), torch.export.Dim.AUTO)
