@@ -39,7 +39,7 @@ CODE_FILES = (
     "tokenization_msa_transformer.py",
 )
 # as earlier versions named them; Python run in such a folder imports its modeling_msa.py instead of the package
-OLD_CODE_FILES = tuple(name.replace("_transformer", "") for name in CODE_FILES)
+OLD_CODE_FILES = tuple(name.replace("_transformer", "") for name in CODE_FILES if not name.startswith("inference"))
 LICENSE, CARD = "LICENSE", "README.md"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

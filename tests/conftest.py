@@ -33,6 +33,9 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
+collect_ignore = ["hf_suite"]  # imports transformers' tests, which its run.py downloads
+
+
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory):
     """`converted(size)`: fair-esm's model of a size in `fair_esm.SIZES`, and the folder converted from its file."""

@@ -21,6 +21,9 @@ _LOWER = string.ascii_lowercase.encode()
 _WHITESPACE = string.whitespace.encode()
 _GAPS_TO_DASH = bytes.maketrans(b".~_", b"---")
 _STOP = re.compile(rb"\*+[-.~_]*$")
+# letters, gaps of any format, stops, and the ? of an unknown residue
+OF_ROWS = string.ascii_letters.encode() + b"-.~_*?"
+_ALLOWED = frozenset(OF_ROWS.decode())
 
 
 class AlignmentError(ValueError):
@@ -253,7 +256,7 @@ def build_alignment(names: list[str], rows: list[bytes], format: str, source: st
                 f"{where}: row {k + 1} ({name}) has a header but no sequence; complete or remove it, or "
                 "download the file again if it is cut off"
             )
-    _check_ascii(names, rows, where)
+    _check_characters(names, rows, where)
     rows = _without_stops(rows, format)
     _check_widths(names, rows, format, where)
     if format == "a2m":
@@ -283,16 +286,20 @@ def build_alignment(names: list[str], rows: list[bytes], format: str, source: st
     )
 
 
-def _check_ascii(names: list[str], rows: list[bytes], where: str) -> None:
-    if b"".join(rows).isascii():
-        return
-    k = next(k for k, row in enumerate(rows) if not row.isascii())
-    text = rows[k].decode("utf-8", "replace")
-    column, character = next((j, c) for j, c in enumerate(text) if not c.isascii())
-    raise AlignmentError(
-        f"{where}: row {k + 1} ({names[k]}), column {column + 1}, is {character!r}, which is not a residue; "
-        "replace it with a residue, 'X' or '-'"
-    )
+def _check_characters(names: list[str], rows: list[bytes], where: str) -> None:
+    if b"".join(rows).translate(None, OF_ROWS):
+        k = next(k for k, row in enumerate(rows) if row.translate(None, OF_ROWS))
+        refuse_character(rows[k], f"{where}: row {k + 1} ({names[k]})")
+
+
+def refuse_character(line: bytes, where: str) -> None:
+    """Raise AlignmentError for the first character of a line that is neither a residue nor a gap."""
+    text = line.decode("utf-8", "replace")
+    column = next(k for k, each in enumerate(text) if not each.isspace() and each not in _ALLOWED)
+    advice = "replace it with a residue, 'X' or '-'"
+    if text[column].isdigit():
+        advice = "remove numbers of positions from the rows, and spaces from the names of Stockholm rows"
+    raise AlignmentError(f"{where}, column {column + 1}, is {text[column]!r}, which is not a residue; {advice}")
 
 
 def _without_stops(rows: list[bytes], format: str) -> list[bytes]:

@@ -24,7 +24,7 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     source : path
         A folder (searched with its subfolders for ``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
         without ``.gz`` or ``.xz``), a list (``.txt .list .lst``: one path per line, relative to the list's folder;
-        ``#`` begins a comment), or one alignment file.
+        ``#`` begins a comment), or one alignment file, which may be called ``.txt`` too.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
         return paths
     if not source.exists():
         raise FileNotFoundError(f"{source}: there is no such file or folder of alignments.")
-    if source.suffix.lower() not in _LIST_SUFFIXES:
+    if source.suffix.lower() not in _LIST_SUFFIXES or _is_alignment(source):
         return [source]
     lines = [line.strip() for line in source.read_text().splitlines()]
     paths = [source.parent / line for line in lines if line and not line.startswith("#")]
@@ -64,6 +64,15 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
             "relative to the list's folder."
         )
     return paths
+
+
+def _is_alignment(path: Path) -> bool:
+    """Whether a file that is called like a list holds an alignment: services that refuse ``.a3m`` take ``.txt``."""
+    with open(path, "rb") as file:
+        beginning = file.read(_PEEK_BYTES).removeprefix(b"\xef\xbb\xbf")
+    lines = [line for line in beginning.splitlines() if line.strip()]
+    first = next((line for line in lines if not line.startswith((b"#", b";"))), b"")
+    return first.startswith(b">") or (bool(lines) and lines[0].startswith(b"# STOCKHOLM"))
 
 
 def name_of(path: str | os.PathLike[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .alignment import Alignment, AlignmentError, build_alignment, check_format, row_width
+from .alignment import OF_ROWS, Alignment, AlignmentError, build_alignment, check_format, refuse_character, row_width
 
 SUFFIXES = {
     ".a3m": "a3m",
@@ -30,6 +30,13 @@ _LOWER = string.ascii_lowercase.encode()
 _WHITESPACE = string.whitespace.encode()
 # Rows that HH-suite writes above the query and that are not proteins.
 _ANNOTATION_ROW = re.compile(r"(ss|sa|aa)_(pred|conf|dssp)\b")
+_CONSENSUS = re.compile(r"\S+_consensus\b")
+# ColabFold's first line: lengths of the chains, and copies of each
+_CHAINS = re.compile(rb"#(\d+(?:,\d+)*)\s+\d+(?:,\d+)*\s*")
+# Rows without headers: only in a file of this name, since they could also be the lines of one sequence
+_BARE_FILE = re.compile(r"\.aln(\.gz|\.xz)?$", re.IGNORECASE)
+_BARE_ROW = re.compile(rb"[A-Z.*~-]+")
+_COMMENTS = (b"#", b";")
 _NOT_ALIGNMENTS = {
     "HEADER": "a PDB file",
     "ATOM": "a PDB file",
@@ -49,9 +56,11 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
 
     A3M and A2M: upper-case letters and ``-`` are match columns, lower-case letters are insertions, which have no
     column, and ``.`` is padding. Aligned FASTA and Stockholm: every column is kept, ``.``, ``~`` and ``_`` are gaps,
-    letters are converted to upper case. In all formats a stop ``*`` at the end of a row is dropped, or becomes a gap
-    if it has a column of its own; ``#`` lines above the first row, and the rows of predicted structure that HH-suite
-    writes above the query (``>ss_pred`` and the like), are skipped. Other characters are kept as they are.
+    letters are converted to upper case. Rows without headers, one a line (PSICOV, CCMpred), are read in files called
+    ``.aln``. In all formats a stop ``*`` at the end of a row is dropped, or becomes a gap if it has a column of its
+    own; comments (lines that begin with ``#`` or ``;``), NUL bytes between blocks of one query, and the rows of
+    predicted structure and the consensus that HH-suite writes above the query (``>ss_pred``, ``>NAME_consensus``) are
+    skipped.
 
     Parameters
     ----------
@@ -69,14 +78,16 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
     Raises
     ------
     AlignmentError
-        If the content is not an alignment: rows of unequal length, no sequence, an unknown format, a damaged file.
+        If the content is not an alignment: rows of unequal length, no sequence, an unknown format, a damaged file,
+        digits or other characters in a row, chains of a complex that are not side by side.
     FileNotFoundError
         If the file does not exist.
 
     Warns
     -----
     UserWarning
-        If the format was guessed, and residues of the query have no column under the guess.
+        If the format was guessed, and residues of the query have no column under the guess; if a consensus was left
+        out; if the rows consist of several chains.
 
     Examples
     --------
@@ -96,13 +107,9 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
         source = where = os.fspath(path_or_text)
         data = read_bytes(Path(source))
         format = format or format_of(source)
-    data = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\x00").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    data = _join_blocks(data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n"), where)
     if not data.strip():
         raise AlignmentError(f"{where}: is empty; give a file with at least one sequence")
-    if b"\x00" in data:
-        several = data.lstrip().startswith((b">", b"#")) and b"\x00>" in data.replace(b"\n", b"")
-        what = "a database of several alignments, separated by NUL bytes" if several else "a binary file"
-        raise AlignmentError(f"{where}: is {what}; give one alignment as A3M, A2M, FASTA or Stockholm text")
     if format == "stockholm" or data.lstrip().startswith(b"# STOCKHOLM"):
         names, rows = _parse_stockholm(data, where)
         format = "stockholm"
@@ -112,7 +119,39 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
             format = guess_format(rows)
             if format != "fasta":
                 _warn_of_soft_masking(rows, where)
+    _check_chains(data, rows, where)
     return build_alignment(names, rows, format, source, where)
+
+
+def _join_blocks(data: bytes, where: str) -> bytes:
+    """Take out the NUL bytes that MMseqs2 and ColabFold put behind each block, if all blocks have one query."""
+    if b"\x00" not in data:
+        return data
+    blocks = [block for block in data.split(b"\x00") if block.strip()]
+    if not all(block.lstrip().startswith((b">", *_COMMENTS)) for block in blocks):
+        raise AlignmentError(f"{where}: is a binary file; give the alignment as A3M, A2M, FASTA or Stockholm text")
+    if len({parse_fasta(block, where)[1][0] for block in blocks}) > 1:
+        raise AlignmentError(
+            f"{where}: is a database of several alignments, separated by NUL bytes; write each to a file of its own, "
+            "for example with 'mmseqs unpackdb'"
+        )
+    return b"\n".join(blocks)
+
+
+def _check_chains(data: bytes, rows: list[bytes], where: str) -> None:
+    """Compare ColabFold's header of several chains with the columns of the first row."""
+    header = _CHAINS.fullmatch(data.lstrip().partition(b"\n")[0])
+    lengths = [int(length) for length in header[1].split(b",")] if header else []
+    if len(lengths) < 2 or not rows:
+        return
+    chains, columns = " and ".join(map(str, lengths)), row_width(rows[0], "a3m")
+    if sum(lengths) != columns:
+        raise AlignmentError(
+            f"{where}: line 1 announces chains of {chains} residues, {sum(lengths)} columns together, but row 1 has "
+            f"{columns}: the chains are one below the other. Write one file for each chain, or rows of {sum(lengths)} "
+            "columns, with gaps in place of the chain that a row lacks"
+        )
+    warnings.warn(f"{where}: chains of {chains} residues are read as one chain of {columns}", stacklevel=3)
 
 
 def format_of(name: str) -> str | None:
@@ -146,22 +185,41 @@ def read_bytes(path: Path) -> bytes:
 def parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
     """Names and rows, without white space, of text with ``>`` headers; leaves out comments and annotation rows."""
     preamble, *records = (b"\n" + data).split(b"\n>")
-    for number, line in enumerate(preamble.split(b"\n")):
-        if line.strip() and not line.startswith(b"#"):
-            raise AlignmentError(f"{where}: line {number} {_not_a_header(line)}")
+    above = [(number, line) for number, line in enumerate(preamble.split(b"\n")) if line.strip()]
+    above = [(number, line) for number, line in above if not line.startswith(_COMMENTS)]
+    bare = [line.strip() for _, line in above]
+    if not records and bare and _BARE_FILE.search(where) and all(map(_BARE_ROW.fullmatch, bare)):
+        return [f"row {k}" if k > 1 else "query" for k in range(1, len(bare) + 1)], bare
+    for number, line in above:
+        raise AlignmentError(f"{where}: line {number} {_not_a_header(line)}")
     if not records:
         raise AlignmentError(f"{where}: contains no sequence; each needs a header line that begins with '>'")
-    names, rows = [], []
+    names: list[str] = []
+    rows: list[bytes] = []
+    at = preamble.count(b"\n") + 1  # line of the record's header
     for record in records:
         header, _, body = record.partition(b"\n")
         name = header.decode("utf-8", "replace").strip()
-        if _ANNOTATION_ROW.match(name):
-            continue
-        if b"#" in body:
-            body = b"".join(line for line in body.split(b"\n") if not line.startswith(b"#"))
-        names.append(name)
-        rows.append(body.translate(None, _WHITESPACE))
+        if not _ANNOTATION_ROW.match(name):
+            if b"#" in body or b";" in body:
+                body = b"\n".join(b"" if each.startswith(_COMMENTS) else each for each in body.split(b"\n"))
+            if body.translate(None, OF_ROWS + _WHITESPACE):
+                _refuse_characters(body, at + 1, len(names) + 1, name, where)
+            names.append(name)
+            rows.append(body.translate(None, _WHITESPACE))
+        at += record.count(b"\n") + 1
+    if len(names) > 1 and _CONSENSUS.match(names[0]):
+        words = "the consensus of HH-suite, is left out"
+        warnings.warn(f"{where}: row 1 ({names[0]}), {words}; the query is {names[1]}", stacklevel=3)
+        del names[0], rows[0]
     return names, rows
+
+
+def _refuse_characters(body: bytes, first_line: int, row: int, name: str, where: str) -> None:
+    """Raise AlignmentError for the first character of a row's lines that is neither a residue nor a gap."""
+    for number, line in enumerate(body.split(b"\n"), start=first_line):
+        if line.translate(None, OF_ROWS + _WHITESPACE):
+            refuse_character(line, f"{where}: row {row} ({name}), line {number}")
 
 
 def _not_a_header(line: bytes) -> str:
@@ -199,6 +257,10 @@ def _parse_stockholm(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
                     f"{where}: line {number} ({_show(name)}) has a name but no sequence; complete or remove it"
                 )
             seen[name] = seen.get(name, 0) + 1
+            if sequence[0].translate(None, OF_ROWS + _WHITESPACE):
+                start = line.index(sequence[0], len(name))
+                row = len(parts) + ((name, seen[name]) not in parts)
+                _refuse_characters(b" " * start + line[start:], number, row, _show(name), where)
             parts.setdefault((name, seen[name]), []).append(sequence[0])
     else:
         raise AlignmentError(

@@ -18,6 +18,7 @@ import pytest
 from modeling_msa import _files
 from modeling_msa.alignments.alignment import Alignment, AlignmentError
 from modeling_msa.alignments.bundled import bundled_family
+from modeling_msa.alignments.listing import peek
 from modeling_msa.alignments.reading import read_alignment
 from modeling_msa.alignments.writing import write_alignment
 
@@ -128,7 +129,7 @@ def test_array_is_read_only_and_callers_array_is_not():
         (">q\nmkl\n>r\nmri\n", None, ["MKL", "MRI"]),
         (">q\naMKL\n>r\nMRaI\n", None, ["MKL", "MRI"]),
         (">q\nMKV.L\n>r\n.RVaL\n", None, ["MKV-L", "-RVAL"]),
-        (">q\nMK VL\n>r\nM1J?\n", None, ["MKVL", "M1J?"]),
+        (">q\nMK VL\n>r\nM?J?\n", None, ["MKVL", "M?J?"]),
         (">ss_pred\nCHHC\n>ss_conf\n9889\n>q\nMKVL\n", "a3m", ["MKVL"]),
         (">q\nMKVL\n", None, ["MKVL"]),
         # stops: at the end of whole proteins, with a column of their own, and inside (kept)
@@ -245,7 +246,12 @@ def test_compression_is_told_from_content(tmp_path):
         (">q\n>r\nMKVL\n", None, r"row 1 \(q\) has a header but no sequence"),
         (">q\n----\n>r\nMKVL\n", "fasta", "the query, has no residue"),
         (">q\nmkvl\n>r\nmkvl\n", "a3m", "the query, has no residue"),
-        (">q\nMKVL\n>r\nMKéL\n", None, r"row 2 \(r\), column 3, is 'é'"),
+        (">q\nMKVL\n>r\nMKéL\n", None, r"row 2 \(r\), line 4, column 3, is 'é'"),
+        (">q\n MK\n12 VL\n>r\nMKVL\n", None, r"row 1 \(q\), line 3, column 1, is '1', .*numbers of positions"),
+        ("# STOCKHOLM 1.0\nseq 0\tMKV\nseq 1\tMKV\n//\n", None, r"row 1 \(seq\), line 2, column 5, is '0'.*names"),
+        (">q\nMK@L\n", None, r"line 2, column 3, is '@', which is not a residue"),
+        ("#3,4\t1,1\n>101\nMKV\n>r\nMRV\n", "a3m", "chains of 3 and 4 residues, 7 columns .* row 1 has 3.*each chain"),
+        (">q\nMK\n\x00>r\nMR\n\x00", None, "several alignments"),
         (">q\nMKVL\n>r\nMKaVL\n", "fasta", "row 2 .r. has 5 columns, but row 1 .q. has 4; .*format='a3m'"),
         (">q\nMKVL\n>r\nMKaVL\n", "a2m", "looks like A3M"),
         (">q\nMKVL\n>r\nMKvL\n", "a3m", r"row 2 \(r\) has 3 match columns .*format='fasta'"),
@@ -254,7 +260,6 @@ def test_compression_is_told_from_content(tmp_path):
         (">q\nMKVL\n>r\nMKVL\n>s\nMKV\n", "a3m", r"row 3 \(s\) has 3 .*cut off"),
         (">q\nMKV\n>r\nMKVL\n>s\nMKVL\n", "a3m", "row 1 may be cut off"),
         (">q\nMK\x00L\n>r\nMK\n", None, "is a binary file"),
-        (">q\nMK\n\x00>r\nMK\n", None, "several alignments"),
         ("# STOCKHOLM 1.0\na MK\nb MK\n", None, "closing '//' line is missing"),
         ("# STOCKHOLM 1.0\na MK\n//\n# STOCKHOLM 1.0\na MK\n//\n", None, "more than one alignment.*line 3"),
         ("# STOCKHOLM 1.0\na\n//\n", None, "line 2 .a. has a name but no sequence"),
@@ -267,6 +272,70 @@ def test_compression_is_told_from_content(tmp_path):
 def test_refused(text, format, message):
     with pytest.raises(AlignmentError, match=message):
         read_alignment(text, format)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "rows"),
+    [
+        (">q\nMK\n>r\nMR\n\x00", ["q", "r"], ["MK", "MR"]),
+        (">q\nMK\n>r\nMR\n\x00\n", ["q", "r"], ["MK", "MR"]),
+        (">q\nMK\n>r\nMR\n\x00>q\nMK\n>s\nMT\n\x00", ["q", "r", "q", "s"], ["MK", "MR", "MK", "MT"]),  # ColabFold
+        ("; a comment\n>q\nMK\n; another\nVL\n>r\nMKVL\n", ["q", "r"], ["MKVL", "MKVL"]),
+        (">ss_pred\nHHHH\n>ss_conf\n9999\n>ss_dssp\nHHHH\n>q\nMKVL\n", ["q"], ["MKVL"]),
+        ("#4\t1\n>101\nMKVL\n", ["101"], ["MKVL"]),  # one chain
+    ],
+)
+def test_what_other_programs_write(text, names, rows):
+    family = read_alignment(text)
+    assert (list(family.names), family.sequences) == (names, rows)
+
+
+def test_rows_without_headers(tmp_path):
+    (tmp_path / "psicov.aln").write_text("MKVL-\nMRVLA\n-KVLA\n")
+    family = read_alignment(tmp_path / "psicov.aln")
+    assert list(family.names) == ["query", "row 2", "row 3"]
+    assert family.sequences == ["MKVL-", "MRVLA", "-KVLA"]
+    assert peek(tmp_path / "psicov.aln") == (3, 5, 4)
+    (tmp_path / "psicov.aln").write_text("MKVL-\nMRVLA\n-KVL\n")
+    with pytest.raises(AlignmentError, match=r"row 3 \(row 3\) has 4 columns"):
+        read_alignment(tmp_path / "psicov.aln")
+
+
+def test_the_consensus_of_hh_suite_is_not_the_query():
+    text = ">ss_pred\nHHHH\n>fam_consensus\nMKVL\n>member 1\n-KiVL\n>other\nMRVL\n"
+    with pytest.warns(UserWarning, match=r"row 1 \(fam_consensus\).*left out; the query is member 1"):
+        family = read_alignment(text, "a3m")
+    assert family.query == "KIVL"
+    assert family.sequences == ["-KVL", "MRVL"]
+    assert read_alignment(">fam_consensus\nMKVL\n").query == "MKVL"  # there is no other
+
+
+def test_chains_side_by_side_are_one_chain_which_is_said():
+    with pytest.warns(UserWarning, match="chains of 3 and 4 residues are read as one chain of 7"):
+        family = read_alignment("#3,4\t1,1\n>101\t102\nMKVLAWW\n>r\nMRV----\n", "a3m")
+    assert family.length == 7
+
+
+CASES = DATA.parents[1] / "cases"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+def test_files_that_people_have():
+    for name, message in {
+        "1/smurf.sto": r"smurf\.sto: row 1 \(seq\), line 3, column 5, is '0'",
+        "1/genbank.fasta": r"genbank\.fasta: row 1 \(q\), line 2, column 9, is '1'",
+        "3/equal.a3m": "24 columns together, but row 1 has 12",
+        "3/unequal.a3m": "Write one file for each chain|one file for each",
+    }.items():
+        with pytest.raises(AlignmentError, match=message):
+            read_alignment(CASES / name)
+    with pytest.warns(UserWarning, match="the query is FAM_MEMBER first"):
+        consensus = read_alignment(CASES / "2" / "cons.a3m")
+    assert consensus.query == "VLLAAGNTSVWRE"
+    assert (consensus.residue_columns >= 0).sum() == 12
+    assert read_alignment(CASES / "8" / "end.a3m").depth == 2
+    assert read_alignment(CASES / "8" / "twice.a3m").depth == 4
+    assert read_alignment(CASES / "7" / "psicov.aln").depth > 1
 
 
 def test_refused_files_are_named(tmp_path):

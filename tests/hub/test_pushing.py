@@ -107,7 +107,7 @@ def test_dry_run_shows_all_and_sends_nothing(folder, hub, login):
     assert rows["runs/figure.png"] == "4 B"
     weights = (folder / "model.safetensors").stat().st_size
     assert rows["model.safetensors"] == f"{weights / 1000:.1f} kB"
-    assert "12 files" in files
+    assert "13 files" in files
     assert re.findall(r"^(\S+) ", left_out, flags=re.MULTILINE) == [
         ".cache/", "checkpoint-2/", "model-1-of-2.safetensors", "optimizer.pt", "training_args.bin"
     ]  # fmt: skip
