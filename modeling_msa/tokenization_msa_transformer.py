@@ -212,7 +212,7 @@ class MsaTokenizer(SharingMixin, TokenizersBackend):
                 unknown.update(_count(codes[ids == _UNKNOWN]))
                 ids[ids == _UNKNOWN] = self.unk_token_id
             msas.append(ids if add_special_tokens else ids[:, 1:])
-        if unknown:
+        if unknown and not getattr(text, "source", None):  # those of an alignment file were named when it was read
             _warn_of_unknown(unknown, first_unknown)
         self._check_sizes(msas, limits, verbose)
 

@@ -87,7 +87,7 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
     -----
     UserWarning
         If the format was guessed, and residues of the query have no column under the guess; if a consensus was left
-        out; if the rows consist of several chains.
+        out; if the rows consist of several chains; if there are letters that the model does not know.
 
     Examples
     --------
@@ -120,7 +120,9 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
             if format != "fasta":
                 _warn_of_soft_masking(rows, where)
     _check_chains(data, rows, where)
-    return build_alignment(names, rows, format, source, where)
+    alignment = build_alignment(names, rows, format, source, where)
+    _warn_of_unknown(names, rows, format, where)
+    return alignment
 
 
 def _join_blocks(data: bytes, where: str) -> bytes:
@@ -295,6 +297,21 @@ def _warn_of_soft_masking(rows: list[bytes], where: str) -> None:
             "is soft-masked FASTA, pass format='fasta'",
             stacklevel=3,
         )
+
+
+def _warn_of_unknown(names: list[str], rows: list[bytes], format: str, where: str) -> None:
+    """Warn of J and ?, the only ones of a row's characters that have no token, by their place in the file."""
+    unknown = b"J?" if format in ("a3m", "a2m") else b"Jj?"
+    counts = [len(row) - len(row.translate(None, unknown)) for row in rows]
+    if not any(counts):
+        return
+    k = next(k for k, count in enumerate(counts) if count)
+    column, letter = next((j, chr(code)) for j, code in enumerate(rows[k], start=1) if code in unknown)
+    warnings.warn(
+        f"{where}: row {k + 1} ({names[k]}), column {column}, is {letter!r}, which the model reads as an unknown "
+        f"residue; the file has {sum(counts)} in all",
+        stacklevel=3,
+    )
 
 
 def _show(text: bytes) -> str:

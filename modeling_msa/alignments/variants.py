@@ -21,6 +21,7 @@ AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 _SUBSTITUTION = re.compile(r"([A-Z])(-?\d+)([A-Z])")
 _STOP = re.compile(r"[A-Z]-?\d+\*")
 _INDEL = re.compile(r"del|ins|dup|fs|ext|-$")
+_REFERENCE = re.compile(r"^\S+?:p\.")  # accession or gene
 _THREE_LETTERS = re.compile(r"[A-Z][a-z]{2}")
 _ONE_LETTER = dict(
     zip(
@@ -31,6 +32,7 @@ _ONE_LETTER = dict(
 )
 _WILD_TYPE = ("WT", "wt", "_wt", "wild-type", "wildtype", "p.=", "p.(=)")
 _SHOWN = 5
+LOWER_CASE_ADVICE = "If lower case only marks residues in this file, read it as FASTA: pass format='fasta'."
 
 
 class Substitution(NamedTuple):
@@ -60,7 +62,8 @@ def parse_variants(
     ----------
     variants : sequence of str
         Substitutions such as ``A42V``, several joined by ``:``; ``WT`` is the query itself. HGVS is read too:
-        ``p.Ala42Val``, ``p.[Ala42Val;Gly7Asp]``.
+        ``p.Ala42Val``, ``p.[Ala42Val;Gly7Asp]``, ``p.[(Ala42Val);(Gly7Asp)]``, ``NP_000537.3:p.Ala42Val``,
+        ``p.Ser1_Pro3=``.
     alignment : Alignment
         Query first.
     offset : int, default 0
@@ -98,6 +101,8 @@ def parse_variants(
     _raise_all([words for words, each in named if each.kind == "notation"], source, "variants cannot be read")
     better = better_offset(parsed, alignment.query, offset)
     advice = "" if better is None else f" All wild types fit with offset={better}."
+    if named and all(each.kind == "coverage" for _, each in named):
+        advice = f" {LOWER_CASE_ADVICE}"
     _raise_all([words for words, _ in named], source, "substitutions do not fit the query", advice)
     return parsed
 
@@ -163,10 +168,12 @@ def _parse(text: str, offset: int) -> tuple[Substitution, ...]:
 
 
 def _in_one_letters(text: str) -> str:
-    """Write HGVS's ``p.[Ala42Val;Gly7=]`` as ``A42V:G7G``; other notations stay."""
+    """Write HGVS's ``p.[Ala42Val;Gly7=]`` as ``A42V:G7G``, without an accession; other notations stay."""
+    text = _REFERENCE.sub("p.", text)
     if text.startswith("p."):
-        text = text[2:].strip("[]()").replace(";", ":")
+        text = re.sub(r"[\[\]()]", "", text[2:]).replace(";", ":")
     text = _THREE_LETTERS.sub(lambda match: _ONE_LETTER.get(match[0], match[0]), text)
+    text = re.sub(r"([A-Z])(-?\d+)_([A-Z])(-?\d+)=", r"\1\2\1:\3\4\3", text)  # unchanged from here to there
     return re.sub(r"([A-Z])(-?\d+)=", r"\1\2\1", text)
 
 

@@ -12,6 +12,7 @@ from .._files import check_ending
 from .._ranges import parse_ranges
 from ..alignments.listing import name_of
 from ..alignments.tables import read_table
+from ..alignments.variants import AMINO_ACIDS
 from ..tasks.score_tables import FORMATS, write_scores
 from ..tasks.strategies import PROTOCOLS, Mode, Strategy, check_strategy
 from .inputs import require
@@ -129,7 +130,12 @@ def score_command(
         if picture is not None:
             plot_substitutions(result, picture(target))
         write_scores(result, target, score_column=score_column)
-        return f"{target}: {result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows"
+        pairs = list(zip(result.wild_type, result.residues.tolist(), strict=True))
+        others = [f"{letter}{number}" for letter, number in pairs if letter not in AMINO_ACIDS]
+        scored = f"{len(pairs) - len(others)} residues"
+        if others:
+            scored += f" (not {', '.join(others[:5])}{' ...' * (len(others) > 5)}: not one of the 20 amino acids)"
+        return f"{target}: {result.name}, {scored}, {result.depth} of {family.depth} rows"
 
     def work_table(path: Path, target: Path) -> str:
         family = session.read(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import numpy as np
 from ..alignments.listing import name_of
 from ..alignments.tables import Table
 from ..tasks.score_tables import DECIMALS, FORMATS, score_columns, spearman
+
+_MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
+_VARIANT = re.compile(r"(p\.)?[A-Z][a-z]{0,2}-?\d+[A-Z=*][a-z]{0,2}(:.*)?")
 
 
 def split_inputs(inputs: Sequence[str], variants: Path | None, all_singles: bool) -> tuple[list[str], Path | None]:
@@ -41,9 +45,14 @@ def check_columns(table: Table, source: Path, variant_column: str, measured_colu
     """Raise ValueError if the table lacks a column that is read, or has the one that is to be written."""
     for option, column in (("--variant-column", variant_column), ("--measured-column", measured_column)):
         if column is not None and column not in table.columns:
-            raise ValueError(
-                f"{source}: there is no column {column!r} ({option}); the columns are {', '.join(table.columns)}."
-            )
+            words = f"the columns are {', '.join(table.columns)}."
+            if any(_number(cell) is not None or _VARIANT.fullmatch(cell.strip()) for cell in table.columns):
+                words = f"line 1 ({', '.join(table.columns)}) is not a header; add one, such as {column}."
+            raise ValueError(f"{source}: there is no column {column!r} ({option}); {words}")
+    for line, cell in zip(table.lines, table.cells(measured_column) if measured_column else (), strict=False):
+        if _number(cell) is None and cell.strip().lower() not in _MISSING:
+            hint = "; write decimals with a point" if _number(cell.replace(",", ".")) is not None else ""
+            raise ValueError(f"{source}: line {line}: {cell!r} in {measured_column} is not a number{hint}.")
     try:
         score_columns(table, new)
     except ValueError as error:
@@ -52,14 +61,15 @@ def check_columns(table: Table, source: Path, variant_column: str, measured_colu
 
 def agreement(scores: np.ndarray, cells: Sequence[str]) -> str:
     """Spearman's correlation of rows that have both numbers, with the scores as they are written in the table."""
-
-    def number(text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            return math.nan
-
-    measured = np.array([number(text) for text in cells])
+    numbers = [_number(text) for text in cells]
+    measured = np.array([math.nan if number is None else number for number in numbers])
     scores = np.round(scores, DECIMALS)  # ties in the table are ties here
     both = np.isfinite(measured) & np.isfinite(scores)
     return f", Spearman {spearman(scores[both], measured[both]):.4f} ({both.sum()} variants)"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

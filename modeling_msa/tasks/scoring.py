@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..alignments.alignment import Alignment
-from ..alignments.variants import AMINO_ACIDS, Misfit, Substitution, better_offset, check_variants
+from ..alignments.variants import AMINO_ACIDS, LOWER_CASE_ADVICE, Misfit, Substitution, better_offset, check_variants
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from .scorer import Scorer
 from .strategies import Mode, Strategy
@@ -305,7 +305,9 @@ def fit_variants(
     if variants and all(reasons):
         common = Counter(reasons).most_common(_SHOWN)
         shown = " ".join(f"{count} x {reason}" for reason, count in common)
-        raise ValueError(f"{source}: none of the {len(variants)} variants can be scored: {shown}")
+        lower = all(any(each.kind == "coverage" and "lower case" in each.words for each in some) for some in misfits)
+        advice = f" {LOWER_CASE_ADVICE}" if lower else ""
+        raise ValueError(f"{source}: none of the {len(variants)} variants can be scored: {shown}{advice}")
     return parsed, reasons
 
 

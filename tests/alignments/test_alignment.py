@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modeling_msa import _files
+from modeling_msa import MsaTokenizer, _files
 from modeling_msa.alignments.alignment import Alignment, AlignmentError
 from modeling_msa.alignments.bundled import bundled_family
 from modeling_msa.alignments.listing import peek
@@ -392,6 +392,18 @@ def test_a_guess_that_drops_query_residues_is_said():
     with pytest.warns(UserWarning, match=r"2 lower-case residues of the query.*format='fasta'"):
         assert read_alignment(soft_masked).length == 5
     assert read_alignment(soft_masked, format="fasta").sequences == ["MKVLAWW", "MRVLAWW"]
+
+
+def test_unknown_letters_are_named_once_by_their_place_in_the_file(tmp_path):
+    (tmp_path / "a.a3m").write_text(">q\nMKV---LA\n>r\nMKVAAALJ\n>s\nMjKV?--LA\n")
+    words = (
+        r"a\.a3m: row 2 \(r\), column 8, is 'J', which the model reads as an unknown residue; the file has 2 in all"
+    )
+    with pytest.warns(UserWarning, match=words):
+        family = read_alignment(tmp_path / "a.a3m").drop_query_gaps()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (MsaTokenizer()(family, return_tensors="np")["input_ids"] == 3).sum() == 2
 
 
 def test_imports_are_light():

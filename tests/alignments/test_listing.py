@@ -7,7 +7,7 @@ import pytest
 from made_up import a3m, random_array, real_alignments
 
 from modeling_msa import AlignmentError, bundled_family, read_alignment
-from modeling_msa.alignments.listing import peek
+from modeling_msa.alignments.listing import list_alignments, peek
 
 
 def test_size_from_the_beginning_of_a_file(tmp_path):
@@ -45,3 +45,20 @@ def test_size_without_estimating(tmp_path):
     (tmp_path / "none.a3m").write_text("# nothing\n")
     with pytest.raises(AlignmentError, match="contains no sequence"):
         peek(tmp_path / "none.a3m")
+
+
+def test_an_alignment_called_like_a_list_is_one(tmp_path):
+    """GitHub, for one, takes files called .txt but not .a3m."""
+    path = tmp_path / "family.txt"
+    for text in (
+        ">q\nMKVL\n>r\nMRVL\n",
+        "#4\t1\n>q\nMKVL\n",
+        "; by hand\n\n>q\nMKVL\n",
+        "# STOCKHOLM 1.0\nq MKVL\n//\n",
+    ):
+        path.write_text(text)
+        assert list_alignments(path) == [path]
+        assert read_alignment(path).query == "MKVL"
+    (tmp_path / "a.a3m").write_text(">q\nMKVL\n")
+    path.write_text("# a list\na.a3m\n")
+    assert list_alignments(path) == [tmp_path / "a.a3m"]

@@ -44,3 +44,27 @@ def test_tables_of_variants(tmp_path):
     table.write_text("mutant,score\n")
     with pytest.raises(ValueError, match="the table has no row"):
         read_variants(table)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("NP_000537.3:p.Lys2Arg", "K2R"),
+        ("TP53:p.K2R", "K2R"),
+        ("p.(Lys2Arg)", "K2R"),
+        ("p.[(Lys2Arg);(Leu4Ile)]", "K2R:L4I"),
+        ("ENSP1.2:p.[Lys2Arg;Leu4=]", "K2R:L4L"),
+        ("p.Met1_Val3=", "M1M:V3V"),
+    ],
+)
+def test_other_forms_of_hgvs(text, expected):
+    family = Alignment.from_sequences(["MKVL"])
+    assert parse_variants([text], family) == parse_variants([expected], family)
+
+
+def test_residues_in_lower_case_have_a_remedy():
+    family = Alignment.from_sequences(["mkvL", "A"])
+    with pytest.raises(ValueError, match=r"2 substitutions do not fit .* pass format='fasta'"):
+        parse_variants(["M1A", "K2R"], family)
+    with pytest.raises(ValueError, match=r"variant|1 of the query"):
+        parse_variants(["M1A", "K3R"], family)

@@ -6,6 +6,7 @@ leave nothing. Several alignments require a folder; a second run continues where
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import families
@@ -229,6 +230,36 @@ def test_errors_in_words(arguments, words, here, model, monkeypatch):
     name = model if "--seeds" in arguments else "no/such/model"
     assert words in run(*arguments, *output, "--model", name, ok=False)
     assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("mutant;score\nK2R;1,5\nV3A;0,1\n", ["--measured-column", "score"], "line 2: '1,5' in score .* a point"),
+        ("mutant,score\nK2R,high\n", ["--measured-column", "score"], "line 2: 'high' in score is not a number"),
+        ("K2R,0.5\nV3A,0.1\n", [], r"line 1 \(K2R, 0.5\) is not a header; add one, such as mutant"),
+        ("p.Lys2Arg\nV3A\n", [], "is not a header"),
+        ("variant,score\nK2R,0.5\n", [], "the columns are variant, score"),
+    ],
+)
+def test_tables_that_would_be_read_wrongly(text, options, words, here, model):
+    Path("t.csv").write_text(text)
+    output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, *options, ok=False)
+    assert re.search(words, output.replace("\n", " "))
+    assert not Path("out.csv").exists()
+
+
+def test_values_that_were_not_measured_are_left_out(here, model):
+    Path("t.csv").write_text("mutant,score\nK2R,1.5\nV3A,\nL4A,NA\nA5C,nan\nW6F,0.5\n")
+    output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--measured-column", "score")
+    assert "(2 variants)" in output
+
+
+def test_residues_that_are_not_among_the_20_are_named(here, model):
+    Path("odd.a3m").write_text(">q\nMKUVXB\n>r\nMRCVAD\n")
+    output = run("odd.a3m", "--all-singles", "-o", "out.csv", "--model", model)
+    assert "q, 3 residues (not U3, X5, B6: not one of the 20 amino acids), 2 of 2 rows" in output.replace("\n", " ")
+    assert len(table("out.csv")) == 1 + 3 * 19
 
 
 def test_mismatches_can_be_kept(here, model):
