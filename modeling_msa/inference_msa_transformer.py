@@ -11,63 +11,53 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How the model runs on a machine: in blocks where memory asks for it, without dropout in one thread alone.
+"""How the model runs on a machine: in blocks where memory asks for it, in evaluation mode for one caller alone.
 
-Nothing here changes what is computed, nor what a hook sees.
+Results are the same up to rounding, and a hook sees the same.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import functools
+from types import MethodType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules import module as global_hooks
-from torch.overrides import TorchFunctionMode
 
-_this_thread = threading.local()
-
-
-class _WithoutDropout(TorchFunctionMode):
-    """Of any module: this package's, an adapter's, and those of a folder's own copy of this code."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.dropout:
-            return args[0]
-        if func is F.scaled_dot_product_attention and kwargs.get("dropout_p"):
-            kwargs = kwargs | {"dropout_p": 0.0}
-        return func(*args, **kwargs)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+_METHODS = (MethodType, functools.partial)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a model without dropout, in this thread only.
+def evaluation_copy(model: ModuleT) -> ModuleT:
+    """Copy a model's modules in evaluation mode; they share weights and buffers, and have the hooks of this moment.
 
-    ``model.eval()`` would set flags that other threads read, such as one that trains the model. This changes nothing.
+    ``model.eval()`` sets flags that other threads read, such as one that trains the model. This changes nothing.
     """
-    if is_evaluating() or not any(module.training for module in model.modules()):
-        yield
-        return
-    _this_thread.without_dropout = True
-    try:
-        with _WithoutDropout():
-            yield
-    finally:
-        _this_thread.without_dropout = False
+    if torch.compiler.is_compiling():  # a graph cannot copy modules
+        if any(module.training for module in model.modules()):
+            raise ValueError("A model in training mode cannot be compiled for this: call model.eval() first.")
+        return model
+    copies = {id(module): object.__new__(type(module)) for module in model.modules()}
+    for module in model.modules():
+        state = vars(module).copy()
+        state |= {name: _bound_to_copy(each, copies) for name, each in state.items() if type(each) in _METHODS}
+        state["_modules"] = {name: child and copies[id(child)] for name, child in module._modules.items()}
+        # transformers adds hooks of its own when outputs are first requested, here only to the copy
+        state["_forward_hooks"] = module._forward_hooks.copy()
+        state["training"] = False
+        state.pop("_compiled_call_impl", None)  # of module.compile(), bound to the original
+        copies[id(module)].__dict__ = state
+    return copies[id(model)]  # type: ignore[return-value]
 
 
-def is_evaluating() -> bool:
-    """Whether this thread is inside `evaluating` of a model in training mode."""
-    return getattr(_this_thread, "without_dropout", False)
-
-
-def is_training(module: nn.Module) -> bool:
-    """Whether a module is to draw dropout."""
-    # a graph cannot read a thread's variable
-    return module.training and (torch.compiler.is_compiling() or not is_evaluating())
+def _bound_to_copy(value: Any, copies: dict[int, Any]) -> Any:
+    """Bind a method that replaces one of an instance, as accelerate and Trainer set `forward`, to the copy."""
+    if isinstance(value, MethodType) and id(value.__self__) in copies:
+        return MethodType(value.__func__, copies[id(value.__self__)])
+    if isinstance(value, functools.partial):
+        arguments = (_bound_to_copy(each, copies) for each in value.args)
+        return functools.partial(_bound_to_copy(value.func, copies), *arguments, **value.keywords)
+    return copies.get(id(value), value) if isinstance(value, nn.Module) else value
 
 
 def is_traced() -> bool:
@@ -75,10 +65,10 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def is_hooked(module: nn.Module) -> bool:
-    """Whether a hook sees what goes in and out of a module."""
-    everywhere = global_hooks._global_forward_hooks or global_hooks._global_forward_pre_hooks
-    return bool(module._forward_hooks or module._forward_pre_hooks or everywhere)
+def is_hooked(module: nn.Module, backward: bool = False) -> bool:
+    """Whether a hook, or with `backward` one of the backward pass, sees what goes in and out of a module."""
+    names = ["forward_hooks", "forward_pre_hooks"] + ["backward_hooks", "backward_pre_hooks"] * backward
+    return any(getattr(module, f"_{name}") or getattr(global_hooks, f"_global_{name}") for name in names)
 
 
 def inference_blocks(
@@ -90,7 +80,7 @@ def inference_blocks(
     Reentrant checkpointing first trains without gradients, and must draw the same dropout again. `inner` is the number
     of large tensors at a time.
     """
-    if torch.is_grad_enabled() or is_training(module) or is_traced():
+    if torch.is_grad_enabled() or module.training or is_traced():
         return [slice(None)]
     tokens, length, most = states[..., 0].numel(), states.shape[axis], tokens_per_block(states, inner)
     if tokens <= most or any(is_hooked(each) for each in module.modules() if not inside or each is not module):
@@ -125,9 +115,9 @@ def fuses(states: Tensor, projections: list[nn.Module]) -> bool:
     """
     return is_on_gpu(states) and all(
         type(each) is nn.Linear
-        and type(each.weight) is nn.Parameter
+        and type(each.weight) is type(each.bias) is nn.Parameter
         and "forward" not in vars(each)
-        and not is_hooked(each)
+        and not is_hooked(each, backward=True)
         for each in projections
     )
 

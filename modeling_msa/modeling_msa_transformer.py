@@ -35,7 +35,7 @@ from transformers.utils.generic import is_flash_attention_requested, maybe_autoc
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_msa_transformer import MsaConfig
-from .inference_msa_transformer import evaluating, fuses, inference_blocks, is_traced, is_training, padding, widen
+from .inference_msa_transformer import evaluation_copy, fuses, inference_blocks, is_traced, padding, widen
 from .sharing_msa_transformer import SharedModelMixin
 from .tokenization_msa_transformer import MsaTokenizer
 
@@ -52,9 +52,8 @@ class MsaOutput(ModelOutput):
     """Output of every class: what it makes, and what was requested (``output_hidden_states=True`` and so on).
 
     ``last_hidden_state`` ``(B, R, C, D)``, of `MsaModel`, is after the final layer norm; so is the last of
-    ``hidden_states``, output of the embeddings and of each layer, as in fair-esm's ``representations``. ``attentions``
-    are each layer's tied row map ``(B, H, C, C)``, float32; ``column_attentions`` are its column maps
-    ``(B, H, C, R, R)``, which are huge.
+    ``hidden_states``, of the embeddings and each layer, as in fair-esm's ``representations``. ``attentions`` are each
+    layer's tied row map ``(B, H, C, C)``, float32; ``column_attentions`` its column maps ``(B, H, C, R, R)``: huge.
     """
 
     loss: Tensor | None = None
@@ -75,9 +74,9 @@ class MsaMasks(NamedTuple):
     column_keys: Tensor | None  # (B, C, R) bool: keys of column attention; in an empty column rows, lest it give NaN
 
     @classmethod
-    def make(cls, tokens: Tensor, whole_columns: bool) -> "MsaMasks":
+    def make(cls, tokens: Tensor, same_in_rows: bool) -> "MsaMasks":
         columns, rows = tokens.any(1), tokens.any(2)
-        if whole_columns:
+        if same_in_rows:
             return cls(columns, rows, None, None)
         some = rows | ~rows.any(1, keepdim=True)
         return cls(columns, rows, tokens, tokens.transpose(1, 2) | ~columns.unsqueeze(2) & some.unsqueeze(1))
@@ -127,12 +126,14 @@ class MsaEmbeddings(nn.Module):
         inputs_embeds: Tensor | None = None,
         position_ids: Tensor | None = None,
         row_ids: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         # one name throughout: without gradients each step frees the tensor of the one before
         hidden_states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, R, C, D)
         device = hidden_states.device
         if position_ids is None:
             position_ids = torch.arange(hidden_states.shape[2], device=device).unsqueeze(0)
+        position_ids = position_ids.clamp(0, self.max_columns - 1)  # of columns without a token
         positions = self.position_embeddings(position_ids + self.position_offset)  # (B or 1, C, D)
         hidden_states = hidden_states + positions.unsqueeze(1).to(device)
         if self.row_position_embeddings is not None:
@@ -140,7 +141,10 @@ class MsaEmbeddings(nn.Module):
                 row_ids = torch.arange(hidden_states.shape[1], device=device).unsqueeze(0)
             row_positions = self.row_position_embeddings(row_ids)  # (B or 1, R, D or 1)
             hidden_states = hidden_states + row_positions.unsqueeze(2).to(device)
-        return self.dropout(self.layer_norm(hidden_states))
+        hidden_states = self.layer_norm(hidden_states)
+        if mask is not None:  # masked tokens count for nothing, even if they are NaN
+            hidden_states = hidden_states.masked_fill(~mask.unsqueeze(3), 0)
+        return self.dropout(hidden_states)
 
 
 class MsaSublayer(nn.Module):
@@ -164,11 +168,9 @@ class MsaAttention(MsaSublayer):
 
     def __init__(self, config: MsaConfig):
         super().__init__(config)
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        size = config.hidden_size
+        self.head_dim = size // config.num_attention_heads
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(size, size) for _ in range(4))
 
     def project(self, hidden_states: Tensor, names: str = "qkv") -> list[Tensor]:
         """Query, key and value of `hidden_states` ``(B, R, C, D)``, by heads: ``(B, R, C, H, K)`` each."""
@@ -213,7 +215,7 @@ class MsaRowAttention(MsaAttention):
         """Row maps ``(B, H, C, C)``, at least float32."""
         dtype = torch.promote_types(logits.dtype, torch.float32)
         if masks is not None:
-            # The depth is the MSA's own; fair-esm divides by the padded one, so that its output depends on the batch.
+            # The depth in `scaling` is the padded one, as in fair-esm, whose output depends on the batch: correct it.
             depth = masks.rows.sum(1, dtype=dtype).clamp(min=1)[:, None, None, None]
             logits = logits.to(dtype) * (masks.rows.shape[1] / depth).sqrt()
             logits = logits.masked_fill(~masks.columns[:, None, None], torch.finfo(dtype).min)
@@ -288,7 +290,7 @@ class MsaColumnAttention(MsaAttention):
         else:
             query, key, value = (each.flatten(2, 3).transpose(1, 2) for each in (query, key, value))  # (B, C*H, R, K)
             mask = None if keys is None else keys[:, :, None].expand(-1, -1, heads, -1).flatten(1, 2).unsqueeze(2)
-        dropout = self.config.attention_dropout if is_training(self) else 0.0
+        dropout = self.config.attention_dropout if self.training else 0.0
         scaling = self.head_dim**-0.5
         context, maps = attention(self, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
         if by_column:
@@ -491,10 +493,11 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):  # type: ignore[mis
             weight = weight.full_tensor()
         # offloaded weights are on the meta device; whether they are zero shows in the result
         fitted = torch.compiler.is_compiling() or weight.device.type == "meta" or weight.any()
-        with evaluating(self):
-            if fitted:
-                logits = model.contact_logits(input_ids, attention_mask, position_ids, inputs_embeds).logits
-                fitted = weight.device.type != "meta" or len(logits.unique()) > 2 or logits.shape[1] < 3
+        if fitted:
+            logits = (
+                evaluation_copy(model).contact_logits(input_ids, attention_mask, position_ids, inputs_embeds).logits
+            )
+            fitted = weight.device.type != "meta" or len(logits.unique()) > 2 or logits.shape[1] < 3
         if not fitted:
             raise ValueError(
                 "This model's contact regression was never fitted (its weights are zero). Convert the checkpoint "
@@ -567,12 +570,13 @@ class MsaModel(MsaPreTrainedModel):
         tensor = input_ids if inputs_embeds is None else inputs_embeds
         rows, columns = tensor.shape[1:3]
         self.embeddings.check_size(rows, columns)
-        is_all, whole_columns = self._read(mask, position_ids)
+        is_all, same_in_rows = self._read(mask, position_ids)
         masks, row_ids = None, torch.arange(rows, device=tensor.device).unsqueeze(0)
         if not (mask is None or is_all):
-            masks = MsaMasks.make(mask.to(tensor.device), whole_columns)
+            masks = MsaMasks.make(mask.to(tensor.device), same_in_rows)
             row_ids = masks.rows.cumsum(1).sub(1).clamp(min=0)  # of the rows that are there
-        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, row_ids=row_ids)
+        mask = None if masks is None else mask.to(tensor.device)
+        hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, row_ids=row_ids, mask=mask)
         # without the other output flags: the attention interface warns of flags that it cannot serve
         wanted = kwargs.get("output_column_attentions", self.config.output_column_attentions)
         options = {name: value for name, value in kwargs.items() if not name.startswith("output_")}
@@ -586,7 +590,7 @@ class MsaModel(MsaPreTrainedModel):
             return [False, False]
         mask, last = torch.ones(1, 1, 1) if mask is None else mask, self.embeddings.max_columns - 1
         positions = torch.zeros(1) if position_ids is None else position_ids
-        fit = ((positions >= 0) & (positions <= last)).all()
+        fit = ((positions >= 0) & (positions <= last) | ~mask.any(1).to(positions.device)).all()
         values = torch.stack([mask.all(), (mask == mask[:, :1]).all(), fit.to(mask.device)]).tolist()
         if not values[2]:
             raise ValueError(
@@ -600,7 +604,6 @@ class MsaModel(MsaPreTrainedModel):
         hidden_states: Tensor,
         options: dict[str, Any],
         visit: Callable[[int, Tensor, Tensor], None] | None = None,
-        *,
         stop: int | None = None,
         last_map_only: bool = False,
     ) -> Tensor:
@@ -645,8 +648,7 @@ class MsaModel(MsaPreTrainedModel):
             ``probabilities @ model.get_input_embeddings().weight``.
         **kwargs
             ``output_hidden_states``, ``output_attentions``, ``output_column_attentions``, ``return_dict``.
-            ``is_padded=False`` says that every token counts, so that no mask is looked for: a compiled model, which
-            cannot look at values, is faster with it.
+            ``is_padded=False`` promises that no token is masked: a compiled model, which cannot look, is then faster.
 
         Returns
         -------

@@ -4,19 +4,16 @@ Without gradients a large MSA runs in blocks and in place; nothing of that may s
 gradients, which does neither.
 """
 
+import functools
 import threading
+import types
 
 import pytest
 import torch
-from small import TOLERANCE, batched, difference, labels_for, random_tokens, small_model
+from small import CLASSES, TOLERANCE, batched, difference, labels_for, random_tokens, small_model
 
-from modeling_msa import (
-    MsaForContactPrediction,
-    MsaForMaskedLM,
-    MsaForSequenceClassification,
-    MsaForTokenClassification,
-)
-from modeling_msa.inference_msa_transformer import evaluating
+from modeling_msa import MsaForMaskedLM
+from modeling_msa.inference_msa_transformer import evaluation_copy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -160,8 +157,8 @@ def test_eight_threads_on_one_model():
     def predict(tokens):
         results = []
         for _ in range(8):
-            with evaluating(model), torch.no_grad():
-                states = model(tokens, output_hidden_states=True).hidden_states
+            with torch.no_grad():
+                states = evaluation_copy(model)(tokens, output_hidden_states=True).hidden_states
             results.append((model.predict_contacts(tokens), *states))
         return results
 
@@ -192,24 +189,62 @@ def test_eight_threads_on_one_model():
     assert all(module.training for module in model.modules())
 
 
+RATES = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "classifier_dropout"), 0.5)
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_evaluating_equals_eval_mode(attention):
-    """Of modules that are not this package's too, such as an adapter's dropout."""
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_copy_in_evaluation_mode(cls, attention):
+    """It equals the model in eval mode, with modules of others, hooks that ask and methods that were replaced."""
     tokens = random_tokens(7, 9, 1)
-    rates = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "classifier_dropout"), 0.5)
-    for cls in (MsaForMaskedLM, MsaForContactPrediction, MsaForTokenClassification, MsaForSequenceClassification):
-        model = small_model(cls, attn_implementation=attention, **rates)
-        projection = model.msa.layers[0].feed_forward
-        projection.fc1 = torch.nn.Sequential(torch.nn.Dropout(0.5), projection.fc1)
-        model.eval()
+    model = small_model(cls, attn_implementation=attention, **RATES)
+    first = model.base_model.layers[0]
+    first.feed_forward.fc1 = torch.nn.Sequential(torch.nn.AlphaDropout(0.5), first.feed_forward.fc1)
+    model.base_model.embeddings.register_forward_hook(lambda module, _, output: output + module.training)  # as NEFTune
+    first.forward = functools.partial(type(first).forward, first)  # as accelerate does
+    model.base_model.layers[1].forward = types.MethodType(type(first).forward, model.base_model.layers[1])
+    model.base_model.layers[1].column_attention.compile(backend="eager")
+    model.eval()
+    with torch.no_grad():
+        expected, contacts = model(tokens)[0], model.predict_contacts(tokens)
+        model.train()
+        assert difference(model(tokens)[0], expected) > 1e-3
+        assert torch.equal(model.predict_contacts(tokens), contacts)
+        copy = evaluation_copy(model)
+        assert torch.equal(copy(tokens)[0], expected)
+        assert difference(model(tokens)[0], expected) > 1e-3
+    assert all(module.training for module in model.modules())
+    assert not any(module.training for module in copy.modules())
+    assert all(a is b for a, b in zip(model.parameters(), copy.parameters(), strict=True))
+
+
+def test_a_model_that_begins_to_train_meanwhile():
+    model, tokens = small_model(MsaForMaskedLM, **RATES), random_tokens(7, 9, 1)
+    expected = model.predict_contacts(tokens)
+    handle = model.msa.embeddings.register_forward_hook(lambda *_: model.train() and None)
+    assert torch.equal(model.predict_contacts(tokens), expected)
+    assert model.msa.layers[-1].training
+    handle.remove()
+
+
+def test_backward_hooks_on_a_gpus_paths(as_on_a_gpu):
+    model = small_model(MsaForMaskedLM)
+    as_on_a_gpu()
+    seen = []
+    attention = model.msa.layers[0].row_attention
+    attention.q_proj.register_full_backward_hook(lambda *_: seen.append("full"))
+    attention.k_proj.register_full_backward_pre_hook(lambda *_: seen.append("pre"))
+    model(TOKENS).logits.sum().backward()
+    assert sorted(seen) == ["full", "pre"]
+    attention.q_proj = torch.nn.Linear(16, 16, bias=False)
+    assert model(TOKENS).logits.isfinite().all()
+
+
+def test_copies_leave_no_hooks_behind():
+    model, tokens = small_model(MsaForMaskedLM), random_tokens(3, 5)
+    for _ in range(3):
         with torch.no_grad():
-            expected = model(tokens).logits
-            model.train()
-            assert difference(model(tokens).logits, expected) > 1e-3
-            with evaluating(model):
-                assert torch.equal(model(tokens).logits, expected)
-                with evaluating(model):
-                    pass
-                assert torch.equal(model(tokens).logits, expected)
-            assert difference(model(tokens).logits, expected) > 1e-3
-        assert all(module.training for module in model.modules())
+            assert len(evaluation_copy(model)(tokens, output_hidden_states=True).hidden_states) == 3
+    assert not any(layer._forward_hooks for layer in model.msa.layers)
+    assert len(model(tokens, output_hidden_states=True).hidden_states) == 3
+    assert len(evaluation_copy(model)(tokens, output_hidden_states=True).hidden_states) == 3

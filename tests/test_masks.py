@@ -219,6 +219,20 @@ def test_an_msa_that_is_all_masked_is_finite_and_leaves_the_others_alone():
         assert (model.predict_contacts(TOKENS[:2], mask)[1] == 0).all()
 
 
+def test_neither_nan_nor_positions_of_masked_tokens_matter():
+    model = small_model(MsaForMaskedLM)
+    embeds = model.get_input_embeddings()(TOKENS).detach()
+    with torch.no_grad():
+        expected = model(TOKENS, attention_mask=MASK).logits[MASK]
+        spoilt = embeds.masked_fill(~MASK.unsqueeze(3), float("nan"))
+        assert difference(model(inputs_embeds=spoilt, attention_mask=MASK).logits[MASK], expected) <= TOLERANCE
+        mask = MASKS["left"]
+        positions = torch.arange(10)[None] - 3  # -1 and below where no token is
+        shifted = model(TOKENS[:1], attention_mask=mask, position_ids=positions).logits[mask]
+        alone = model(TOKENS[:1, :, 3:]).logits.flatten(0, 2)
+        assert difference(shifted, alone) <= TOLERANCE
+
+
 def test_is_padded_false_is_a_promise():
     """For those who compile: no mask is looked for, so the graph has none."""
     model = small_model(MsaForMaskedLM)

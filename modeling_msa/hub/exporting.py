@@ -23,7 +23,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from .._files import check_ending, check_output, temporary_sibling
-from ..inference_msa_transformer import evaluating
+from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 
@@ -276,8 +276,8 @@ def _check_model(model: Any, task: str) -> None:
 @contextmanager
 def _as_at_inference(model: MsaPreTrainedModel, task: Task) -> Iterator[_TaskModule]:
     """Give the task's module, without dropout and gradients."""
-    with evaluating(model), torch.no_grad():
-        yield _TaskModule(model, task)
+    with torch.no_grad():
+        yield _TaskModule(evaluation_copy(model), task).eval()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ..alignments.alignment import Alignment
-from ..inference_msa_transformer import evaluating
+from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 from .contact_precision import check_contact_array, precision
@@ -158,8 +158,7 @@ def contact_features(model: MsaPreTrainedModel, tokens: torch.Tensor, i: np.ndar
     # the head sees one layer's maps after the other, and its own weights do not matter here
     hook = backbone.contact_head.register_forward_pre_hook(collect)
     try:
-        with evaluating(backbone):
-            backbone.contact_logits(tokens.to(backbone.device))
+        evaluation_copy(backbone).contact_logits(tokens.to(backbone.device))
     finally:
         hook.remove()
     return np.concatenate(features, axis=1)

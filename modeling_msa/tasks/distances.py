@@ -26,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 from ..alignments.alignment import Alignment
-from ..inference_msa_transformer import evaluating
+from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from .distance_model import DistanceModel, agreement, fit_distance_model, require_sklearn
 from .inputs import model_inputs
@@ -122,8 +122,7 @@ def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -
         hooks.append(attention.q_proj.register_forward_hook(lambda _, __, query: queries.append(query)))
         hooks.append(attention.k_proj.register_forward_hook(lambda _, __, key, index=index: add(index, key)))
     try:
-        with evaluating(backbone):
-            backbone(tokens.to(backbone.device))
+        evaluation_copy(backbone)(tokens.to(backbone.device))
     finally:
         for hook in hooks:
             hook.remove()

@@ -12,7 +12,7 @@ import torch
 
 from .._version import __version__
 from ..alignments.alignment import Alignment
-from ..inference_msa_transformer import evaluating
+from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from .inputs import check_whole, model_inputs
 
@@ -153,7 +153,7 @@ def _hidden_states(
     model: MsaPreTrainedModel, inputs: Mapping[str, Any], layers: tuple[int, ...], which: str
 ) -> dict[int, np.ndarray]:
     """Run the model as far as `layers` need it; its own recorder would keep the states of all layers."""
-    backbone: MsaModel = model.base_model  # type: ignore[assignment]
+    backbone: MsaModel = evaluation_copy(model.base_model)  # type: ignore[assignment]
     last = len(backbone.layers)
     taken: dict[int, np.ndarray] = {}
 
@@ -165,10 +165,9 @@ def _hidden_states(
             part = states[..., 1:, :].float().clone()  # without <cls>
             taken[layer] = (part.mean(0) if which == "mean" else part).cpu().numpy()
 
-    with evaluating(backbone):
-        states, options = backbone.prepare(**inputs, output_column_attentions=False)
-        take(0, states)
-        backbone.run_layers(states, options, lambda index, states, _: take(index + 1, states), stop=max(layers))
+    states, options = backbone.prepare(**inputs, output_column_attentions=False)
+    take(0, states)
+    backbone.run_layers(states, options, lambda index, states, _: take(index + 1, states), stop=max(layers))
     return {layer: taken[layer] for layer in layers}
 
 

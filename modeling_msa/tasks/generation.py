@@ -18,7 +18,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from ..alignments.alignment import Alignment
 from ..alignments.sampling import filter_rows
-from ..inference_msa_transformer import evaluating
+from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaForMaskedLM
 from ..tokenization_msa_transformer import ALPHABET, MsaTokenizer
 from .context import kept_layers, row_states
@@ -220,8 +220,8 @@ def generate(
         )
 
     parents, made, before, after = [], [], [], []
+    model = evaluation_copy(model)
     with (
-        evaluating(model),
         torch.inference_mode(),
         tqdm(total=iterations * len(planned), unit="pass", leave=False, disable=None if progress else True) as bar,
     ):
@@ -295,7 +295,8 @@ def row_log_likelihoods(
         raise ValueError(f"passes must be at least 1, but is {passes}.")
     targets = np.arange(alignment.depth)[slice(None) if rows is None else list(rows)]
     tokens = encode(alignment, model)["input_ids"][0]
-    with evaluating(model), torch.inference_mode():
+    model = evaluation_copy(model)
+    with torch.inference_mode():
         return _log_likelihoods(tokens, targets, _predictor(model, tokens), passes, seed)
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..alignments.alignment import Alignment
 from ..alignments.sampling import select_rows, sequence_weights
 from ..alignments.variants import AMINO_ACIDS, Substitution
-from ..inference_msa_transformer import evaluating
+from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 from .context import context_layers, query_states, row_states
@@ -145,11 +145,12 @@ class Scorer:
         """Log-probabilities ``(n, V)`` of all tokens at n columns of the query's row, with one pass per window."""
         windows = self._windows(ids.shape[2] - 1, columns)
         width = min(ids.shape[2] - 1, self.window)
-        with evaluating(self.model), self._bar(len(windows)) as bar:
+        model = evaluation_copy(self.model)
+        with self._bar(len(windows)) as bar:
             for start, inside in windows.items():
                 tokens = torch.cat([ids[:, :, :1], ids[:, :, 1 + start : 1 + start + width]], dim=2)
                 places = [1 + column - start for column in inside]
-                states = self.model.msa(tokens, return_dict=True).last_hidden_state[0, 0, places]
+                states = model.msa(tokens, return_dict=True).last_hidden_state[0, 0, places]
                 yield inside, self._logs(states)
                 bar.update()
 
@@ -175,7 +176,8 @@ class Scorer:
         ]
         if not fast:  # each of a batch has its own window
             jobs = [itertools.chain.from_iterable(jobs)]
-        with evaluating(self.model), self._bar(len(queries) * len(columns)) as bar:
+        model = evaluation_copy(self.model)
+        with self._bar(len(queries) * len(columns)) as bar:
             for batch in _batches(jobs, self.batch_size or default):
                 start, which, column = batch.T
                 seen = start[:, None] + np.arange(width)
@@ -185,12 +187,12 @@ class Scorer:
                 query[torch.arange(len(batch)), places] = self.tokenizer.mask_token_id
                 index = torch.from_numpy(np.pad(1 + seen, ((0, 0), (1, 0)))).to(ids.device)  # with <cls>
                 if fast:
-                    layers = context_layers(self.model.msa, ids[:, :, index[0]])
-                    states = row_states(self.model.msa, layers, query, places)
+                    layers = context_layers(model.msa, ids[:, :, index[0]])
+                    states = row_states(model.msa, layers, query, places)
                 else:
                     tokens = ids[0][:, index].transpose(0, 1).contiguous()  # (n, R, 1 + width)
                     tokens[:, 0] = query
-                    states = query_states(self.model.msa, tokens, places)
+                    states = query_states(model.msa, tokens, places)
                 yield which, column, self._logs(states)
                 bar.update(len(batch))
 

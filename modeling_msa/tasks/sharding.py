@@ -258,9 +258,10 @@ class RowSplit:
         mine = self.rows(self._depth)
         embed = base.embeddings.forward
 
-        def embed_rows(input_ids: Any, inputs_embeds: Any, position_ids: Any, row_ids: Any) -> torch.Tensor:
-            ids, embeds = (None if each is None else each[:, mine] for each in (input_ids, inputs_embeds))
-            return embed(ids, embeds, position_ids, row_ids[:, mine])
+        def embed_rows(input_ids: Any, inputs_embeds: Any, position_ids: Any, row_ids: Any, mask: Any) -> torch.Tensor:
+            cut = (None if each is None else each[:, mine] for each in (input_ids, inputs_embeds, mask))
+            ids, embeds, mask = cut
+            return embed(ids, embeds, position_ids, row_ids[:, mine], mask)
 
         with _replaced(base.embeddings, "forward", embed_rows):
             hidden_states, options = original(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)

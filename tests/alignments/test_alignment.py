@@ -10,6 +10,7 @@ import lzma
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -403,7 +404,7 @@ def test_unknown_letters_are_named_once_by_their_place_in_the_file(tmp_path):
         family = read_alignment(tmp_path / "a.a3m").drop_query_gaps()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert (MsaTokenizer()(family, return_tensors="np")["input_ids"] == 3).sum() == 2
+        assert (MsaTokenizer()(family, return_tensors="np")["input_ids"] == 3).sum() == 1  # ? is in an insertion
 
 
 def test_imports_are_light():

@@ -250,8 +250,8 @@ def test_tables_that_would_be_read_wrongly(text, options, words, here, model):
 
 
 def test_values_that_were_not_measured_are_left_out(here, model):
-    Path("t.csv").write_text("mutant,score\nK2R,1.5\nV3A,\nL4A,NA\nA5C,nan\nW6F,0.5\n")
-    output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--measured-column", "score")
+    Path("t.csv").write_text("mutant,DMS\nK2R,1.5\nV3A,\nL4A,NA\nA5C,nan\nW6F,0.5\n")
+    output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--measured-column", "DMS")
     assert "(2 variants)" in output
 
 
