@@ -18,7 +18,9 @@ def is_main_process() -> bool:
 
 def rank_and_size() -> tuple[int, int]:
     """Return the number of this process, from 0, and how many there are."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if "WORLD_SIZE" not in os.environ:  # a RANK alone, which some clusters set, says nothing
+        return 0, 1
+    return int(os.environ.get("RANK", "0")), int(os.environ["WORLD_SIZE"])
 
 
 def wait_for_everyone() -> None:

@@ -43,7 +43,7 @@ def evaluation_copy(model: ModuleT) -> ModuleT:
         state |= {name: _bound_to_copy(each, copies) for name, each in state.items() if type(each) in _METHODS}
         state["_modules"] = {name: child and copies[id(child)] for name, child in module._modules.items()}
         # transformers adds hooks of its own when outputs are first requested, here only to the copy
-        state["_forward_hooks"] = module._forward_hooks.copy()
+        state |= {name: getattr(module, name).copy() for name in ("_forward_hooks", "_forward_pre_hooks")}
         state["training"] = False
         state.pop("_compiled_call_impl", None)  # of module.compile(), bound to the original
         copies[id(module)].__dict__ = state

@@ -133,7 +133,8 @@ class MsaEmbeddings(nn.Module):
         device = hidden_states.device
         if position_ids is None:
             position_ids = torch.arange(hidden_states.shape[2], device=device).unsqueeze(0)
-        position_ids = position_ids.clamp(0, self.max_columns - 1)  # of columns without a token
+        else:  # those of columns without a token may be any
+            position_ids = position_ids.clamp(0, self.max_columns - 1)
         positions = self.position_embeddings(position_ids + self.position_offset)  # (B or 1, C, D)
         hidden_states = hidden_states + positions.unsqueeze(1).to(device)
         if self.row_position_embeddings is not None:
@@ -494,9 +495,8 @@ class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):  # type: ignore[mis
         # offloaded weights are on the meta device; whether they are zero shows in the result
         fitted = torch.compiler.is_compiling() or weight.device.type == "meta" or weight.any()
         if fitted:
-            logits = (
-                evaluation_copy(model).contact_logits(input_ids, attention_mask, position_ids, inputs_embeds).logits
-            )
+            contact_logits = evaluation_copy(model).contact_logits
+            logits = contact_logits(input_ids, attention_mask, position_ids, inputs_embeds).logits
             fitted = weight.device.type != "meta" or len(logits.unique()) > 2 or logits.shape[1] < 3
         if not fitted:
             raise ValueError(
@@ -571,11 +571,9 @@ class MsaModel(MsaPreTrainedModel):
         rows, columns = tensor.shape[1:3]
         self.embeddings.check_size(rows, columns)
         is_all, same_in_rows = self._read(mask, position_ids)
-        masks, row_ids = None, torch.arange(rows, device=tensor.device).unsqueeze(0)
-        if not (mask is None or is_all):
-            masks = MsaMasks.make(mask.to(tensor.device), same_in_rows)
-            row_ids = masks.rows.cumsum(1).sub(1).clamp(min=0)  # of the rows that are there
-        mask = None if masks is None else mask.to(tensor.device)
+        mask = None if mask is None or is_all else mask.to(tensor.device)
+        masks = None if mask is None else MsaMasks.make(mask, same_in_rows)
+        row_ids = None if masks is None else masks.rows.cumsum(1).sub(1).clamp(min=0)  # of the rows that are there
         hidden_states = self.embeddings(input_ids, inputs_embeds, position_ids, row_ids=row_ids, mask=mask)
         # without the other output flags: the attention interface warns of flags that it cannot serve
         wanted = kwargs.get("output_column_attentions", self.config.output_column_attentions)

@@ -44,6 +44,7 @@ def test_which_process_this_is(monkeypatch):
     assert is_main_process()
     assert gather_dict({Path("a"): "b"}) == {Path("a"): "b"}
     monkeypatch.setenv("RANK", "1")
+    assert rank_and_size() == (0, 1)  # set by a cluster; nothing says that there are others
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert rank_and_size() == (1, 2)
     assert not is_main_process()

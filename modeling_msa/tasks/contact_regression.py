@@ -145,22 +145,20 @@ def contact_features(model: MsaPreTrainedModel, tokens: torch.Tensor, i: np.ndar
     does not count). The model's dropout is turned off meanwhile. Returns ``(pairs, layers * heads)`` float64, layer by
     layer and head by head.
     """
-    backbone: MsaModel = model.base_model  # type: ignore[assignment]
+    backbone: MsaModel = evaluation_copy(model.base_model)  # type: ignore[assignment]
     features = []
 
     def collect(module: torch.nn.Module, inputs: tuple) -> None:
         maps = inputs[0][0, :, 1:, 1:].cpu().double()  # (H, L, L) without <cls>
         maps = maps + maps.transpose(1, 2)
         sums = maps.sum(-1)
-        corrected = maps - sums[:, :, None] * sums[:, None] / sums.sum(-1)[:, None, None]
+        # the total is zero if <cls> gets all attention
+        corrected = maps - sums[:, :, None] * sums[:, None] / sums.sum(-1).clamp(min=1e-12)[:, None, None]
         features.append(corrected[:, i, j].T.numpy())  # (pairs, H)
 
     # the head sees one layer's maps after the other, and its own weights do not matter here
-    hook = backbone.contact_head.register_forward_pre_hook(collect)
-    try:
-        evaluation_copy(backbone).contact_logits(tokens.to(backbone.device))
-    finally:
-        hook.remove()
+    backbone.contact_head.register_forward_pre_hook(collect)
+    backbone.contact_logits(tokens.to(backbone.device))
     return np.concatenate(features, axis=1)
 
 

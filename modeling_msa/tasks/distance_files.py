@@ -42,7 +42,8 @@ def write_distances(
     labels = tree_names(distances.names, 10 if names == "strict" else None)
     with whole_file(path) as temporary:
         if suffix == ".npz":
-            np.savez_compressed(temporary, **asdict(distances))
+            with temporary.open("wb") as file:  # given a name, NumPy appends .npz to .NPZ
+                np.savez_compressed(file, **asdict(distances))
         elif suffix == ".phy":
             lines = [
                 f"{label:<10} {' '.join(f'{value:.6f}' for value in row)}\n"

@@ -17,7 +17,8 @@ Two things differ from the authors' notebook:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,31 +102,25 @@ def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -
     >>> column_attention_features(model, tokens).shape
     (8, 3, 3)
     """
-    backbone: MsaModel = model.base_model  # type: ignore[assignment]
+    backbone: MsaModel = evaluation_copy(model.base_model)  # type: ignore[assignment]
     heads, rows = backbone.config.num_attention_heads, tokens.shape[1]
     step = max(1, _NUMBERS_PER_BLOCK // (heads * rows * rows))
-    queries: list[torch.Tensor] = []
     sums: dict[int, torch.Tensor] = {}
 
-    def add(layer: int, key: torch.Tensor) -> None:
-        query = queries.pop()  # of the same columns, (1, R, columns, D): the module projects it first
+    def project(layer: int, original: Callable, *args: Any) -> list[torch.Tensor]:
+        query, key, value = original(*args)  # of a block of columns, (1, R, columns, H, K)
         for q, k in zip(query[0].split(step, dim=1), key[0].split(step, dim=1), strict=True):
-            q, k = (each.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3) for each in (q, k))  # (columns, H, R, K)
+            q, k = (each.permute(1, 2, 0, 3) for each in (q, k))  # (columns, H, R, K)
             logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3))
             total = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).sum(0)
             sums[layer] = sums[layer].add_(total) if layer in sums else total
+        return [query, key, value]
 
-    # hooks are on the projections, which are modules in every implementation of attention
-    hooks = []
+    # not hooks, with which a layer would run in one piece
     for index, layer in enumerate(backbone.layers):
         attention: Any = layer.column_attention
-        hooks.append(attention.q_proj.register_forward_hook(lambda _, __, query: queries.append(query)))
-        hooks.append(attention.k_proj.register_forward_hook(lambda _, __, key, index=index: add(index, key)))
-    try:
-        evaluation_copy(backbone)(tokens.to(backbone.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+        attention.project = functools.partial(project, index, attention.project)
+    backbone(tokens.to(backbone.device))
     features = np.concatenate([sums[layer].float().cpu().numpy() for layer in sorted(sums)])
     features /= np.float32(tokens.shape[2])  # in place: it is large
     return features

@@ -261,6 +261,7 @@ class RowSplit:
         def embed_rows(input_ids: Any, inputs_embeds: Any, position_ids: Any, row_ids: Any, mask: Any) -> torch.Tensor:
             cut = (None if each is None else each[:, mine] for each in (input_ids, inputs_embeds, mask))
             ids, embeds, mask = cut
+            row_ids = torch.arange(self._depth, device=tokens.device)[None] if row_ids is None else row_ids
             return embed(ids, embeds, position_ids, row_ids[:, mine], mask)
 
         with _replaced(base.embeddings, "forward", embed_rows):

@@ -15,7 +15,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from small import no_warnings
 
-from modeling_msa import Alignment, MsaForMaskedLM, MsaModel, fit_contact_regression, precision, predict_contacts
+from modeling_msa import (
+    Alignment,
+    MsaConfig,
+    MsaForMaskedLM,
+    MsaModel,
+    fit_contact_regression,
+    precision,
+    predict_contacts,
+)
 from modeling_msa.tasks.contact_regression import contact_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -186,3 +194,15 @@ def test_useless_maps_leave_the_model_as_it_was(fitting, tiny):
     with pytest.raises(ValueError, match="No row map tells"):
         fit_contact_regression(model, [(families[0], contacts[0])], regularization=1e-6)
     assert torch.equal(model.contact_head.regression.weight, before)
+
+
+def test_attention_that_goes_to_cls_alone_gives_finite_features():
+    """The average product correction divides by the residues' attention, which may be none."""
+    model = MsaModel(MsaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)).eval()
+    attention = model.layers[0].row_attention
+    original = attention.maps
+    attention.maps = lambda *args: torch.zeros_like(original(*args)).index_fill(3, torch.tensor([0]), 1.0)
+    tokens = torch.tensor([[[0, 5, 6, 7], [0, 5, 6, 8]]])
+    features = contact_features(model, tokens, np.array([0, 0]), np.array([1, 2]))
+    assert (features == 0).all()
+    assert not model.contact_head._forward_pre_hooks
