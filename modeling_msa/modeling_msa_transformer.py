@@ -149,7 +149,7 @@ class MsaEmbeddings(nn.Module):
 
 
 class MsaSublayer(nn.Module):
-    """What the parts of a layer share: a norm, called by the layer but filed here as in fair-esm, and dropout."""
+    """What the parts of a layer share: a norm, which the layer calls but fair-esm files here, and dropout."""
 
     def __init__(self, config: MsaConfig):
         super().__init__()
@@ -427,8 +427,8 @@ class MsaContactHead(nn.Module):
         super().__init__()
         self.regression = MsaContactRegression(config.num_hidden_layers * config.num_attention_heads)
 
-    def forward(self, *inputs: Any) -> Tensor:
-        return self.regression(*inputs)
+    def forward(self, row_maps: Tensor, layer_idx: int, pair_mask: Tensor | None = None) -> Tensor:
+        return self.regression(row_maps, layer_idx, pair_mask)
 
 
 class MsaPreTrainedModel(SharedModelMixin, PreTrainedModel):  # type: ignore[misc]  # push_to_hub adds options

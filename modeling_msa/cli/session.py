@@ -83,8 +83,12 @@ class Session:
         return {name.removeprefix("filter_"): getattr(self, name) for name in _ROWS}
 
     def read(self, path: Path) -> Alignment:
-        """Read an alignment in the format that was asked for."""
-        return read_alignment(path, self.input_format)
+        """Read an alignment in the format that was asked for; says so if it has one row."""
+        alignment = read_alignment(path, self.input_format)
+        if alignment.depth == 1:
+            words = "has a single row; the model relies on homologs, so expect little of the result"
+            typer.secho(f"note: {path}: {words}", err=True, dim=True)
+        return alignment
 
     def run(self, inputs: Any, output: Path | str, suffix: str, command: str, **more: Any) -> Run:
         """Set up the run of a command; for `more` see `Run`."""

@@ -262,6 +262,13 @@ def test_residues_that_are_not_among_the_20_are_named(here, model):
     assert len(table("out.csv")) == 1 + 3 * 19
 
 
+def test_an_alignment_of_one_row_is_said(here, model):
+    Path("alone.a3m").write_text(">q\nMKVLAWYC\n")
+    Path("t.csv").write_text("mutant\nK2R\n")
+    assert "alone.a3m: has a single row" in run("alone.a3m", "t.csv", "-o", "out.csv", "--model", model)
+    assert "single row" not in run("family.a3m", "t.csv", "-o", "out2.csv", "--model", model)
+
+
 def test_mismatches_can_be_kept(here, model):
     Path("t.csv").write_text("mutant\nK2R\nA3I\n")
     run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--skip-mismatches")
