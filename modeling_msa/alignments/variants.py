@@ -90,7 +90,8 @@ def parse_variants(
     >>> parse_variants(["M1V"], family)
     Traceback (most recent call last):
     ...
-    ValueError: variants: M1V: residue 1 (M) is in lower case in the query, so no column of the alignment covers it.
+    ValueError: variants: M1V: residue 1 (M) is in lower case in the query, so no column of the alignment covers it. If
+    lower case only marks residues in this file, read it as FASTA: pass format='fasta'.
     """
     parsed, misfits = check_variants(variants, alignment, offset)
     named = [
