@@ -130,18 +130,17 @@ class MsaEmbeddings(nn.Module):
     ) -> Tensor:
         # one name throughout: without gradients each step frees the tensor of the one before
         hidden_states = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds  # (B, R, C, D)
-        device = hidden_states.device
         if position_ids is None:
-            position_ids = torch.arange(hidden_states.shape[2], device=device).unsqueeze(0)
+            position_ids = torch.arange(hidden_states.shape[2], device=hidden_states.device).unsqueeze(0)
         else:  # those of columns without a token may be any
             position_ids = position_ids.clamp(0, self.max_columns - 1)
         positions = self.position_embeddings(position_ids + self.position_offset)  # (B or 1, C, D)
-        hidden_states = hidden_states + positions.unsqueeze(1).to(device)
+        hidden_states = hidden_states + positions.unsqueeze(1).to(hidden_states.device)
         if self.row_position_embeddings is not None:
             if row_ids is None:
-                row_ids = torch.arange(hidden_states.shape[1], device=device).unsqueeze(0)
+                row_ids = torch.arange(hidden_states.shape[1], device=hidden_states.device).unsqueeze(0)
             row_positions = self.row_position_embeddings(row_ids)  # (B or 1, R, D or 1)
-            hidden_states = hidden_states + row_positions.unsqueeze(2).to(device)
+            hidden_states = hidden_states + row_positions.unsqueeze(2).to(hidden_states.device)
         hidden_states = self.layer_norm(hidden_states)
         if mask is not None:  # masked tokens count for nothing, even if they are NaN
             hidden_states = hidden_states.masked_fill(~mask.unsqueeze(3), 0)
@@ -559,17 +558,16 @@ class MsaModel(MsaPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         is_padded: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Make what `run_layers` starts from, of `forward`'s parameters.
+    ) -> dict[str, Any]:
+        """Make the first layer's arguments, of `forward`'s parameters.
 
-        Returns the embeddings ``(B, R, C, D)`` and every layer's keyword arguments, with ``masks`` (`MsaMasks`; None
-        if every token counts) and ``scaling``.
+        Among them are the embeddings, ``hidden_states`` ``(B, R, C, D)``, and for all layers ``masks`` (`MsaMasks`;
+        None if every token counts) and ``scaling``.
         """
         mask = self.token_mask(input_ids, attention_mask, inputs_embeds)
         mask = None if is_padded is False else mask
         tensor = input_ids if inputs_embeds is None else inputs_embeds
-        rows, columns = tensor.shape[1:3]
-        self.embeddings.check_size(rows, columns)
+        self.embeddings.check_size(*tensor.shape[1:3])
         is_all, same_in_rows = self._read(mask, position_ids)
         mask = None if mask is None or is_all else mask.to(tensor.device)
         masks = None if mask is None else MsaMasks.make(mask, same_in_rows)
@@ -578,8 +576,9 @@ class MsaModel(MsaPreTrainedModel):
         # without the other output flags: the attention interface warns of flags that it cannot serve
         wanted = kwargs.get("output_column_attentions", self.config.output_column_attentions)
         options = {name: value for name, value in kwargs.items() if not name.startswith("output_")}
-        scaling = (self.config.hidden_size // self.config.num_attention_heads * rows) ** -0.5
-        return hidden_states, options | {"scaling": scaling, "masks": masks, "output_column_attentions": bool(wanted)}
+        scaling = (self.config.hidden_size // self.config.num_attention_heads * tensor.shape[1]) ** -0.5
+        options |= {"scaling": scaling, "masks": masks, "output_column_attentions": bool(wanted)}
+        return options | {"hidden_states": hidden_states}
 
     def _read(self, mask: Tensor | None, position_ids: Tensor | None) -> list[bool]:
         """Whether a mask is all true, and the same in each row; checks positions, and reads the device once."""
@@ -599,20 +598,21 @@ class MsaModel(MsaPreTrainedModel):
 
     def run_layers(
         self,
-        hidden_states: Tensor,
-        options: dict[str, Any],
+        inputs: dict[str, Any],
         visit: Callable[[int, Tensor, Tensor], None] | None = None,
         stop: int | None = None,
         last_map_only: bool = False,
     ) -> Tensor:
         """Run ``layers[:stop]`` one after another on what `prepare` made; return the last one's output.
 
-        After each, ``visit(index, hidden_states, row_maps)`` gets its output ``(B, R, C, D)`` and its row maps
-        ``(B, H, C, C)``. With `last_map_only` no more of the last layer runs than its maps, and its output is None.
+        It takes the embeddings out of `inputs`, lest they stay in memory. After each layer
+        ``visit(index, hidden_states, row_maps)`` gets its output ``(B, R, C, D)`` and its row maps ``(B, H, C, C)``.
+        With `last_map_only` no more of the last layer runs than its maps, and its output is None.
         """
+        hidden_states = inputs.pop("hidden_states")
         for index, layer in enumerate(self.layers[:stop]):
             map_only = last_map_only and index == len(self.layers) - 1
-            hidden_states, row_maps, _ = layer(hidden_states, row_maps_only=map_only, **options)
+            hidden_states, row_maps, _ = layer(hidden_states, row_maps_only=map_only, **inputs)
             if visit is not None:
                 visit(index, hidden_states, row_maps)
             del row_maps  # before the next layer makes its own
@@ -660,8 +660,8 @@ class MsaModel(MsaPreTrainedModel):
             For input without the three axes, a mask of another shape, and more rows or columns, or other positions,
             than the position tables have.
         """
-        hidden_states, options = self.prepare(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
-        return MsaOutput(last_hidden_state=self.layer_norm(self.run_layers(hidden_states, options)))
+        inputs = self.prepare(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        return MsaOutput(last_hidden_state=self.layer_norm(self.run_layers(inputs)))
 
     @merge_with_config_defaults
     @capture_outputs
@@ -680,9 +680,9 @@ class MsaModel(MsaPreTrainedModel):
         """
         flags = ("output_hidden_states", "output_column_attentions")
         whole = any(kwargs.get(name, getattr(self.config, name)) for name in flags)
-        hidden_states, options = self.prepare(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        inputs = self.prepare(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
         pair_mask = None
-        if (masks := options["masks"]) is not None:
+        if (masks := inputs["masks"]) is not None:
             residues = (masks.columns & (masks.columns.cumsum(1) > 1))[:, 1:]  # the first column is <cls>
             pair_mask = residues[:, :, None] & residues[:, None]  # (B, L, L)
         shares: list[Tensor] = []  # small, (B, L, L) each
@@ -690,7 +690,7 @@ class MsaModel(MsaPreTrainedModel):
         def add_share(index: int, _: Tensor, row_maps: Tensor) -> None:
             shares.append(self.contact_head(row_maps, index, pair_mask))
 
-        hidden_states = self.run_layers(hidden_states, options, add_share, last_map_only=not whole)
+        hidden_states = self.run_layers(inputs, add_share, last_map_only=not whole)
         logits = torch.stack(shares).sum(0)
         if pair_mask is not None:
             logits = logits.masked_fill(~pair_mask.to(logits.device), torch.finfo(logits.dtype).min)

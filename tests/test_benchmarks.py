@@ -56,6 +56,16 @@ def test_peak_memory_is_that_of_known_tensors():
     assert side_by_side.peak_resident(lambda: torch.ones(50_000_000)) == pytest.approx(2e8, rel=0.1)
 
 
+def test_a_pass_holds_two_tensors_of_hidden_states_and_a_block():
+    """Of 16 blocks, whose inner tensors are 8 times their states; the embeddings are freed after the first layer."""
+    config = MsaConfig(hidden_size=192, num_hidden_layers=3, intermediate_size=768)
+    model, tokens = side_by_side.make_ours(config).msa, side_by_side.random_msa(128, 127)
+    hidden = tokens.numel() * 192 * 4
+    with torch.no_grad():
+        for work in (lambda: model(tokens), lambda: model.contact_logits(tokens)):
+            assert 2.0 < side_by_side.peak_allocated(work) / hidden < 2.6
+
+
 def test_ratios_are_of_calls_that_followed_each_other():
     assert side_by_side.ratio([1, 10, 6], [2, 5, 3]) == 2
     calls = []

@@ -94,8 +94,8 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
         raise ValueError("The MSA has padding: pass it without.")
     tokens = tokens.clone()
     tokens[:, row, 1:] = cast(int, model.config.mask_token_id)
-    hidden_states, options = model.prepare(tokens)
-    scaling = options["scaling"]
+    inputs = model.prepare(tokens)
+    hidden_states, scaling = inputs.pop("hidden_states"), inputs["scaling"]
     if row:  # the masked row comes first; the order of rows matters to embeddings alone
         order = [row, *(k for k in range(tokens.shape[1]) if k != row)]
         hidden_states = hidden_states[:, order]
@@ -317,9 +317,9 @@ def query_states(model: MsaModel, tokens: torch.Tensor, places: torch.Tensor) ->
     if hasattr(last, "_hf_hook"):  # accelerate loads an offloaded layer's weights when the layer is called
         states = model(tokens, return_dict=True).last_hidden_state
         return states[torch.arange(len(places)), 0, places.cpu()]  # it may be on another device
-    hidden_states, options = model.prepare(tokens)
-    hidden_states = model.run_layers(hidden_states, options, stop=-1)
-    states = _row_attention_at(last, hidden_states, places, options["scaling"])
+    inputs = model.prepare(tokens)
+    hidden_states = model.run_layers(inputs, stop=-1)
+    states = _row_attention_at(last, hidden_states, places, inputs["scaling"])
     states = (states + last.column_attention(last.column_attention.norm(states))[0])[
         :, :1
     ].contiguous()  # (B, 1, 1, D)

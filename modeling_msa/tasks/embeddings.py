@@ -165,9 +165,9 @@ def _hidden_states(
             part = states[..., 1:, :].float().clone()  # without <cls>
             taken[layer] = (part.mean(0) if which == "mean" else part).cpu().numpy()
 
-    states, options = backbone.prepare(**inputs, output_column_attentions=False)
-    take(0, states)
-    backbone.run_layers(states, options, lambda index, states, _: take(index + 1, states), stop=max(layers))
+    prepared = backbone.prepare(**inputs, output_column_attentions=False)
+    take(0, prepared["hidden_states"])
+    backbone.run_layers(prepared, lambda index, states, _: take(index + 1, states), stop=max(layers))
     return {layer: taken[layer] for layer in layers}
 
 

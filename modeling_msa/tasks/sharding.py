@@ -249,7 +249,7 @@ class RowSplit:
         position_ids: Any = None,
         inputs_embeds: Any = None,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, dict[str, Any]]:
+    ) -> dict[str, Any]:
         """`MsaModel.prepare`: hidden states of this process's rows, masks of its tokens and of all columns."""
         base = original.__self__  # type: ignore[attr-defined]
         self._check_inputs(base, input_ids, attention_mask, position_ids, inputs_embeds)
@@ -265,16 +265,16 @@ class RowSplit:
             return embed(ids, embeds, position_ids, row_ids[:, mine], mask)
 
         with _replaced(base.embeddings, "forward", embed_rows):
-            hidden_states, options = original(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
-        if options["output_column_attentions"]:
+            inputs = original(input_ids, attention_mask, position_ids, inputs_embeds, **kwargs)
+        if inputs["output_column_attentions"]:
             raise ValueError(
                 "Column attention maps are not available while an MSA is split by rows, since each process has only "
                 "some of the columns: request them outside of split_rows, for fewer rows."
             )
-        masks = options["masks"]
+        masks = inputs["masks"]
         self._query_rows = None if masks is None else masks.rows.int().argmax(1)
         # the depth goes along, since checkpointing runs a layer again after other inputs
-        return hidden_states, options | {"masks": masks and masks.of(rows=mine), "depth": self._depth}
+        return inputs | {"masks": masks and masks.of(rows=mine), "depth": self._depth}
 
     def _layer(self, original: Callable, *args: Any, **kwargs: Any) -> tuple[Any, torch.Tensor, None]:
         hidden_states, row_maps, _ = original(*args, **kwargs)
