@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench import Line, table
-from side_by_side import count_flops, make_fair_esm, make_ours, peak_allocated, random_msa, square_product
+from side_by_side import alternate, count_flops, make_fair_esm, make_ours, peak_allocated, random_msa, square_product
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -70,34 +70,14 @@ class Settings:
 
 
 def median_ms(functions: dict[str, Work], repeats: int = 5) -> dict[str, float]:
-    """Median milliseconds of alternating calls, after two warm-up calls each."""
-    taken: dict[str, list[float]] = {name: [] for name in functions}
-    for repeat in range(repeats + 2):
-        for name, work in functions.items():
-            synchronize()
-            begin = time.perf_counter()
-            work()
-            synchronize()
-            if repeat > 1:
-                taken[name].append(1e3 * (time.perf_counter() - begin))
-    return {name: statistics.median(values) for name, values in taken.items()}
-
-
-def synchronize() -> None:
-    """Wait for the GPU."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Median milliseconds of alternating calls."""
+    return {name: 1e3 * statistics.median(seconds) for name, seconds in alternate(functions, repeats).items()}
 
 
 def product_rate(settings: Settings) -> float:
     """Operations a second of a large product."""
     product, operations = square_product(torch.bfloat16, settings.device, 8192 // settings.smaller)
     return operations / median_ms({"": product}, 9)[""] * 1e3
-
-
-def half(model: torch.nn.Module) -> torch.nn.Module:
-    """The model in bfloat16."""
-    return model.bfloat16()
 
 
 @torch.no_grad()
@@ -122,10 +102,8 @@ def parity(settings: Settings) -> Iterator[Line]:
 def logits(settings: Settings) -> Iterator[Line]:
     """Logits and contacts over sizes, beside fair-esm where it fits."""
     rate = product_rate(settings)
-    ours, theirs = (
-        half(make_ours(settings.config, settings.device)),
-        half(make_fair_esm(settings.config, settings.device)),
-    )
+    ours = make_ours(settings.config, settings.device).bfloat16()
+    theirs = make_fair_esm(settings.config, settings.device).bfloat16()
     for (rows, columns), goal in SIZES.items():
         tokens = settings.msa(rows, columns)
         work: dict[str, Work] = {
@@ -157,11 +135,8 @@ def logits(settings: Settings) -> Iterator[Line]:
 @torch.no_grad()
 def compiled(settings: Settings) -> Iterator[Line]:
     """Logits of 256 x 512 by torch.compile."""
-    rate, model, tokens = (
-        product_rate(settings),
-        half(make_ours(settings.config, settings.device)),
-        settings.msa(256, 512),
-    )
+    rate, tokens = product_rate(settings), settings.msa(256, 512)
+    model = make_ours(settings.config, settings.device).bfloat16()
     forward = torch.compile(model, fullgraph=True)
     begin = time.perf_counter()
     forward(tokens, is_padded=False)
@@ -209,10 +184,9 @@ def scoring(settings: Settings) -> Iterator[Line]:
     depth, length = 400 // settings.smaller, 300 // settings.smaller
     rows = ["".join(random.choice(list("ACDEFGHIKLMNPQRSTVWY"), length)) for _ in range(depth)]
     family = read_alignment("".join(f">s{k}\n{row}\n" for k, row in enumerate(rows)), "fasta")
-    model = half(make_ours(settings.config, settings.device))
+    model = make_ours(settings.config, settings.device).bfloat16()
     for mode, goal in (("fast", "<= 0.4"), ("exact", "<= 18")):
         score_all_singles(family.take(range(depth // 10)), model, mode=mode, rows=depth // 10, select="first")
-        synchronize()
         begin = time.perf_counter()
         score_all_singles(family, model, mode=mode, rows=depth, select="first")
         yield Line(f"all singles, 400 x 300, {mode}, seconds", "", "", time.perf_counter() - begin, goal)
@@ -282,17 +256,14 @@ def as_on_a_gpu(counter: Count) -> Iterator[None]:
         with torch.utils._python_dispatch._disable_current_modes():
             return query.new_empty(batch, rows, heads, size), None
 
-    def blocks(states: torch.Tensor, inner: int = 1) -> int:
-        tokens, most = states[..., 0].numel(), 80 * 10**9 // 16 // (12 * states.shape[-1] * states.element_size())
-        return tokens if tokens <= most else max(most // 2, 2**14)
-
     machine = inference_msa_transformer
-    before = ALL_ATTENTION_FUNCTIONS["sdpa"], machine.is_on_gpu, machine.tokens_per_block
-    ALL_ATTENTION_FUNCTIONS["sdpa"], machine.is_on_gpu, machine.tokens_per_block = attention, lambda _: True, blocks
+    before = ALL_ATTENTION_FUNCTIONS["sdpa"], machine.is_on_gpu, machine.total_memory
+    gpu = attention, lambda _: True, lambda _: 80 * 10**9
+    ALL_ATTENTION_FUNCTIONS["sdpa"], machine.is_on_gpu, machine.total_memory = gpu
     try:
         yield
     finally:
-        ALL_ATTENTION_FUNCTIONS["sdpa"], machine.is_on_gpu, machine.tokens_per_block = before
+        ALL_ATTENTION_FUNCTIONS["sdpa"], machine.is_on_gpu, machine.total_memory = before
 
 
 def counted(config: MsaConfig) -> str:

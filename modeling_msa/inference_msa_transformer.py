@@ -17,6 +17,7 @@ Results are the same up to rounding, and a hook sees the same.
 """
 
 import functools
+import sys
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -67,8 +68,12 @@ def is_traced() -> bool:
 
 def is_hooked(module: nn.Module, backward: bool = False) -> bool:
     """Whether a hook, or with `backward` one of the backward pass, sees what goes in and out of a module."""
-    names = ["forward_hooks", "forward_pre_hooks"] + ["backward_hooks", "backward_pre_hooks"] * backward
-    return any(getattr(module, f"_{name}") or getattr(global_hooks, f"_global_{name}") for name in names)
+    hooks = [module._forward_hooks, module._forward_pre_hooks]
+    hooks += [global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks]
+    if backward:
+        hooks += [module._backward_hooks, module._backward_pre_hooks]
+        hooks += [global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks]
+    return any(hooks)
 
 
 def inference_blocks(
@@ -98,9 +103,15 @@ def tokens_per_block(states: Tensor, inner: int = 1) -> int:
         return max(min(tokens // 16, 2048) // inner, 384)
     # A GPU is fastest with all tokens at once, whose inner tensors are 12 times their states: in blocks only where
     # that would be more than a sixteenth of its memory.
-    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 16 * 2**30
-    most = memory // 16 // (12 * states.shape[-1] * states.element_size())
-    return tokens if tokens <= most or device.type == "meta" else max(most // 2, 2**14)
+    most = total_memory(device) // 16 // (12 * states.shape[-1] * states.element_size())
+    return tokens if tokens <= most else max(most // 2, 2**14)
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of a device other than the CPU; the meta device, which holds nothing, is never short of them."""
+    if device.type == "meta":
+        return sys.maxsize
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 16 * 2**30
 
 
 def is_on_gpu(states: Tensor) -> bool:

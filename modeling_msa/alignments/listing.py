@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .alignment import Alignment, AlignmentError, build_alignment
-from .reading import format_of, guess_format, parse_fasta, read_alignment
+from .reading import COMMENTS, format_of, guess_format, parse_fasta, read_alignment
 
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
 _PEEK_BYTES = 32_768
@@ -71,7 +71,7 @@ def _is_alignment(path: Path) -> bool:
     with open(path, "rb") as file:
         beginning = file.read(_PEEK_BYTES).removeprefix(b"\xef\xbb\xbf")
     lines = [line for line in beginning.splitlines() if line.strip()]
-    first = next((line for line in lines if not line.startswith((b"#", b";"))), b"")
+    first = next((line for line in lines if not line.startswith(COMMENTS)), b"")
     return first.startswith(b">") or (bool(lines) and lines[0].startswith(b"# STOCKHOLM"))
 
 

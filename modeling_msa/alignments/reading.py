@@ -36,7 +36,7 @@ _CHAINS = re.compile(rb"#(\d+(?:,\d+)*)\s+\d+(?:,\d+)*\s*")
 # Rows without headers: only in a file of this name, since they could also be the lines of one sequence
 _BARE_FILE = re.compile(r"\.aln(\.gz|\.xz)?$", re.IGNORECASE)
 _BARE_ROW = re.compile(rb"[A-Z.*~-]+")
-_COMMENTS = (b"#", b";")
+COMMENTS = (b"#", b";")
 _NOT_ALIGNMENTS = {
     "HEADER": "a PDB file",
     "ATOM": "a PDB file",
@@ -130,7 +130,7 @@ def _join_blocks(data: bytes, where: str) -> bytes:
     if b"\x00" not in data:
         return data
     blocks = [block for block in data.split(b"\x00") if block.strip()]
-    if not all(block.lstrip().startswith((b">", *_COMMENTS)) for block in blocks):
+    if not all(block.lstrip().startswith((b">", *COMMENTS)) for block in blocks):
         raise AlignmentError(f"{where}: is a binary file; give the alignment as A3M, A2M, FASTA or Stockholm text")
     if len({parse_fasta(block, where)[1][0] for block in blocks}) > 1:
         raise AlignmentError(
@@ -188,7 +188,7 @@ def parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
     """Names and rows, without white space, of text with ``>`` headers; leaves out comments and annotation rows."""
     preamble, *records = (b"\n" + data).split(b"\n>")
     above = [(number, line) for number, line in enumerate(preamble.split(b"\n")) if line.strip()]
-    above = [(number, line) for number, line in above if not line.startswith(_COMMENTS)]
+    above = [(number, line) for number, line in above if not line.startswith(COMMENTS)]
     bare = [line.strip() for _, line in above]
     if not records and bare and _BARE_FILE.search(where) and all(map(_BARE_ROW.fullmatch, bare)):
         return [f"row {k}" if k > 1 else "query" for k in range(1, len(bare) + 1)], bare
@@ -204,7 +204,7 @@ def parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
         name = header.decode("utf-8", "replace").strip()
         if not _ANNOTATION_ROW.match(name):
             if b"#" in body or b";" in body:
-                body = b"\n".join(b"" if each.startswith(_COMMENTS) else each for each in body.split(b"\n"))
+                body = b"\n".join(b"" if each.startswith(COMMENTS) else each for each in body.split(b"\n"))
             if body.translate(None, OF_ROWS + _WHITESPACE):
                 _refuse_characters(body, at + 1, len(names) + 1, name, where)
             names.append(name)

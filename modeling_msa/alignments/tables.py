@@ -21,6 +21,14 @@ class Table(NamedTuple):
         return [row[place] for row in self.rows]
 
 
+def number_in(cell: str) -> float | None:
+    """Read a cell as a number, which may be NaN; None if it is not one."""
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
 def delimiter_of(path: str | os.PathLike[str]) -> str:
     """Separator of a table's cells: a comma for ``.csv``, a tab for other suffixes."""
     return "," if Path(path).suffix.lower() == ".csv" else "\t"

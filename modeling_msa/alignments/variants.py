@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .alignment import Alignment
-from .tables import read_table
+from .tables import number_in, read_table
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 _SUBSTITUTION = re.compile(r"([A-Z])(-?\d+)([A-Z])")
@@ -271,7 +271,5 @@ def read_variants(
 
 
 def _is_number(text: str | None) -> bool:
-    try:
-        return math.isfinite(float(text or "nan"))
-    except ValueError:
-        return False
+    number = number_in(text or "nan")
+    return number is not None and math.isfinite(number)

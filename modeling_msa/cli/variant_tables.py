@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..alignments.listing import name_of
-from ..alignments.tables import Table
+from ..alignments.tables import Table, number_in
 from ..tasks.score_tables import DECIMALS, FORMATS, score_columns, spearman
 
 _MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
@@ -46,12 +46,12 @@ def check_columns(table: Table, source: Path, variant_column: str, measured_colu
     for option, column in (("--variant-column", variant_column), ("--measured-column", measured_column)):
         if column is not None and column not in table.columns:
             words = f"the columns are {', '.join(table.columns)}."
-            if any(_number(cell) is not None or _VARIANT.fullmatch(cell.strip()) for cell in table.columns):
+            if any(number_in(cell) is not None or _VARIANT.fullmatch(cell.strip()) for cell in table.columns):
                 words = f"line 1 ({', '.join(table.columns)}) is not a header; add one, such as {column}."
             raise ValueError(f"{source}: there is no column {column!r} ({option}); {words}")
     for line, cell in zip(table.lines, table.cells(measured_column) if measured_column else (), strict=False):
-        if _number(cell) is None and cell.strip().lower() not in _MISSING:
-            hint = "; write decimals with a point" if _number(cell.replace(",", ".")) is not None else ""
+        if number_in(cell) is None and cell.strip().lower() not in _MISSING:
+            hint = "; write decimals with a point" if number_in(cell.replace(",", ".")) is not None else ""
             raise ValueError(f"{source}: line {line}: {cell!r} in {measured_column} is not a number{hint}.")
     try:
         score_columns(table, new)
@@ -61,15 +61,8 @@ def check_columns(table: Table, source: Path, variant_column: str, measured_colu
 
 def agreement(scores: np.ndarray, cells: Sequence[str]) -> str:
     """Spearman's correlation of rows that have both numbers, with the scores as they are written in the table."""
-    numbers = [_number(text) for text in cells]
+    numbers = [number_in(text) for text in cells]
     measured = np.array([math.nan if number is None else number for number in numbers])
     scores = np.round(scores, DECIMALS)  # ties in the table are ties here
     both = np.isfinite(measured) & np.isfinite(scores)
     return f", Spearman {spearman(scores[both], measured[both]):.4f} ({both.sum()} variants)"
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
