@@ -13,7 +13,6 @@ from ..alignments.listing import name_of
 from ..tasks.contact_files import FORMATS, write_contacts
 from .inputs import list_structures
 from .options import Inputs, Output, Plot, choice, option
-from .pictures import pictures
 from .session import Session, command
 
 
@@ -50,23 +49,31 @@ def contacts_command(
     suffix = f".{format}" if format else ending if ending in FORMATS else FORMATS[0]
     files = list_structures(structure)
 
-    def structures_of(path: Path) -> list[Path]:
-        return [file for name, file in files.items() if name in ("", name_of(path))]
+    def structure_of(path: Path) -> dict[str, Path]:
+        file = files.get("", files.get(name_of(path)))
+        return {} if file is None else {"structure": file}
 
-    settings = session.settings(structure=structure, chain=chain, plot=plot)
-    run = session.run(alignments, output, suffix, "contacts", settings=settings, depends=structures_of)
-    if files and not any(map(structures_of, run.paths)):
+    run = session.run(
+        alignments,
+        output,
+        suffix,
+        "contacts",
+        settings=session.settings(chain=chain),
+        depends=structure_of,
+        plot=plot,
+        beside=lambda path, target: [_precision_file(target)] if structure_of(path) else [],
+    )
+    if files and not any(map(structure_of, run.paths)):
         raise ValueError(f"{structure} has no structure named like an alignment, such as {run.paths[0]}.")
     if run.is_single:
         check_ending(output, FORMATS)
         if ending != suffix:
             raise ValueError(f"{output} does not end with {suffix}: change it, or leave out --format.")
-    picture = pictures(plot, run)
     model = session.model_of(run)
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
-        file = next(iter(structures_of(path)), None)
+        file = structure_of(path).get("structure")
         known = None if file is None else load_contacts(file, family, chain)
         network = model()
         from ..tasks.contact_precision import precisions
@@ -74,8 +81,8 @@ def contacts_command(
         from ..tasks.plotting import plot_contacts
 
         result = predict_contacts(family, network, **session.row_options())
-        if picture is not None:
-            plot_contacts(result, picture(target), known=known)
+        if run.picture is not None:
+            plot_contacts(result, run.picture(target), known=known)
         line = f"{result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows"
         if known is not None:
             line += _judged(precisions(result, known), target, run.is_single)
@@ -86,11 +93,15 @@ def contacts_command(
     run(work)
 
 
+def _precision_file(target: Path) -> Path:
+    return target.with_suffix(".precision.tsv")
+
+
 def _judged(values: dict[str, float], target: Path, whole: bool) -> str:
     """Write a family's precisions beside its target; return them, all or the most important."""
     from ..tasks.contact_precision import precision_table, write_precisions
 
-    write_precisions(values, target.with_suffix(".precision.tsv"))
+    write_precisions(values, _precision_file(target))
     if whole:
         return "\n" + precision_table({name: shown(value) for name, value in values.items()})
     return "".join(f", {name} {shown(values[name])}" for name in ("P@L", "long P@L", "long P@L/2", "long P@L/5"))

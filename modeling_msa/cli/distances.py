@@ -11,7 +11,6 @@ from ..tasks.distance_files import FORMATS, write_distances
 from ..tasks.distance_model import DistanceModel
 from .inputs import require
 from .options import Inputs, Output, Plot, choice, option
-from .pictures import pictures
 from .session import Session, command
 
 if TYPE_CHECKING:
@@ -53,10 +52,16 @@ def distances_command(
         check_ending(output, FORMATS)
     found = weights or find_distance_weights(session.model)
     fitted = None if found is None else DistanceModel.load(found)
-    heads = None if fitted is None else [str(found), fitted.intercept]
-    settings = session.settings(heads=heads, names=names, plot=plot)
-    run = session.run(alignments, output, f".{format}", "distances", settings=settings, also_read=[weights])
-    picture = pictures(plot, run)
+    run = session.run(
+        alignments,
+        output,
+        f".{format}",
+        "distances",
+        settings=session.settings(names=names),
+        made_from={} if found is None else {"file of weights": found},
+        also_read=[weights],
+        plot=plot,
+    )
     model = session.model_of(run, check=lambda loaded: None if fitted is None else fitted.check(loaded))
 
     def work(path: Path, target: Path) -> str:
@@ -66,8 +71,8 @@ def distances_command(
         from ..tasks.plotting import plot_distances
 
         result = predict_distances(family, network, fitted, **session.row_options())
-        if picture is not None:
-            plot_distances(result, picture(target))
+        if run.picture is not None:
+            plot_distances(result, run.picture(target))
         write_distances(result, target, names)
         return f"{target}: {len(result.names)} of {family.depth} rows, {summary(result)}"
 

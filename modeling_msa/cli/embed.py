@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from .._version import __version__
 from ..alignments.listing import name_of
 from ..tasks.embedding_files import check_embeddings, gather_embeddings, write_embeddings
 from .options import Inputs, choice, option, output_option
@@ -38,14 +37,18 @@ def embed_command(
     chosen = parse_layers(layers)
     in_one_file = not output.is_dir() and output.suffix != ""
     suffix = check_embeddings(output if in_one_file else f"x.{format}")
+
+    def gather(parts: list[Path], whole: Path) -> list[Path]:
+        gather_embeddings(parts, whole)
+        return [whole]
+
     run = session.run(
         alignments,
         output if in_one_file else f"{output}/",
         suffix,
         "embed",
-        # the version is in the files, which are one set
-        settings=session.settings(which=which, layers=layers, output_dtype=output_dtype, version=__version__),
-        gather=gather_embeddings if in_one_file else None,
+        settings=session.settings(which=which, layers=layers, output_dtype=output_dtype),
+        gather=gather if in_one_file else None,
     )
     model = session.model_of(run, check=lambda loaded: _numbers(loaded, chosen))
 

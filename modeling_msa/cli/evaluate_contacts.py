@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Annotated
 
@@ -34,22 +33,28 @@ def evaluate_contacts_command(
     listed = list_known(families, structures)
     known = {family.alignment.resolve(): family for family in listed}
 
-    def gather(parts: list[Path], whole: Path) -> None:
+    def gather(parts: list[Path], whole: Path) -> list[Path]:
         from ..tasks.contact_evaluation import read_evaluation, write_evaluation, write_means
 
         evaluation = read_evaluation(*parts)
-        write_means(evaluation, output.with_suffix(".means.tsv"))
+        means = whole.with_suffix(".means.tsv")
+        write_means(evaluation, means)
         write_evaluation(evaluation, whole)
         typer.echo(evaluation)
+        return [whole, means]
+
+    def structure_of(path: Path) -> dict[str, Path | str]:
+        family = known[path.resolve()]
+        return {"structure": family.structure, "chain": family.chain or "the closest"}
 
     run = session.run(
         [family.alignment for family in listed],
         output,
         ".tsv",
         "evaluate-contacts",
-        settings=session.settings(families=f"{families} ({zlib.crc32(repr(listed).encode()):08x})"),
+        settings=session.settings(),
         gather=gather,
-        depends=lambda path: [known[path.resolve()].structure],
+        depends=structure_of,
         also_read=[families],
     )
     model = session.model_of(run)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..alignments.writing import check_alignment_ending
-from ..tasks.generation_files import write_generated
+from ..tasks.generation_files import table_beside, write_generated
 from ..tasks.strategies import Mode
 from .options import Inputs, Output, choice, flag, option
 from .session import Session, command
@@ -84,7 +84,14 @@ def generate_command(
         "keep_gaps": keep_gaps,
         "mode": mode,
     }
-    run = session.run(inputs, output, ".a3m", "generate", settings=session.settings(**arguments))
+    run = session.run(
+        inputs,
+        output,
+        ".a3m",
+        "generate",
+        settings=session.settings(**arguments),
+        beside=lambda path, target: [table_beside(target)],
+    )
     if run.is_single:
         check_alignment_ending(output)
     from ..tasks.generation import check_arguments, generate

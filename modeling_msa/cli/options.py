@@ -75,7 +75,7 @@ InputFormat = Annotated[
     option("FORMAT", "a3m, a2m, fasta or stockholm. Default: by the file ending, otherwise by the content.", FILES),
 ]
 Strict = Annotated[bool, flag("--strict", "Stop at the first alignment that fails.", FILES)]
-Overwrite = Annotated[bool, flag("--overwrite", "Replace earlier results, also those of other settings.", FILES)]
+Overwrite = Annotated[bool, flag("--overwrite", "Make all results again; replace files that no run made.", FILES)]
 Families = Annotated[
     Path,
     typer.Argument(

@@ -1,7 +1,7 @@
 """One task over many alignments: results appear as they are made, and an interrupted run continues where it stopped.
 
-Each alignment has its own target file, which appears whole or not at all, so a file that exists is finished. Under
-``accelerate launch`` the processes share the alignments between them.
+Each alignment has its own target file, which appears whole or not at all. A hidden file beside the targets says what
+each was made from. Under ``accelerate launch`` the processes share the alignments between them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from tqdm import tqdm
 
-from .._files import check_output, whole_file
+from .._files import check_output
 from .._processes import gather_dict, is_main_process, rank_and_size, wait_for_everyone
+from .._version import __version__
 from ..alignments.listing import name_of
 from .errors import is_of_the_input
 from .inputs import list_inputs
+from .pictures import pictures
+from .records import Record, difference, is_same, locked, state_of
 
 
 class RunError(ValueError):
@@ -46,31 +50,38 @@ class Run:
     suffix, command : str
         Ending of the targets, such as ``".tsv"``, and name of the task. Runs of several tasks may share a folder.
     settings : mapping
-        What the results depend on besides the alignments, to be written as JSON. A folder keeps the settings of its
-        results; a run with other settings is refused, as is one that finds files of no run under its targets' names.
+        The options that the results depend on, to be written as JSON.
+    made_from : callable, optional
+        ``made_from()`` returns the files that all results are made from, by what they are, such as the model's. It is
+        called unless one alignment is turned into one file.
+    depends : callable, optional
+        ``depends(path)`` returns what else an alignment's result is made from, by what it is: files, such as its
+        structure, or words.
     strict, overwrite : bool
         Let the first error end the run; make all results again.
+    plot : str, optional
+        The option of this name; `picture` then tells where the picture of a target goes.
+    beside : callable, optional
+        ``beside(path, target)`` lists the files, apart from a picture, that the task writes beside a target.
     gather : callable, optional
-        ``gather(parts, output)`` makes one file of all targets, in the order of `inputs`. Until all are finished, the
-        targets are in a hidden folder beside it.
-    depends : callable, optional
-        ``depends(path)`` lists other files that an alignment's result is made of, such as its structure. A target
-        that is older than one of them is made again.
+        ``gather(parts, output)`` makes one file of all targets, in the order of `inputs`, and returns the files that
+        it wrote. Until all are finished, the targets are in a hidden folder beside it.
     also_read : iterable of path
-        Files that all results are made of; like the others they must not be replaced.
+        Further files that must not be replaced.
 
     Attributes
     ----------
     paths, pending : list of Path
-        All alignments, and those without a result, of all processes.
+        All alignments, and those without a result, of all processes. A result counts if its files are as they were
+        written, and the settings and the content of all that it was made from are the same (`records`).
     is_single : bool
-        Whether the run turns one alignment into one file.
+        Whether the run turns one alignment into one file, which is always made.
 
     Raises
     ------
     OSError, ValueError
         Before any work: see `list_inputs`; also if the output's folder does not exist, several alignments are to go
-        into one file, results would replace alignments, or results of other settings exist.
+        into one file, results would replace alignments, or files that no run has made.
     """
 
     def __init__(
@@ -81,24 +92,28 @@ class Run:
         *,
         command: str = "run",
         settings: Mapping[str, Any] | None = None,
+        made_from: Callable[[], Mapping[str, Path]] = dict,
+        depends: Callable[[Path], Mapping[str, Path | str]] = lambda path: {},
         strict: bool = False,
         overwrite: bool = False,
-        gather: Callable[[list[Path], Path], object] | None = None,
-        depends: Callable[[Path], Iterable[Path]] = lambda path: (),
+        plot: str | None = None,
+        beside: Callable[[Path, Path], Iterable[Path]] = lambda path, target: (),
+        gather: Callable[[list[Path], Path], Iterable[Path]] | None = None,
         also_read: Iterable[str | os.PathLike[str] | None] = (),
     ) -> None:
         inputs, text = list(inputs), os.fspath(output)
         self.output = Path(output)
         self.paths = list_inputs(inputs, leave_out=self.output)
         self.command, self.suffix, self.strict, self.gather = command, suffix, strict, gather
-        self._overwrite = overwrite
-        self._settings = json.loads(json.dumps({"suffix": suffix, **(settings or {})}, default=str, sort_keys=True))
+        self._overwrite, self._beside = overwrite, beside
+        self._settings = json.loads(json.dumps({"version": __version__} | dict(settings or {}), default=str))
         named = len(inputs) == 1 and (self.paths == [Path(inputs[0])] or not os.path.lexists(inputs[0]))
         named &= len(self.paths) == 1 and not glob.has_magic(os.fspath(inputs[0]))
         is_folder = self.output.is_dir() or not self.output.suffix
         self.is_single = named and not is_folder and gather is None
-        self._sources = {path: [path, *depends(path)] for path in self.paths}
-        read = [*also_read, *(source for sources in self._sources.values() for source in sources)]
+        self._sources = {path: {"alignment": path, **depends(path)} for path in self.paths}
+        of_results = [source for sources in self._sources.values() for source in sources.values()]
+        read = [*also_read, *(source for source in of_results if isinstance(source, Path))]
         check_output(output, read)
         if gather is not None:
             if is_folder:
@@ -118,63 +133,112 @@ class Run:
         real = {Path(path).resolve() for path in read if path is not None}
         if any(self.target(path).resolve() in real for path in self.paths):
             raise ValueError(f"{text} has input files that would be replaced: pass another output with -o.")
-        self._record = self.folder / f".msa-{command}.json"
+        self.picture = pictures(plot, self.command, self.is_single)
+        self._made_from = {} if self.is_single else dict(made_from())
+        self._record = Record(self.folder / f".msa-{command}.jsonl")
+        self._whole = Record(self.output.with_name(f".{self.output.name}.msa-{command}.jsonl"))  # of a gathered file
+        self._failed: dict[Path, str] = {}
         self.pending = self._find_pending()
+        # taken before the model is loaded, so that they are of the one that is loaded
+        self._states = {name: state_of(path) for name, path in self._made_from.items()} if self.pending else {}
 
     def target(self, path: Path) -> Path:
         """Return the file of an alignment's result."""
         return self.output if self.is_single else self.folder / f"{name_of(path)}{self.suffix}"
 
-    def _find_pending(self) -> list[Path]:
-        """List the alignments that are left to do; nothing is changed yet."""
-        if self.is_single:
-            return list(self.paths)
-        for other in self.folder.glob(".msa-*.json"):
-            if other != self._record and json.loads(other.read_text())["suffix"] == self.suffix:
-                raise ValueError(
-                    f"{self.output} has results of another command with the same file names: pass another output with "
-                    "-o."
-                )
-        old = self._recorded()
-        existing = [path for path in self.paths if self.target(path).exists()]
-        if self._overwrite:
-            return list(self.paths)
-        if old is None and existing:
-            raise ValueError(
-                f"{self.target(existing[0])} exists, but no run of msa {self.command} over a folder has made it: pass "
-                "another output with -o, or --overwrite to replace it."
-            )
-        if old not in (None, self._settings):
-            other_keys = sorted(key for key in old | self._settings if old.get(key) != self._settings.get(key))
-            shown = ", ".join(f"{key} {old.get(key)}, now {self._settings.get(key)}" for key in other_keys)
-            raise ValueError(
-                f"{self.output} has results of other settings ({shown}): pass another output with -o, or --overwrite "
-                "to replace them."
-            )
-        return [path for path in self.paths if not self._is_made(path)]
-
-    def _recorded(self) -> dict[str, Any] | None:
-        """Return the settings of earlier results; None if no run has made any."""
-        return json.loads(self._record.read_text()) if self._record.is_file() else None
-
-    def _is_made(self, path: Path) -> bool:
-        """Whether the target is newer than what it is made of, and than the record of the settings."""
-        older = [*self._sources[path], self._record]
+    def files(self, path: Path) -> list[Path]:
+        """List the files of an alignment's result: target, picture, and what else the task writes."""
         target = self.target(path)
-        return target.exists() and target.stat().st_mtime_ns >= max(each.stat().st_mtime_ns for each in older)
+        return [target, *self._beside(path, target), *([self.picture(target)] if self.picture is not None else [])]
+
+    def _find_pending(self) -> list[Path]:
+        """List the alignments that are left to do, and why results are made again; nothing is changed yet."""
+        self._reasons: dict[Path, str] = {}
+        self._is_gathered = False
+        if self.is_single or self._overwrite:
+            return list(self.paths)
+        if self.gather is not None:
+            whole = self._whole.read()
+            self._note_reasons(whole)
+            self._is_gathered = list(whole) == [self.target(path).name for path in self.paths] and not self._reasons
+            if self._is_gathered:
+                return []
+        entries = self._record.read()
+        others = [other for other in self.folder.glob(".msa-*.jsonl") if other != self._record.path]
+        taken = {name for other in others for entry in Record(other).read().values() for name in entry["files"]}
+        for target in map(self.target, self.paths):
+            if target.name in taken:
+                raise ValueError(f"{target} is a result of another command: pass another output with -o.")
+            if target.exists() and target.name not in entries:
+                raise ValueError(
+                    f"{target} exists, but no run of msa {self.command} over a folder has made it: pass another "
+                    "output with -o, or --overwrite to replace it."
+                )
+        return self._note_reasons(entries)
+
+    def _note_reasons(self, entries: Mapping[str, Mapping[str, Any]]) -> list[Path]:
+        """List the alignments whose results are not to be kept; note why, if there is one already."""
+        pending = []
+        for path in self.paths:
+            entry = entries.get(self.target(path).name)
+            if entry is None or "settings" not in entry:
+                pending.append(path)
+            elif reason := self._outdated(path, entry):
+                pending.append(path)
+                self._reasons[path] = reason
+        return pending
+
+    def _outdated(self, path: Path, entry: Mapping[str, Any]) -> str:
+        if words := difference(entry, self._settings, self._sources[path] | self._made_from):
+            return words
+        files = entry["files"]
+        wanted = list(files) if self.gather is not None else [self._name(file) for file in self.files(path)]
+        wrong = [name for name in wanted if name not in files or not is_same(self._file(name), files[name])]
+        return f"{wrong[0]} is missing or was changed" if wrong else ""
+
+    def _name(self, file: Path) -> str:
+        return os.path.relpath(file, self.folder)
+
+    def _file(self, name: str) -> Path:
+        return Path(os.path.normpath(self.folder / name))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other runs away from the output."""
+        if is_main_process():
+            if not self.is_single and self.gather is None:
+                self.folder.mkdir(exist_ok=True)
+            with locked(self.output):
+                yield
+        else:
+            yield
 
     def _make_ready(self) -> None:
-        wait_for_everyone()  # until all processes have listed what is pending, the same in each
-        if is_main_process():
-            self.folder.mkdir(exist_ok=True)
-            if self._overwrite:  # if this run is interrupted, the next one must not take them for its own
-                for path in self.pending:
-                    self.target(path).unlink(missing_ok=True)
-            _remove_remains(self.folder, [name_of(path) for path in self.pending])
-            if self._recorded() != self._settings:
-                with whole_file(self._record) as temporary:
-                    temporary.write_text(json.dumps(self._settings, indent=1, sort_keys=True) + "\n")
+        """List again what is pending, the same in each process, now that no other run writes; then note it down."""
         wait_for_everyone()
+        self.pending = self._find_pending()
+        self._old = self._record.read()
+        if self.pending and not self._states:
+            self._states = {name: state_of(path) for name, path in self._made_from.items()}
+        if changed := [name for name, state in self._states.items() if not is_same(self._made_from[name], state)]:
+            raise ValueError(f"The {changed[0]} was changed while this command started: run it again.")
+        wait_for_everyone()
+        if is_main_process() and self.pending:
+            self.folder.mkdir(exist_ok=True)
+            _remove_remains(self.folder, [name_of(path) for path in self.pending])
+            names = [self.target(path).name for path in self.pending]
+            unmade = {name: {"result": name, "files": self._old.get(name, {}).get("files", {})} for name in names}
+            self._record.write((self._old | unmade).values())
+            self._tell_reasons()
+        wait_for_everyone()
+
+    def _tell_reasons(self) -> None:
+        by_reason: dict[str, list[str]] = {}
+        for path, reason in self._reasons.items():
+            by_reason.setdefault(reason, []).append(name_of(path))
+        for reason, names in by_reason.items():
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            print(f"made again, because {reason}: {', '.join(names[:3])}{more}", file=sys.stderr)
 
     def __call__(self, work: Callable[[Path, Path], str | None]) -> None:
         """Make the pending results.
@@ -182,20 +246,29 @@ class Run:
         Parameters
         ----------
         work : callable
-            ``work(path, target)`` makes the target, whole, and returns a line to print, or None. It is not called for
-            alignments that have a result; load the model only ``if run.pending``.
+            ``work(path, target)`` makes the target and the other `files`, whole, and returns a line to print, or None.
+            It is not called for alignments that have a result; load the model only ``if run.pending``.
 
         Raises
         ------
         RunError
             At the end, in the main process, if alignments failed.
+        ValueError
+            If another run writes to the same output.
         """
-        if self.is_single:
-            if is_main_process() and (line := work(self.paths[0], self.output)):
-                print(line)
-            self.pending = []
-            return
-        self._make_ready()
+        if not self.pending and rank_and_size()[1] == 1 and (self.gather is None or self._is_gathered):
+            return self._end({})
+        with self._alone():
+            if not self.is_single:
+                self._make_ready()
+                self._make_all(work)
+            elif is_main_process():
+                line = work(self.paths[0], self.output)
+                if line:
+                    print(line)
+        self.pending = [path for path in self.pending if path in self._failed]
+
+    def _make_all(self, work: Callable[[Path, Path], str | None]) -> None:
         rank, processes = rank_and_size()
         # the largest first, so that no process is left alone with one at the end
         share = self.pending if processes == 1 else sorted(self.pending, key=_size, reverse=True)[rank::processes]
@@ -204,14 +277,15 @@ class Run:
         with tqdm(share, desc=who, unit="MSA", disable=None, leave=False) as bar:
             for path in bar:
                 try:
-                    line = work(path, self.target(path))
+                    line = self._make(work, path)
                 except (ValueError, OSError, RuntimeError, MemoryError) as error:
                     if self.strict or not is_of_the_input(error):
                         raise
                     failed[path] = str(error).partition("\n")[0] or type(error).__name__
                     _write_line(bar, f"failed: {path}: {_without(path, failed[path])}", sys.stderr)
                 except KeyboardInterrupt:
-                    done = sum(map(self._is_made, self.paths))
+                    entries = self._record.read()
+                    done = sum("settings" in entries.get(self.target(path).name, ()) for path in self.paths)
                     _write_line(
                         bar, f"stopped: {done} of {len(self.paths)} finished; the same command continues", sys.stderr
                     )
@@ -222,21 +296,57 @@ class Run:
         failures = gather_dict(failed)
         self._end({path: failures[path] for path in self.paths if path in failures})
 
+    def _make(self, work: Callable[[Path, Path], str | None], path: Path) -> str | None:
+        """Make one result, and note what it was made from; the files of an older one, also a picture, go first."""
+        target, sources = self.target(path), self._sources[path]
+        files = {name: each for name, each in sources.items() if isinstance(each, Path)}
+        states = {name: state_of(file) for name, file in files.items()}
+        old = self._old.get(target.name, {}).get("files", {})
+        for file in [target, *(self._file(name) for name, state in old.items() if is_same(self._file(name), state))]:
+            file.unlink(missing_ok=True)
+        for file in self.files(path):
+            file.parent.mkdir(exist_ok=True)
+        line = work(path, target)
+        for name, file in files.items():
+            if not is_same(file, states[name]):
+                target.unlink()
+                raise ValueError(f"{path}: the {name} was changed while it was read; run the command again.")
+        made_from = {**sources, **states, **self._states}
+        made = {self._name(file): state_of(file, is_ours=True) for file in self.files(path)}
+        entry = {"result": target.name, "settings": self._settings, "sources": made_from, "files": made}
+        self._record.add(entry)
+        return line
+
     def _end(self, failed: dict[Path, str]) -> None:
         before = len(self.paths) - len(self.pending)
-        self.pending = list(failed)
+        self._failed = failed
         if not is_main_process():
             return
-        if self.gather is not None:
-            parts = [self.target(path) for path in self.paths if path not in failed]
-            if parts:
-                self.gather(parts, self.output)
-            if not failed or not parts:  # else the next run needs them
-                shutil.rmtree(self.folder)
+        entries = self._record.read()
+        if self.pending:
+            self._record.write(entries[name] for name in sorted(entries))
+        if self.gather is not None and not self._is_gathered:
+            self._gather(self.gather, [path for path in self.paths if path not in failed], entries)
         if failed:
             raise RunError(len(self.paths), failed)
         note = f", {before} of them finished before" if before else ""
         print(f"{self.output}: {len(self.paths)} alignment{'s' * (len(self.paths) > 1)}{note}")
+
+    def _gather(
+        self,
+        gather: Callable[[list[Path], Path], Iterable[Path]],
+        paths: list[Path],
+        entries: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Make one file of the parts; they are kept for the next run if some are missing."""
+        parts = [self.target(path) for path in paths]
+        self._whole.path.unlink(missing_ok=True)
+        if parts:
+            files = {self._name(file): state_of(file, is_ours=True) for file in gather(parts, self.output)}
+        if len(parts) == len(self.paths):
+            self._whole.write({**entries[part.name], "files": files} for part in parts)
+        if len(parts) in (0, len(self.paths)):
+            shutil.rmtree(self.folder)
 
 
 def _write_line(bar: tqdm, line: str, file: IO[str]) -> None:

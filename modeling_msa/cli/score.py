@@ -17,7 +17,6 @@ from ..tasks.score_tables import FORMATS, write_scores
 from ..tasks.strategies import PROTOCOLS, Mode, Strategy, check_strategy
 from .inputs import require
 from .options import Output, Plot, choice, flag, option
-from .pictures import pictures
 from .session import Session, command
 from .variant_tables import agreement, check_columns, find_table, split_inputs
 
@@ -107,16 +106,15 @@ def score_command(
     if all_singles and measured_column is not None:
         raise ValueError("--measured-column is a column of a table of variants; leave it out with --all-singles.")
     own = {"offset": offset, "columns": [variant_column, score_column], "skip_mismatches": skip_mismatches}
-    settings = session.settings(**own, plot=plot, **options)
+    settings = session.settings(**own, **options)
     suffix = output.suffix if output.suffix in FORMATS else ".csv"
 
-    def tables_of(path: Path) -> list[Path]:
-        return [table] if (table := find_table(path, tables)) is not None else []
+    def table_of(path: Path) -> dict[str, Path]:
+        return {"table": table} if (table := find_table(path, tables)) is not None else {}
 
-    run = session.run(alignments, output, suffix, "score", settings=settings, depends=tables_of)
+    run = session.run(alignments, output, suffix, "score", settings=settings, depends=table_of, plot=plot)
     if run.is_single:
         check_ending(output, FORMATS)
-    picture = pictures(plot, run)
     model = session.model_of(run, "MsaForMaskedLM")
     options |= {"batch_size": batch_size, "offset": offset}
 
@@ -127,8 +125,8 @@ def score_command(
         from ..tasks.scoring import score_all_singles
 
         result = score_all_singles(family, network, **options)
-        if picture is not None:
-            plot_substitutions(result, picture(target))
+        if run.picture is not None:
+            plot_substitutions(result, run.picture(target))
         write_scores(result, target, score_column=score_column)
         pairs = list(zip(result.wild_type, result.residues.tolist(), strict=True))
         others = [f"{letter}{number}" for letter, number in pairs if letter not in AMINO_ACIDS]

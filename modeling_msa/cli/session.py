@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import inspect
 import os
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ import typer
 from .._processes import is_main_process
 from ..alignments.alignment import Alignment
 from ..alignments.reading import read_alignment
-from ..hub.finding import EMBEDDED, EMBEDDED_NOTE, find_model
+from ..hub.finding import EMBEDDED, EMBEDDED_NOTE, fetch_model, find_model, model_files
 from . import options
 from .errors import errors_in_words
 from .runs import Run
@@ -78,6 +77,8 @@ class Session:
     strict: options.Strict = False
     overwrite: options.Overwrite = False
 
+    revision = "main"  # not an option: the commit of a repository on the Hub, once `model_files` has fetched it
+
     def row_options(self) -> dict[str, Any]:
         """Return the options that choose rows, as arguments of the tasks."""
         return {name.removeprefix("filter_"): getattr(self, name) for name in _ROWS}
@@ -92,10 +93,12 @@ class Session:
 
     def run(self, inputs: Any, output: Path | str, suffix: str, command: str, **more: Any) -> Run:
         """Set up the run of a command; for `more` see `Run`."""
+        files = more.pop("made_from", {})
+        more["made_from"] = lambda: files | {f"model's {name}": path for name, path in self.model_files().items()}
         return Run(inputs, output, suffix, command=command, strict=self.strict, overwrite=self.overwrite, **more)
 
     def settings(self, **others: Any) -> dict[str, Any]:
-        """Collect what results depend on: options, and the state of the model's files if it is a folder.
+        """Collect the options that results depend on.
 
         `others` are settings of the command; if ``rows`` is among them, so are all options that choose rows.
         """
@@ -103,11 +106,16 @@ class Session:
         settings = {name: getattr(self, name) for name in shared} | others
         if TORCH.matmul_precision != "highest":
             settings["matmul_precision"] = TORCH.matmul_precision
-        folder = Path(find_model(self.model))
-        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        weights = f"{zlib.crc32(repr(states).encode()):08x}" if states else None
-        return settings | {"model": self.model, "weights": weights}
+        return settings
+
+    def model_files(self) -> dict[str, Path]:
+        """Return the files that decide what the model computes; those of a repository on the Hub are fetched."""
+        name = find_model(self.model)
+        if os.path.isdir(name):
+            return model_files(name)
+        folder = fetch_model(name)
+        self.revision = folder.name
+        return model_files(folder)
 
     def load(self, cls: str = "MsaModel") -> Any:
         """Load the model as this class, with a note on the embedded one."""
@@ -115,7 +123,8 @@ class Session:
         from .. import modeling_msa_transformer
         from ..hub.loading import load_model
 
-        loaded = load_model(self.model, self.device, self.dtype, cls=getattr(modeling_msa_transformer, cls))
+        model_class = getattr(modeling_msa_transformer, cls)
+        loaded = load_model(self.model, self.device, self.dtype, cls=model_class, revision=self.revision)
         if self.model == EMBEDDED and is_main_process():
             typer.secho(f"note: {EMBEDDED_NOTE}", err=True, dim=True)
         return loaded

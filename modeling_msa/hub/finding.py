@@ -63,6 +63,37 @@ def find_model(name: str | os.PathLike) -> str:
     return found
 
 
+def model_files(name: str | os.PathLike) -> dict[str, Path]:
+    """List the files that decide what a model computes, without importing torch."""
+    folder = Path(resolve_model(name))
+    patterns = ("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "*.bin")
+    return {path.name: path for pattern in patterns for path in sorted(folder.glob(pattern))}
+
+
+def fetch_model(repo_id: str) -> Path:
+    """Fetch what decides what a Hub repository's model computes; return its folder, which is named after the commit.
+
+    Without a network, the files that were fetched last.
+
+    Raises
+    ------
+    HubError
+        If there is no such repository, or the Hub cannot be reached or refuses it.
+    """
+    from huggingface_hub import snapshot_download  # slow to import
+
+    from .errors import hub_errors
+
+    named = ["config.json", "adapter_config.json"]
+    endings = "{}*.safetensors", "{}*.safetensors.index.json"
+    with hub_errors(repo_id):
+        names = [*named, *(each.format(stem) for stem in ("model", "adapter_model") for each in endings)]
+        folder = Path(snapshot_download(repo_id, allow_patterns=names))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(repo_id, allow_patterns=["pytorch_model*.bin*", "adapter_model.bin"]))
+    return folder
+
+
 def find_distance_weights(model: str | os.PathLike) -> Path | None:
     """Path of the ``distances.json`` in a model's folder or Hub repository, if it has one."""
     folder = Path(resolve_model(model))

@@ -35,6 +35,7 @@ def load_model(
     dtype: str = "auto",
     *,
     cls: type[_Model] = MsaModel,  # type: ignore[assignment]
+    revision: str = "main",
 ) -> _Model:
     """Load a folder or Hub id with this package's code (the folder's own copy of it is not run).
 
@@ -48,6 +49,8 @@ def load_model(
         "auto" is the type it was saved in; else "float32", "bfloat16" or "float16".
     cls : type, default MsaModel
         The class to load: `MsaForMaskedLM` for logits. Heads that it does not have are left out.
+    revision : str, default "main"
+        Branch, tag or commit of a repository on the Hub.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def load_model(
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"There is no device {device!r} here ({str(error).splitlines()[0]}).") from None
-    model: Any = load_checkpoint(cls, folder, dtype=dtype)
+    model: Any = load_checkpoint(cls, folder, dtype=dtype, revision=revision)
     return model.to(device)
 
 
@@ -95,7 +98,7 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
     """
     name = find_model(folder)
     with nullcontext() if os.path.isdir(name) else hub_errors(name):
-        saved = MsaConfig.get_config_dict(name)[0]
+        saved = MsaConfig.get_config_dict(name, revision=options.get("revision", "main"))[0]
         if (kind := saved.get("model_type")) != MsaConfig.model_type:
             raise ValueError(f"{name} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
         if cls is MsaModel and "quantization_config" in saved and saved.get("architectures") != [cls.__name__]:

@@ -167,12 +167,20 @@ def _merged(parts: Sequence[tuple[str | Path, Mapping[str, Any]]]) -> dict[str, 
     first, settings = parts[0][0], parts[0][1]["settings"]
     families: dict[str, Any] = {}
     for name, each in parts:
-        if each["settings"] != settings:
+        if not _same_settings(each["settings"], settings):
             raise ValueError(f"{name} was embedded with other settings than {first}; use the same for both.")
         if twice := sorted(families.keys() & each["families"].keys()):
             raise ValueError(f"{name}: {twice[0]} is in an earlier file too; rename one of the alignments.")
         families |= each["families"]
     return {"settings": json.dumps(settings), "families": json.dumps(families)}
+
+
+def _same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether both were made in the same way, by one model; the path of its folder may be spelled in two ways."""
+    if {**one, "model": ""} != {**other, "model": ""}:
+        return False
+    models = one["model"], other["model"]
+    return models[0] == models[1] or (all(map(os.path.isdir, models)) and os.path.samefile(*models))
 
 
 def _parsed(metadata: Mapping[Any, Any]) -> dict[str, Any]:

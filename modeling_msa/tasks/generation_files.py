@@ -32,7 +32,7 @@ def write_generated(generated: Generated, path: str | os.PathLike[str]) -> Path:
     """
     check_alignment_ending(path)
     path = Path(path)
-    table = path.with_name(f"{name_of(path)}.generated.tsv")
+    table = table_beside(path)
     columns = generated.table
     lines = [columns, *zip(*columns.values(), strict=True)]
     text = "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
@@ -40,6 +40,11 @@ def write_generated(generated: Generated, path: str | os.PathLike[str]) -> Path:
         temporary.write_text(text, encoding="utf-8")
     write_alignment(generated.alignment, path)
     return table
+
+
+def table_beside(path: Path) -> Path:
+    """Return the table's file beside the alignment."""
+    return path.with_name(f"{name_of(path)}.generated.tsv")
 
 
 def _cell(value: str | float) -> str:

@@ -109,8 +109,7 @@ def test_matmul_precision_is_pytorchs_and_a_setting_of_the_results(tmp_path, mon
     monkeypatch.setattr(session.Session, "load", watched)
     try:
         msa("--matmul-precision", "medium", *arguments)
-        assert "matmul_precision medium, now None" in msa(*arguments, code=1)
-        msa(*arguments, "--overwrite")
+        assert "matmul_precision was medium, is now none" in msa(*arguments)
         assert seen == ["medium", "highest"]
     finally:
         torch.set_float32_matmul_precision("highest")

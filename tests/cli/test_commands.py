@@ -5,6 +5,7 @@ of one.
 """
 
 import gzip
+import json
 import lzma
 import os
 import re
@@ -46,12 +47,14 @@ def command(name, *alignments, output, more=()):
 
 
 def contents(folder):
-    """Files by name; of NumPy's archives the arrays, since a zip file knows when it was written."""
+    """Files by name; of NumPy's archives the arrays, since a zip file knows when it was written, as does a record."""
     found = {}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".npz":
             with np.load(path) as arrays:
                 found[path.name] = {key: arrays[key].tobytes() for key in arrays}
+        elif path.suffix == ".jsonl":
+            found[path.name] = [json.loads(line)["result"] for line in path.read_text().splitlines()]
         elif path.is_file():
             found[path.name] = path.read_bytes()
     return found

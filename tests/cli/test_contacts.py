@@ -213,4 +213,5 @@ def test_evaluate_command(places, tmp_path):
     assert means[0] == ["figure", "families", "mean", "low", "high"]
     assert means[1][:2] == ["P@L", "8"]
     assert float(means[1][2]) == pytest.approx(expected.precisions["P@L"].mean(), abs=1e-5)
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    hidden = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert hidden == [".table.tsv.msa-evaluate-contacts.jsonl"]

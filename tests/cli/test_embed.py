@@ -52,7 +52,8 @@ def test_one_file_or_a_folder(folder, tmp_path):
             assert np.array_equal(whole[key], expected.arrays[layer])
             assert np.array_equal(single[key], expected.arrays[layer])
     assert len(whole) == 6
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.npz", "each", "families"]
+    record = ".all.npz.msa-embed.jsonl"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [record, "all.npz", "each", "families"]
 
 
 def test_command_on_the_embedded_model(tmp_path):

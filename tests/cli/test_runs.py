@@ -94,29 +94,29 @@ def test_a_second_run_makes_what_is_missing_or_older_than_its_alignment(msas, tm
     output = tmp_path / "out"
     Run([msas], output, ".txt", command="copy", settings={"rows": 3})(copy)
     assert capsys.readouterr().out.splitlines()[-1] == f"{output}: 6 alignments"
-    assert set(contents(output)) == {".msa-copy.json"} | {f"f{k}.txt" for k in range(6)}
+    assert set(contents(output)) == {".msa-copy.jsonl"} | {f"f{k}.txt" for k in range(6)}
     (output / "f2.txt").unlink()
-    later = time.time() + 5
-    os.utime(msas / "f4.a3m", (later, later))
+    (msas / "f4.a3m").write_text(">q\nMKVL\n")
     again = Run([msas], output, ".txt", command="copy", settings={"rows": 3})
     assert [path.stem for path in again.pending] == ["f2", "f4"]
     again(copy)
-    shown = capsys.readouterr().out.splitlines()
-    assert shown == ["copied f2", "copied f4", f"{output}: 6 alignments, 4 of them finished before"]
-    os.utime(msas / "f4.a3m", (later - 60, later - 60))
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == ["copied f2", "copied f4", f"{output}: 6 alignments, 4 of them finished before"]
+    assert shown.err.splitlines() == [
+        "made again, because f2.txt is missing or was changed: f2",
+        "made again, because the alignment has changed: f4",
+    ]
     Run([msas], output, ".txt", command="copy", settings={"rows": 3})(pytest.fail)  # is not called
 
 
-def test_results_of_other_settings_are_not_mixed(msas, tmp_path):
+def test_results_of_other_settings_are_made_again(msas, tmp_path, capsys):
     output = tmp_path / "out"
     Run([msas], output, ".txt", command="copy", settings={"rows": 3, "model": "a"})(copy)
-    with pytest.raises(ValueError, match=r"rows 3, now 4.*--overwrite"):
-        Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"})
-    with pytest.raises(ValueError, match="results of another command"):
+    with pytest.raises(ValueError, match=r"f0\.txt is a result of another command"):
         Run([msas], output, ".txt", command="other", settings={"rows": 4})
     Run([msas], output, ".csv", command="other", settings={"rows": 4})
     assert len(contents(output)) == 7  # nothing is changed before work begins
-    run = Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"}, overwrite=True)
+    run = Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"})
     assert len(run.pending) == 6
 
     def stop(path, target):
@@ -124,24 +124,20 @@ def test_results_of_other_settings_are_not_mixed(msas, tmp_path):
 
     with pytest.raises(KeyError):
         run(stop)
-    # cut so, the next run must not take the old results for its own
-    assert len(Run([msas], output, ".txt", command="copy", settings={"rows": 4, "model": "a"}).pending) == 6
+    assert "because rows was 3, is now 4: f0, f1, f2 and 3 more" in capsys.readouterr().err
+    # cut so, the next run must not take the old results for its own, whichever settings it has
+    for rows in (3, 4):
+        assert len(Run([msas], output, ".txt", command="copy", settings={"rows": rows, "model": "a"}).pending) == 6
+    assert not (output / "f0.txt").exists()
 
 
-def test_new_settings_for_a_part_leave_no_old_results_for_the_rest(msas, tmp_path):
+def test_settings_are_compared_for_each_result(msas, tmp_path):
     output = tmp_path / "out"
     Run([msas], output, ".txt", settings={"rows": 3})(copy)
-    time.sleep(0.02)  # the clock of files is coarse
-    Run([msas / "f1.a3m"], output, ".txt", settings={"rows": 4}, overwrite=True)(copy)
-    assert [path.stem for path in Run([msas], output, ".txt", settings={"rows": 4}).pending] == [
-        "f0",
-        "f2",
-        "f3",
-        "f4",
-        "f5",
-    ]
-    Run([msas / "f2.a3m"], output, ".txt", settings={"rows": 4}, overwrite=True)(copy)
-    assert len(Run([msas], output, ".txt", settings={"rows": 4}).pending) == 4
+    Run([msas / "f1.a3m"], output, ".txt", settings={"rows": 4})(copy)
+    pending = {rows: Run([msas], output, ".txt", settings={"rows": rows}).pending for rows in (3, 4)}
+    assert [path.stem for path in pending[3]] == ["f1"]
+    assert [path.stem for path in pending[4]] == ["f0", "f2", "f3", "f4", "f5"]
 
 
 def test_files_of_no_run_are_not_taken_for_results(msas, tmp_path):
@@ -158,23 +154,54 @@ def test_other_files_that_are_read_are_not_replaced(msas, tmp_path):
     tables.mkdir()
     (tables / "f2.csv").write_text("mutant\nA1V\n")
     with pytest.raises(ValueError, match="input files that would be replaced"):
-        Run([msas], tables, ".csv", depends=lambda path: tables.glob(f"{path.stem}.csv"), overwrite=True)
+        Run([msas], tables, ".csv", depends=lambda path: {"table": tables / "f2.csv"}, overwrite=True)
     with pytest.raises(ValueError, match="is an input, and would be replaced"):
         Run([msas / "f1.a3m"], tables / "f2.csv", ".csv", also_read=[None, tables / "f2.csv"])
     with pytest.raises(ValueError, match="is an input, and would be replaced"):
         Run([msas], tables / "f2.csv", ".csv", also_read=[tables / "f2.csv"], gather=print)
 
 
-def test_a_result_older_than_what_it_is_made_of_is_made_again(msas, tmp_path):
-    tables = tmp_path / "tables"
-    tables.mkdir()
-    (tables / "f2.csv").write_text("mutant\nA1V\n")
-    how = {"depends": lambda path: tables.glob(f"{path.stem}.csv")}
-    Run([msas], tmp_path / "out", ".txt", **how)(copy)
-    assert Run([msas], tmp_path / "out", ".txt", **how).pending == []
-    later = time.time() + 5
-    os.utime(tables / "f2.csv", (later, later))
-    assert [path.stem for path in Run([msas], tmp_path / "out", ".txt", **how).pending] == ["f2"]
+def test_an_input_that_changes_while_it_is_read_has_no_result(msas, tmp_path):
+    def work(path, target):
+        copy(path, target)
+        if path.stem == "f2":
+            path.write_text(">q\nMK\n")
+
+    with pytest.raises(RunError, match=r"f2.a3m: the alignment was changed while it was read; run the command again"):
+        Run([msas], tmp_path / "out", ".txt")(work)
+    assert not (tmp_path / "out" / "f2.txt").exists()
+    assert [path.stem for path in Run([msas], tmp_path / "out", ".txt").pending] == ["f2"]
+
+
+def test_a_model_that_changes_while_it_is_loaded_is_not_used(msas, tmp_path):
+    (tmp_path / "weights").write_text("1")
+    run = Run([msas], tmp_path / "out", ".txt", made_from=lambda: {"weights": tmp_path / "weights"})
+    (tmp_path / "weights").write_text("2")
+    with pytest.raises(ValueError, match="weights was changed while this command started"):
+        run(copy)
+
+
+def test_one_run_at_a_time_writes_to_an_output(msas, tmp_path):
+    """A second one is refused, whatever its options; when the first has ended, no trace of the lock is left."""
+    for output, how in ((tmp_path / "out", {}), (tmp_path / "all.txt", {"gather": write_all})):
+        refused = []
+
+        def work(path, target, output=output, how=how, refused=refused):
+            with pytest.raises(
+                ValueError, match="is being written by another msa command: wait for it to end"
+            ) as error:
+                Run([msas], output, ".txt", settings={"rows": 9}, **how)(copy)
+            refused.append(error)
+            copy(path, target)
+
+        Run([msas], output, ".txt", **how)(work)
+        assert len(refused) == 6
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def write_all(parts, output):
+    output.write_text(json.dumps([part.read_text() for part in parts]))
+    return [output]
 
 
 def test_results_within_the_folder_of_inputs_are_no_inputs(msas, capsys):
@@ -230,21 +257,21 @@ def test_too_little_memory_is_a_failure_of_one_alignment(msas, tmp_path):
 
 
 def test_gathering_into_one_file(msas, tmp_path):
-    def gather(parts, output):
-        output.write_text(json.dumps([part.read_text() for part in parts]))
-
     good = (msas / "f2.a3m").read_text()
     (msas / "f2.a3m").write_text("")
     with pytest.raises(RunError):
-        Run([msas], tmp_path / "all.json", ".txt", gather=gather)(copy)
+        Run([msas], tmp_path / "all.json", ".txt", gather=write_all)(copy)
     assert len(json.loads((tmp_path / "all.json").read_text())) == 5
     (msas / "f2.a3m").write_text(good)
-    run = Run([msas], tmp_path / "all.json", ".txt", gather=gather)
+    run = Run([msas], tmp_path / "all.json", ".txt", gather=write_all)
     assert [path.stem for path in run.pending] == ["f2"]
     run(copy)
     expected = ["\n".join(read_alignment(msas / f"f{k}.a3m").sequences) for k in range(6)]
     assert json.loads((tmp_path / "all.json").read_text()) == expected
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.json", "msas"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".all.json.msa-run.jsonl", "all.json", "msas"]
+    again = Run([msas], tmp_path / "all.json", ".txt", gather=pytest.fail)
+    assert again.pending == []
+    again(pytest.fail)
 
 
 def test_outputs_that_cannot_be(msas, tmp_path):
@@ -282,6 +309,8 @@ def test_an_interrupted_run_continues(tmp_path, how):
     assert again.returncode == 0, messages
     assert f"20 alignments, {len(done)} of them finished before" in shown
     Run([msas], folder / "uncut", ".txt", command="copy", settings={"rows": 3})(copy)
-    assert contents(folder / "out") == contents(folder / "uncut")
+    made = {path.name: path.read_text() for path in (folder / "out").glob("f*.txt")}
+    assert made == {path.name: path.read_text() for path in (folder / "uncut").glob("f*.txt")}
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [".msa-copy.jsonl", *sorted(made)]
     begun = [line.split()[1] for line in (folder / "trace").read_text().splitlines() if line.startswith("begin")]
     assert {name for name in begun if begun.count(name) > 1}.isdisjoint(done)
