@@ -21,12 +21,12 @@ from tqdm import tqdm
 
 from .._files import check_output
 from .._processes import gather_dict, is_main_process, rank_and_size, wait_for_everyone
+from .._records import Record, difference, is_same, locked, state_of
 from .._version import __version__
 from ..alignments.listing import name_of
 from .errors import is_of_the_input
 from .inputs import list_inputs
 from .pictures import pictures
-from .records import Record, difference, is_same, locked, state_of
 
 
 class RunError(ValueError):
@@ -73,7 +73,7 @@ class Run:
     ----------
     paths, pending : list of Path
         All alignments, and those without a result, of all processes. A result counts if its files are as they were
-        written, and the settings and the content of all that it was made from are the same (`records`).
+        written, and the settings and the content of all that it was made from are the same (`_records`).
     is_single : bool
         Whether the run turns one alignment into one file, which is always made.
 

@@ -12,9 +12,10 @@ import os
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,10 +24,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .._files import whole_file
+from .._records import Record, State, difference, is_same, locked, state_of
+from .._version import __version__
 from ..alignments.alignment import Alignment
 from ..alignments.listing import list_alignments, name_of
 from ..alignments.reading import read_alignment
 from ..alignments.writing import write_alignment
+from ..hub.errors import some_of
 
 try:
     import datasets
@@ -55,7 +59,7 @@ Multiple sequence alignments of proteins, one a row.
 {content}
 """
 _CONTENT = {
-    "parquet": """| column | |
+    ".parquet": """| column | |
 |---|---|
 | `name` | name of the alignment |
 | `sequences` | its rows, all of one length, the query first: match columns only, `-` is a gap |
@@ -63,7 +67,7 @@ _CONTENT = {
 | `query_a3m` | the query in A3M notation: residues without a column are in lower case |
 | `depth`, `length` | rows and columns |
 | `residues` | letters in `sequences` |""",
-    "webdataset": """A sample is an alignment as a compressed A3M file (`.a3m.gz`: the query first, insertions in
+    ".tar": """A sample is an alignment as a compressed A3M file (`.a3m.gz`: the query first, insertions in
 lower case) and its name, depth, length and residues (`.json`).""",
 }
 
@@ -88,9 +92,11 @@ class PackReport(NamedTuple):
     unreadable: dict[str, str]  # file -> why it was left out
     sequences: int = 0  # rows of all alignments
     residues: int = 0  # letters in match columns
+    remade: Mapping[str, str] = MappingProxyType({})  # shard -> why it was made again
 
     def __str__(self) -> str:
         lines = [f"{self.packed} alignments in {len(self.shards)} shards"]
+        lines += [f"{shard} was made again, because {reason}" for shard, reason in self.remade.items()]
         if self.unreadable:
             lines += [f"{len(self.unreadable)} could not be read:", *self.unreadable.values()]
         return "\n".join(lines)
@@ -116,8 +122,9 @@ def pack_alignments(
     both, and of ``.json`` files with the name and the three numbers.
 
     Each shard appears whole or not at all. Shards that an interrupted call with the same arguments has left are kept,
-    and only the others are written. At the end a ``README.md``, with which the Hub shows the folder as a dataset,
-    states what they contain; an existing one is left as it is.
+    and only the others are written, and those of alignments whose content has changed since. At the end a
+    ``README.md``, with which the Hub shows the folder as a dataset, states what they contain; an existing one is left
+    as it is.
 
     Parameters
     ----------
@@ -145,7 +152,8 @@ def pack_alignments(
     Raises
     ------
     OSError, ValueError
-        If there is nothing to read, a file is unreadable and not skipped, or the folder contains other shards.
+        If there is nothing to read, a file is unreadable and not skipped, the folder contains other shards, or another
+        call writes to it.
     """
     require_datasets()
     if format not in _ENDINGS:
@@ -163,22 +171,44 @@ def pack_alignments(
     chunks = [paths[start : start + rows_per_shard] for start in range(0, len(paths), rows_per_shard)]
     names = [f"train-{k:05}-of-{len(chunks):05}{_ENDINGS[format]}" for k in range(len(chunks))]
     plan = dict(zip([output_dir / name for name in names], chunks, strict=True))
+    with locked(output_dir):
+        return _pack(plan, output_dir, {"format": input_format, "version": __version__}, on_error, workers, progress)
+
+
+def _pack(
+    plan: dict[Path, list[Path]],
+    output_dir: Path,
+    settings: dict[str, str | None],
+    on_error: str,
+    workers: int,
+    progress: bool,
+) -> PackReport:
+    paths = list(itertools.chain.from_iterable(plan.values()))
     unreadable: dict[str, str] = {}
-    kept = _check_earlier(output_dir, plan, unreadable)
+    remade: dict[str, str] = {}
+    record = Record(output_dir / ".msa-pack.jsonl")
+    kept = _check_earlier(output_dir, plan, record, settings, unreadable, remade)
     todo = {shard: chunk for shard, chunk in plan.items() if shard not in kept}
     files = list(itertools.chain.from_iterable(todo.values()))
-    read: Any = partial(_read, format=input_format)
+    read: Any = partial(_read, format=settings["format"])
     rows = iter(DataLoader(files, batch_size=None, num_workers=workers, collate_fn=read))  # type: ignore[arg-type]
     total = sum(kept.values(), Counter())
     with tqdm(total=len(paths), initial=len(paths) - len(files), unit="alignment", disable=not progress) as bar:
         for shard, chunk in todo.items():
-            total += _write_shard(shard, _readable(rows, chunk, on_error, unreadable, bar))
+            states: dict[str, State | None] = {}
+            names = [name_of(path) for path in chunk]
+            record.add({"result": shard.name, "names": names})
+            shard.unlink(missing_ok=True)  # of what has changed
+            total += _write_shard(shard, _readable(rows, chunk, on_error, unreadable, states, bar))
+            made = {shard.name: state_of(shard, is_ours=True)} if shard.exists() else {}
+            made_from = {"settings": settings, "sources": states}
+            record.add({"result": shard.name, "names": names, "files": made, **made_from})
     if not total:
         first = next(iter(unreadable.values()))
         raise ValueError(f"None of the {len(paths)} alignments could be read; the first: {first}")
-    _write_card(output_dir, format, total)
+    _write_card(output_dir, next(iter(plan)).suffix, total)
     shards = [shard for shard in plan if shard.exists()]
-    return PackReport(shards, total["alignments"], unreadable, total["sequences"], total["residues"])
+    return PackReport(shards, total["alignments"], unreadable, total["sequences"], total["residues"], remade)
 
 
 def query_in_a3m(alignment: Alignment) -> str:
@@ -195,11 +225,11 @@ def size_category(alignments: int) -> str:
     return "n>10M" if place == len(bounds) else f"{bounds[place - 1]}<n<{bounds[place]}"
 
 
-def _write_card(folder: Path, format: str, total: Counter) -> None:
+def _write_card(folder: Path, ending: str, total: Counter) -> None:
     """Write the README.md that the Hub reads, unless the folder has one."""
     if (folder / "README.md").exists():
         return
-    files = [{"split": "train", "path": f"train-*{_ENDINGS[format]}"}]
+    files = [{"split": "train", "path": f"train-*{ending}"}]
     metadata = DatasetCardData(
         pretty_name=folder.resolve().name,
         size_categories=[size_category(total["alignments"])],
@@ -207,26 +237,33 @@ def _write_card(folder: Path, format: str, total: Counter) -> None:
         configs=[{"config_name": "default", "data_files": files}],
     )
     text = _CARD.format(
-        metadata=metadata.to_yaml(), name=metadata.pretty_name, content=_CONTENT[format], **dict(total)
+        metadata=metadata.to_yaml(), name=metadata.pretty_name, content=_CONTENT[ending], **dict(total)
     )
     with whole_file(folder / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _read(path: Path, format: str | None) -> Alignment | str:
-    """Read an alignment, or return why it cannot be read."""
+def _read(path: Path, format: str | None) -> tuple[State | None, Alignment | str]:
+    """Return the state of a file, and its alignment or why it cannot be read."""
+    state = None
     try:
-        return read_alignment(path, format)
+        state = state_of(path)
+        return state, read_alignment(path, format)
     except (OSError, ValueError) as error:
-        return str(error)
+        return state, str(error)
 
 
 def _readable(
-    rows: Iterator[Any], chunk: list[Path], on_error: str, unreadable: dict[str, str], bar: tqdm
+    rows: Iterator[Any],
+    chunk: list[Path],
+    on_error: str,
+    unreadable: dict[str, str],
+    states: dict[str, State | None],
+    bar: tqdm,
 ) -> Iterator[tuple[str, Alignment]]:
-    """Name and alignment of the files of a shard that can be read."""
+    """Name and alignment of the files of a shard that can be read; the states of all files go into `states`."""
     for path in chunk:
-        row = next(rows)
+        states[_source(path)], row = next(rows)
         bar.update()
         if isinstance(row, Alignment):
             yield name_of(path), row
@@ -236,22 +273,40 @@ def _readable(
             unreadable[str(path)] = row
 
 
-def _check_earlier(output_dir: Path, plan: dict[Path, list[Path]], unreadable: dict[str, str]) -> dict[Path, Counter]:
-    """Return the shards that exist already and the size of each; raise ValueError if they are not part of the plan."""
-    kept = {}
+def _source(path: Path) -> str:
+    return f"alignment {name_of(path)}"
+
+
+def _check_earlier(
+    output_dir: Path,
+    plan: dict[Path, list[Path]],
+    record: Record,
+    settings: dict[str, str | None],
+    unreadable: dict[str, str],
+    remade: dict[str, str],
+) -> dict[Path, Counter]:
+    """Return the shards to keep and the size of each; raise ValueError if some are not part of the plan.
+
+    Alignments that were left out go into `unreadable`, shards that are to be made again into `remade`.
+    """
+    kept, entries = {}, record.read()
     for shard in sorted(path for path in output_dir.iterdir() if path.suffix in _ENDINGS.values()):
         if shard.name.startswith("."):
             continue  # left by a call that was killed while writing
-        rows = _sizes_in(shard) if shard in plan else []
-        names = {row["name"] for row in rows}
-        if not rows or not names <= {name_of(path) for path in plan[shard]}:
+        entry = entries.get(shard.name, {})
+        if shard not in plan or entry.get("names") != [name_of(path) for path in plan[shard]]:
             raise ValueError(f"{shard}: this shard has other alignments; pass an empty folder, or remove the shard.")
-        if "residues" not in rows[0]:
-            raise ValueError(
-                f"{shard}: this shard was made by an older version and has other columns; pass an empty folder."
-            )
-        kept[shard] = sum((_count(row) for row in rows), Counter())
-        left_out = [path for path in plan[shard] if name_of(path) not in names]
+        if "settings" not in entry:
+            continue  # it was being written
+        words = difference(entry, settings, {_source(path): path for path in plan[shard]}).split(", ")
+        if not is_same(shard, entry["files"][shard.name]):
+            words = [f"{shard.name} was changed"]
+        if words != [""]:
+            remade[shard.name] = some_of(words, 3)
+            continue
+        rows = _sizes_in(shard)
+        kept[shard] = sum(map(_count, rows), Counter())
+        left_out = [path for path in plan[shard] if name_of(path) not in {row["name"] for row in rows}]
         unreadable |= {str(path): f"{path}: left out of {shard.name} earlier" for path in left_out}
     return kept
 
@@ -259,8 +314,7 @@ def _check_earlier(output_dir: Path, plan: dict[Path, list[Path]], unreadable: d
 def _sizes_in(shard: Path) -> list[dict[str, Any]]:
     """Names and sizes of the alignments in a shard, read without their rows."""
     if shard.suffix == ".parquet":
-        columns = [name for name in ("name", "depth", "residues") if name in pq.read_schema(shard).names]
-        return pq.read_table(shard, columns=columns).to_pylist()
+        return pq.read_table(shard, columns=["name", "depth", "residues"]).to_pylist()
     with tarfile.open(shard) as tar:
         members = [member for member in tar if member.name.endswith(".json")]
         return [json.load(tar.extractfile(member)) for member in members]  # type: ignore[arg-type]

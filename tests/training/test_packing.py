@@ -3,6 +3,7 @@ and the folder is a dataset for those who do not have this package; its card cou
 """
 
 import json
+import os
 
 import pytest
 from fresh import run_fresh
@@ -32,8 +33,8 @@ def test_an_interrupted_call_continues(tmp_path, format, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pack(folder, output, format, rows_per_shard=2)
     # two shards are whole, the third does not exist
-    assert [path.name[:11] for path in sorted(output.iterdir())] == ["train-00000", "train-00001"]
-    before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
+    assert [path.name[:11] for path in sorted(output.glob("train-*"))] == ["train-00000", "train-00001"]
+    before = {path: path.stat().st_mtime_ns for path in output.glob("train-*")}
     assert pack(folder, output, format, rows_per_shard=2).packed == 6
     assert seen == ["f0", "f1", "f2", "f3", "f4", "f4", "f5"]
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -52,7 +53,7 @@ def test_unreadable_files(tmp_path, workers):
     (folder / "f4.a3m").write_text("")
     with pytest.raises(ValueError, match=r"(?s)f2.a3m: row 2.*Pass on_error='skip' to leave such files out"):
         pack(folder, tmp_path / "fatal", rows_per_shard=2, workers=workers)
-    assert [path.name for path in (tmp_path / "fatal").iterdir()] == ["train-00000-of-00003.parquet"]
+    assert [path.name for path in (tmp_path / "fatal").glob("train-*")] == ["train-00000-of-00003.parquet"]
     report = pack(folder, tmp_path / "shards", rows_per_shard=2, on_error="skip", workers=workers)
     assert (report.packed, len(report.shards)) == (3, 2)
     assert list(report.unreadable) == [str(folder / "f2.a3m"), str(folder / "f4.a3m")]
@@ -63,6 +64,34 @@ def test_unreadable_files(tmp_path, workers):
     assert list(again.unreadable) == list(report.unreadable)
     with pytest.raises(ValueError, match="None of the 1 alignments could be read"):
         pack([folder / "f2.a3m"], tmp_path / "none", on_error="skip")
+
+
+@per_format
+def test_shards_of_what_has_changed_are_made_again(tmp_path, format):
+    """As a call into a new folder makes them. Dates do not matter; a file that was left out may be readable now."""
+    folder, output = write_folder(tmp_path / "files"), tmp_path / "shards"
+    (folder / "f5.a3m").write_text("")
+    pack(folder, output, format, rows_per_shard=2, on_error="skip")
+    for path in folder.iterdir():
+        os.utime(path)
+    assert not pack(folder, output, format, rows_per_shard=2, on_error="skip").remade
+    first, second, third = sorted(output.glob("train-*"))
+    kept = second.stat().st_mtime_ns
+    found = (folder / "f1.a3m").stat()
+    (folder / "f1.a3m").write_text(a3m(["MKV", "M-V"]))
+    os.utime(folder / "f1.a3m", ns=(found.st_atime_ns, found.st_mtime_ns))
+    (folder / "f5.a3m").write_text(a3m(["MKL"]))
+    report = pack(folder, output, format, rows_per_shard=2, on_error="skip")
+    assert dict(report.remade) == {
+        first.name: "the alignment f1 has changed",
+        third.name: "the alignment f5 has changed",
+    }
+    assert f"{first.name} was made again, because the alignment f1 has changed" in str(report)
+    assert second.stat().st_mtime_ns == kept
+    pack(folder, tmp_path / "new", format, rows_per_shard=2)
+    assert list(load_stream(output, shuffle_buffer=0)) == list(load_stream(tmp_path / "new", shuffle_buffer=0))
+    os.truncate(second, 100)
+    assert dict(pack(folder, output, format, rows_per_shard=2).remade) == {second.name: f"{second.name} was changed"}
 
 
 LOADED_ELSEWHERE = """

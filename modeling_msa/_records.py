@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .._files import file_sha256, whole_file
+from ._files import file_sha256, whole_file
 
 # a file's size, SHA-256, and the numbers that tell without reading it that it was not touched (None: do not)
 State = dict[str, Any]

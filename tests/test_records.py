@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from modeling_msa.cli import records
-from modeling_msa.cli.records import Record, difference, is_same, state_of
+from modeling_msa import _records
+from modeling_msa._records import Record, difference, is_same, state_of
 
 
 def settled(path, text):
@@ -24,7 +24,7 @@ def test_a_file_is_what_its_content_is(tmp_path, monkeypatch):
     assert is_same(settled(tmp_path / "b", "abcd"), state)
     assert not is_same(settled(tmp_path / "c", "abce"), state)
     assert not is_same(tmp_path / "none", state)
-    monkeypatch.setattr(records, "file_sha256", pytest.fail)
+    monkeypatch.setattr(_records, "file_sha256", pytest.fail)
     assert is_same(path, state)  # is not read
     assert not is_same(settled(tmp_path / "d", "abc"), state)
 
