@@ -78,6 +78,7 @@ from .training.collators import MsaDataCollatorForTokenClassification as MsaData
 from .training.datasets import MsaDataset as MsaDataset
 from .training.datasets import VariantDataset as VariantDataset
 from .training.labels import read_labels as read_labels
+from .training.metrics import metric_for as metric_for
 from .training.packing import pack_alignments as pack_alignments
 from .training.sampler import SizeGroupedSampler as SizeGroupedSampler
 from .training.shards import load_alignments as load_alignments
