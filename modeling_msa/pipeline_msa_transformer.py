@@ -315,7 +315,7 @@ class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
         return super()._sanitize_parameters(truncation, settings, return_tensors)
 
     def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
-        states = self.model.base_model(**batch).last_hidden_state
+        states = _unwrapped(self.model).base_model(**batch).last_hidden_state
         return [states[index, : msa.ids.shape[0], : msa.ids.shape[1]] for index, msa in enumerate(msas)]
 
     def postprocess(self, model_outputs: Any, return_tensors: bool = False) -> Any:
@@ -353,9 +353,7 @@ class MsaTextClassificationPipeline(MsaPipeline):
         super().__init__(*args, **kwargs)
         _check_head(self.model, "MsaForSequenceClassification", "classifier")
 
-    def _sanitize_parameters(
-        self, top_k: int | str | None = "", tokenizer_kwargs: dict | None = None
-    ) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, top_k: Any = "", tokenizer_kwargs: dict | None = None) -> tuple[dict, dict, dict]:
         before = {} if tokenizer_kwargs is None else {"tokenizer_kwargs": tokenizer_kwargs}
         if top_k == "":  # not passed; None asks for all classes, in a list
             return before, {}, {}
@@ -369,7 +367,7 @@ class MsaTextClassificationPipeline(MsaPipeline):
     def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
         return list(self.model(**batch).logits)  # (K,) each
 
-    def postprocess(self, model_outputs: Any, top_k: int | str | None = "") -> Any:
+    def postprocess(self, model_outputs: Any, top_k: Any = "") -> Any:
         """Name the classes and rank them, or name the values."""
         scores, config = model_outputs["output"][0].float(), self.model.config
         # as transformers decides it in the loss
@@ -537,11 +535,15 @@ def _check_residues(msa: _Msa) -> None:
         raise ValueError("MSA 0: the query has no residues.")
 
 
-def _classes_of(model: Any) -> list[str]:
-    """Names of a model's class and of those it inherits from; torch.compile's and PEFT's wrappers are removed."""
+def _unwrapped(model: Any) -> Any:
+    """Remove the wrappers of torch.compile and PEFT; adapters stay."""
     model = getattr(model, "_orig_mod", model)
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return [cls.__name__ for cls in type(model).__mro__]
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _classes_of(model: Any) -> list[str]:
+    """Names of a model's class and of those it inherits from, such as FSDP's subclasses do."""
+    return [cls.__name__ for cls in type(_unwrapped(model)).__mro__]
 
 
 def _usable_tasks(model: Any) -> str:

@@ -661,6 +661,24 @@ def test_tasks_that_read_rows_as_texts_are_refused(cls):
                 pipeline(task, **options)
 
 
+@pytest.mark.parametrize("task", HEADS)
+def test_wrapped_models(task):
+    """Those of torch.compile and of PEFT count as what is in them."""
+    peft = pytest.importorskip("peft")
+    model = small_model(HEADS[task][0])
+    options = {"tokenizer": MsaTokenizer(), "device": "cpu"}
+    expected = pipeline(task, model=model, **options)(ROWS)
+    states = pipeline("feature-extraction", model=model, **options)(ROWS)
+    compiled = torch.compile(model, backend="eager")
+    assert pipeline(task, model=compiled, **options)(ROWS) == expected
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))  # new adapters change nothing
+    assert pipeline(task, model=adapted, **options)(ROWS) == expected
+    assert pipeline("feature-extraction", model=adapted, **options)(ROWS) == states
+    other = next(name for name in HEADS if name != task)
+    with pytest.raises(ValueError, match=rf"has no such head\. Use {task}, feature-extraction or msa-contact"):
+        pipeline(other, model=adapted, **options)
+
+
 def test_zero_shot_on_a_folder_is_refused(heads):
     with pytest.raises(
         ValueError, match=r"zero-shot-classification would read each row as a text of its own.*Use text"
