@@ -34,6 +34,8 @@ from .modeling_msa_transformer import MsaPreTrainedModel as MsaPreTrainedModel
 from .pipeline_msa_transformer import MsaContactPredictionPipeline as MsaContactPredictionPipeline
 from .pipeline_msa_transformer import MsaFeatureExtractionPipeline as MsaFeatureExtractionPipeline
 from .pipeline_msa_transformer import MsaFillMaskPipeline as MsaFillMaskPipeline
+from .pipeline_msa_transformer import MsaTextClassificationPipeline as MsaTextClassificationPipeline
+from .pipeline_msa_transformer import MsaTokenClassificationPipeline as MsaTokenClassificationPipeline
 from .tasks.contact_evaluation import ContactEvaluation as ContactEvaluation
 from .tasks.contact_evaluation import evaluate_contacts as evaluate_contacts
 from .tasks.contact_evaluation import write_evaluation as write_evaluation
@@ -76,6 +78,7 @@ from .training.collators import MsaDataCollatorForTokenClassification as MsaData
 from .training.datasets import MsaDataset as MsaDataset
 from .training.datasets import VariantDataset as VariantDataset
 from .training.labels import read_labels as read_labels
+from .training.metrics import metric_for as metric_for
 from .training.packing import pack_alignments as pack_alignments
 from .training.sampler import SizeGroupedSampler as SizeGroupedSampler
 from .training.shards import load_alignments as load_alignments

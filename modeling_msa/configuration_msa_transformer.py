@@ -20,7 +20,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from .pipeline_msa_transformer import CUSTOM_PIPELINES, custom_pipelines
+from .pipeline_msa_transformer import CUSTOM_PIPELINES
 from .sharing_msa_transformer import SharingMixin
 
 # The whole map goes into every saved config.json: transformers writes only the entry of the class that was saved,
@@ -193,8 +193,8 @@ class MsaConfig(SharingMixin, PreTrainedConfig):
 
     @property
     def custom_pipelines(self) -> dict[str, dict[str, Any]]:
-        """The folder's pipelines, for ``transformers.pipeline``; none with the package, which registers its own."""
-        return custom_pipelines()
+        """Nothing: importing the pipelines has registered them, and transformers would ask for trust_remote_code."""
+        return {}
 
     @custom_pipelines.setter
     def custom_pipelines(self, value: Any) -> None:

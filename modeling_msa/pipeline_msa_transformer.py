@@ -11,7 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Pipelines of transformers for MSAs: ``fill-mask``, ``feature-extraction`` and ``msa-contact-prediction``.
+"""Pipelines of transformers for MSAs: ``fill-mask``, ``feature-extraction``, ``text-classification``,
+``token-classification`` and ``msa-contact-prediction``.
+
+Importing this file, in the package or as code of a folder, makes ``transformers.pipeline`` use them for models of this
+type; its other tasks for text are refused, because they would read each row as a text of its own.
 
 What counts as one MSA and what as a batch follows the tokenizer: a string is an MSA of one row, a list of strings is
 one MSA, a list of MSAs is a batch. (In transformers' own pipelines a list of strings is a batch of texts.)
@@ -22,7 +26,6 @@ Axes: B batch, R rows (row 0 is the query), C columns of tokens including ``<cls
 # Like transformers' own pipelines, these give the steps of their base class other parameters.
 # mypy: disable-error-code="override, misc"
 
-import copy
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +43,13 @@ from transformers.pipelines.fill_mask import FillMaskPipeline
 from .tokenization_msa_transformer import is_batch, is_row
 
 MODEL_TYPE = "msa_transformer"
+CONTACT_TASK = "msa-contact-prediction"
+# the classes that have a head, with the tasks that use it
+TASKS_OF_HEADS = {
+    "MsaForMaskedLM": "fill-mask",
+    "MsaForSequenceClassification": "text-classification",
+    "MsaForTokenClassification": "token-classification",
+}
 
 
 @dataclass
@@ -51,9 +61,14 @@ class _Msa:
 
 
 def _as_msa(inputs: Any) -> Any:
-    """Make an MSA of a single row, or of the ``"sequences"`` of a row of a `modeling_msa.load_alignments` dataset."""
-    if isinstance(inputs, Mapping) and "sequences" in inputs:
-        inputs = inputs["sequences"]
+    """Make an MSA of a single row, or of the ``"sequences"`` of a row of a `modeling_msa.load_alignments` dataset.
+
+    transformers' own pipelines know mappings with a ``"text"``.
+    """
+    if isinstance(inputs, Mapping):
+        if inputs.get("text_pair") is not None:
+            raise ValueError("There are no pairs of alignments: pass a list of alignments.")
+        inputs = inputs.get("sequences", inputs.get("text", inputs))
     return [inputs] if is_row(inputs) else inputs
 
 
@@ -82,7 +97,7 @@ class MsaPipeline(Pipeline):
         inputs : str, sequence, ndarray or Alignment; Dataset or iterator
             One MSA or a batch, as for the tokenizer: all are tokenized before the model runs. Each item of a dataset
             (torch's or Hugging Face's) or an iterator is one MSA, read when its turn comes. Of a mapping the
-            ``"sequences"`` are used.
+            ``"sequences"`` are used, or else the ``"text"``.
         num_workers : int, optional
             Number of processes that read and tokenize a dataset.
         batch_size : int, optional
@@ -211,16 +226,7 @@ class MsaFillMaskPipeline(MsaPipeline, FillMaskPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.model.get_output_embeddings() is None:
-            raise ValueError(f"fill-mask requires an MsaForMaskedLM; {type(self.model).__name__} has no such head.")
-        saved = self.model.config.architectures or []
-        biases = [value for name, value in self.model.lm_head.named_parameters() if name.endswith("bias")]
-        is_new = not any(bias.any() for bias in biases)  # training moves them off zero
-        if self.model.name_or_path and saved and "MsaForMaskedLM" not in saved and is_new:
-            raise ValueError(
-                f"{self.model.name_or_path} contains weights of {saved[0]}, which has no head for fill-mask: the head "
-                "would be random. Pass a folder that was saved from an MsaForMaskedLM."
-            )
+        _check_head(self.model, "MsaForMaskedLM", "lm_head")
 
     def _sanitize_parameters(self, top_k: int | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
         _check_positive(top_k=top_k)
@@ -309,12 +315,122 @@ class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
         return super()._sanitize_parameters(truncation, settings, return_tensors)
 
     def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
-        states = self.model.base_model(**batch).last_hidden_state
+        states = _unwrapped(self.model).base_model(**batch).last_hidden_state
         return [states[index, : msa.ids.shape[0], : msa.ids.shape[1]] for index, msa in enumerate(msas)]
 
     def postprocess(self, model_outputs: Any, return_tensors: bool = False) -> Any:
         """Return the tensor, or nested lists."""
         return model_outputs["output"] if return_tensors else model_outputs["output"].tolist()
+
+
+class MsaTextClassificationPipeline(MsaPipeline):
+    """The class of each MSA, or its value or values: ``pipeline("text-classification", ...)``.
+
+    Parameters
+    ----------
+    model : MsaForSequenceClassification
+    tokenizer : MsaTokenizer
+    top_k : int or None, default 1
+        Number of classes to return, most probable first; None: all.
+    tokenizer_kwargs : dict, optional
+        Options of the tokenizer, for instance ``{"truncation": True}``.
+
+    Returns
+    -------
+    dict, or a list of dict if `top_k` is passed or the model has several values
+        ``label``, the name of the class, and ``score``, its probability. Of a model that was trained on values
+        (``problem_type`` "regression", or a single label), ``label`` is the name of the value and ``score`` the value
+        itself; several values are all returned, in the order of the config.
+
+    Raises
+    ------
+    ValueError
+        If the model has no head for it or its folder no weights for that head (when the pipeline is made), or the
+        query has no residues.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _check_head(self.model, "MsaForSequenceClassification", "classifier")
+
+    def _sanitize_parameters(self, top_k: Any = "", tokenizer_kwargs: dict | None = None) -> tuple[dict, dict, dict]:
+        before = {} if tokenizer_kwargs is None else {"tokenizer_kwargs": tokenizer_kwargs}
+        if top_k == "":  # not passed; None asks for all classes, in a list
+            return before, {}, {}
+        _check_positive(top_k=top_k)
+        return before, {}, {"top_k": top_k}
+
+    def _prepare(self, msa: _Msa) -> _Msa:
+        _check_residues(msa)
+        return msa
+
+    def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
+        return list(self.model(**batch).logits)  # (K,) each
+
+    def postprocess(self, model_outputs: Any, top_k: Any = "") -> Any:
+        """Name the classes and rank them, or name the values."""
+        scores, config = model_outputs["output"][0].float(), self.model.config
+        # as transformers decides it in the loss
+        problem = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+        order = torch.arange(len(scores))
+        if problem != "regression":
+            scores = scores.sigmoid() if problem == "multi_label_classification" else scores.softmax(-1)
+            order = scores.argsort(descending=True, stable=True)[: 1 if top_k == "" else top_k]
+        found = [{"label": config.id2label[k], "score": scores[k].item()} for k in order.tolist()]
+        return found[0] if top_k == "" and len(found) == 1 else found
+
+
+class MsaTokenClassificationPipeline(MsaPipeline):
+    """The class of each residue of the query: ``pipeline("token-classification", ...)``.
+
+    Parameters
+    ----------
+    model : MsaForTokenClassification
+    tokenizer : MsaTokenizer
+    tokenizer_kwargs : dict, optional
+        Options of the tokenizer, for instance ``{"truncation": True}``.
+
+    Returns
+    -------
+    list of dict
+        One for each residue of the query that has a column: ``entity``, the name of its class; ``score``, the
+        probability of that class; ``word``, the residue's letter; ``column``, 0-based, so that ``msa[0][column]`` is
+        that letter; ``residue``, its number, 1-based (an `Alignment` counts the query's insertions, which have no
+        column).
+
+    Raises
+    ------
+    ValueError
+        If the model has no head for it or its folder no weights for that head (when the pipeline is made), or the
+        query has no residues.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _check_head(self.model, "MsaForTokenClassification", "classifier")
+
+    def _sanitize_parameters(self, tokenizer_kwargs: dict | None = None) -> tuple[dict, dict, dict]:
+        return {} if tokenizer_kwargs is None else {"tokenizer_kwargs": tokenizer_kwargs}, {}, {}
+
+    def _prepare(self, msa: _Msa) -> _Msa:
+        _check_residues(msa)
+        return msa
+
+    def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
+        logits = self.model(**batch).logits
+        return [logits[index, 1 : msa.ids.shape[1]] for index, msa in enumerate(msas)]  # (L, K) each
+
+    def postprocess(self, model_outputs: Any) -> list[dict[str, Any]]:
+        """Name the class of each residue."""
+        msa, names = model_outputs["msa"], self.model.config.id2label
+        scores, classes = model_outputs["output"][0].float().softmax(-1).max(-1)
+        letters = self.tokenizer.convert_ids_to_tokens(msa.ids[0, 1:].tolist())
+        found = zip(classes.tolist(), scores.tolist(), letters, msa.residues.tolist(), strict=True)
+        return [
+            {"entity": names[k], "score": score, "word": letter, "column": column, "residue": residue}
+            for column, (k, score, letter, residue) in enumerate(found)
+            if residue
+        ]
 
 
 class MsaContactPredictionPipeline(MsaPipeline):
@@ -361,9 +477,8 @@ class MsaContactPredictionPipeline(MsaPipeline):
         return before, {}, {name: value for name, value in after.items() if value is not None}
 
     def _prepare(self, msa: _Msa) -> _Msa:
+        _check_residues(msa)
         kept = np.flatnonzero(msa.residues)
-        if len(kept) == 0:
-            raise ValueError("MSA 0: the query has no residues.")
         return _Msa(msa.ids[:, [0, *(kept + 1)]], msa.residues[kept])
 
     def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
@@ -415,29 +530,67 @@ def _check_positive(**numbers: int | None) -> None:
             raise ValueError(f"{name} must be a whole number of at least 1, not {number!r}.")
 
 
-CONTACT_TASK = "msa-contact-prediction"
-# In every saved config.json: `pipeline(task, folder, trust_remote_code=True)` prefers these to its own.
+def _check_residues(msa: _Msa) -> None:
+    if not msa.residues.any():
+        raise ValueError("MSA 0: the query has no residues.")
+
+
+def _unwrapped(model: Any) -> Any:
+    """Remove the wrappers of torch.compile and PEFT; adapters stay."""
+    model = getattr(model, "_orig_mod", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _classes_of(model: Any) -> list[str]:
+    """Names of a model's class and of those it inherits from, such as FSDP's subclasses do."""
+    return [cls.__name__ for cls in type(_unwrapped(model)).__mro__]
+
+
+def _usable_tasks(model: Any) -> str:
+    names = [TASKS_OF_HEADS[name] for name in _classes_of(model) if name in TASKS_OF_HEADS]
+    return f"{', '.join([*names, 'feature-extraction'])} or {CONTACT_TASK}"
+
+
+def _check_head(model: Any, needed: str, head: str) -> None:
+    """Raise ValueError unless a model is of the class `needed`, and its head neither random nor another class's."""
+    task = TASKS_OF_HEADS[needed]
+    if needed not in _classes_of(model):
+        name = type(model).__name__
+        raise ValueError(f"{task} requires an {needed}; {name} has no such head. Use {_usable_tasks(model)} with it.")
+    saved = model.config.architectures or [needed]
+    biases = [value for name, value in getattr(model, head).named_parameters() if name.endswith("bias")]
+    is_new = not any(bias.any() for bias in biases)  # training moves them off zero
+    is_other = head == "classifier" and "Classification" in saved[0]  # the two have weights of the same names
+    if model.name_or_path and needed not in saved and (is_new or is_other):
+        raise ValueError(
+            f"{model.name_or_path} contains weights of {saved[0]}, which has no head for {task}: the head would be "
+            f"{'made for another task' if is_other else 'random'}. Pass a folder that was saved from an {needed}."
+        )
+
+
+# In every saved config.json, for the Hub and other readers; this code registers them when it is imported.
 CUSTOM_PIPELINES = {
     "fill-mask": {"impl": "pipeline_msa_transformer.MsaFillMaskPipeline", "pt": ["AutoModelForMaskedLM"]},
     "feature-extraction": {"impl": "pipeline_msa_transformer.MsaFeatureExtractionPipeline", "pt": ["AutoModel"]},
+    "text-classification": {
+        "impl": "pipeline_msa_transformer.MsaTextClassificationPipeline",
+        "pt": ["AutoModelForSequenceClassification"],
+    },
+    "token-classification": {
+        "impl": "pipeline_msa_transformer.MsaTokenClassificationPipeline",
+        "pt": ["AutoModelForTokenClassification"],
+    },
     CONTACT_TASK: {"impl": "pipeline_msa_transformer.MsaContactPredictionPipeline", "pt": ["AutoModel"]},
 }
-
-
-def custom_pipelines() -> dict[str, dict[str, Any]]:
-    """Pipelines for a loaded config: a copy, since transformers writes into it, or none if they are registered.
-
-    Otherwise transformers would ask for ``trust_remote_code``, though the registered classes are used.
-    """
-    return {} if CONTACT_TASK in PIPELINE_REGISTRY.supported_tasks else copy.deepcopy(CUSTOM_PIPELINES)
 
 
 class _ByModel:
     """Registry entry of one of transformers' own tasks; other models get the class that was registered before."""
 
-    def __init__(self, pipeline_class: type[MsaPipeline], others: Any) -> None:
-        self.pipeline_class = pipeline_class
-        self.__name__ = pipeline_class.__name__
+    def __init__(self, task: str, pipeline_class: type[MsaPipeline] | None, others: Any) -> None:
+        self.task = task
+        self.pipeline_class = pipeline_class  # None: the task is refused
+        self.__name__ = pipeline_class.__name__ if pipeline_class else f"{task} of other models"
         self._others = others
 
     @property
@@ -450,24 +603,41 @@ class _ByModel:
         return getattr(self.others, name)  # such as which processors transformers has to load
 
     def __call__(self, model: Any, **kwargs: Any) -> Pipeline:
-        is_ours = getattr(model.config, "model_type", None) == MODEL_TYPE
-        return (self.pipeline_class if is_ours else self.others)(model=model, **kwargs)
+        if getattr(model.config, "model_type", None) != MODEL_TYPE:
+            return self.others(model=model, **kwargs)
+        if self.pipeline_class is None:
+            raise ValueError(
+                f"The pipeline {self.task} would read each row as a text of its own, so it cannot be used with "
+                f"{type(model).__name__}. Use {_usable_tasks(model)}."
+            )
+        return self.pipeline_class(model=model, **kwargs)
 
 
 def register_pipelines() -> None:
     """Make ``transformers.pipeline`` use these classes for models of this type; other models keep theirs."""
+    ours: dict[str, type[MsaPipeline]] = {
+        "fill-mask": MsaFillMaskPipeline,
+        "feature-extraction": MsaFeatureExtractionPipeline,
+        "text-classification": MsaTextClassificationPipeline,
+        "token-classification": MsaTokenClassificationPipeline,
+    }
     registered = PIPELINE_REGISTRY.supported_tasks
-    if CONTACT_TASK in registered:
-        return
-    for task, cls in (("fill-mask", MsaFillMaskPipeline), ("feature-extraction", MsaFeatureExtractionPipeline)):
-        registered[task]["impl"] = _ByModel(cls, registered[task]["impl"])
+    for task, info in registered.items():
+        if task in ours or info.get("type") in ("text", "multimodal"):
+            # that of an earlier copy of this code, of another folder, is replaced
+            info["impl"] = _ByModel(task, ours.get(task), getattr(info["impl"], "_others", info["impl"]))
+    registered.pop(CONTACT_TASK, None)
     PIPELINE_REGISTRY.register_pipeline(CONTACT_TASK, MsaContactPredictionPipeline, pt_model=AutoModel)
 
+
+register_pipelines()
 
 __all__ = [
     "MsaContactPredictionPipeline",
     "MsaFeatureExtractionPipeline",
     "MsaFillMaskPipeline",
     "MsaPipeline",
+    "MsaTextClassificationPipeline",
+    "MsaTokenClassificationPipeline",
     "rank_pairs",
 ]

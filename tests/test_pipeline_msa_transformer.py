@@ -2,7 +2,8 @@
 
 What is an MSA and what a batch is the tokenizer's rule, and a result does not depend on the batch. With the package
 imported, and from a saved folder in a process that cannot import it, `pipeline(task, folder)` takes our classes;
-pipelines of other models stay transformers' own. Bad input stops before the model runs.
+pipelines of other models stay transformers' own. Bad input stops before the model runs, and a task of transformers
+that would read rows as texts is refused.
 """
 
 import json
@@ -26,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     pipeline,
 )
-from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines import PIPELINE_REGISTRY, SUPPORTED_TASKS
 from transformers.pipelines.base import PipelineException
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -39,7 +40,11 @@ from modeling_msa import (
     MsaFeatureExtractionPipeline,
     MsaFillMaskPipeline,
     MsaForMaskedLM,
+    MsaForSequenceClassification,
+    MsaForTokenClassification,
     MsaModel,
+    MsaTextClassificationPipeline,
+    MsaTokenClassificationPipeline,
     MsaTokenizer,
     pipeline_msa_transformer,
     predict_contacts,
@@ -56,6 +61,14 @@ TASKS = {
 CUSTOM_PIPELINES = {
     "fill-mask": {"impl": "pipeline_msa_transformer.MsaFillMaskPipeline", "pt": ["AutoModelForMaskedLM"]},
     "feature-extraction": {"impl": "pipeline_msa_transformer.MsaFeatureExtractionPipeline", "pt": ["AutoModel"]},
+    "text-classification": {
+        "impl": "pipeline_msa_transformer.MsaTextClassificationPipeline",
+        "pt": ["AutoModelForSequenceClassification"],
+    },
+    "token-classification": {
+        "impl": "pipeline_msa_transformer.MsaTokenClassificationPipeline",
+        "pt": ["AutoModelForTokenClassification"],
+    },
     "msa-contact-prediction": {"impl": "pipeline_msa_transformer.MsaContactPredictionPipeline", "pt": ["AutoModel"]},
 }
 # The query has gaps in columns 2 and 9; the first mask is in it.
@@ -448,6 +461,231 @@ def test_a_folder_without_the_head(pipes, model, tmp_path):
     pipeline("fill-mask", str(tmp_path / "new"), device="cpu")
 
 
+# Heads
+
+
+HEADS = {
+    "text-classification": (MsaForSequenceClassification, MsaTextClassificationPipeline),
+    "token-classification": (MsaForTokenClassification, MsaTokenClassificationPipeline),
+}
+NAMES = {"id2label": {0: "helix", 1: "strand", 2: "coil"}, "label2id": {"helix": 0, "strand": 1, "coil": 2}}
+ROWS = ["MK-AYIAKQ", "MKSAFIAKQ", "-KTAFIA-Q"]  # the query has a gap in column 2
+WITHOUT_MASKS = [ROWS, ["MKVLA"], ["MKVLAW", "MRVLAW"]]
+
+# Runs the head's task under its names, with the folder and with the model in memory, and prints it as JSON.
+CHILD_OF_HEADS = """
+import json, sys
+import transformers
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+transformers.utils.logging.disable_progress_bar()
+msas, found = json.loads(sys.argv[1]), {}
+for folder, task, alias, auto in (
+    (sys.argv[2], "text-classification", "sentiment-analysis", AutoModelForSequenceClassification),
+    (sys.argv[3], "token-classification", "ner", AutoModelForTokenClassification),
+):
+    options = {"device": "cpu", "trust_remote_code": True}
+    pipe = transformers.pipeline(task, folder, **options)
+    assert type(pipe).__module__.startswith("transformers_modules."), type(pipe)
+    loaded = {"model": auto.from_pretrained(folder, trust_remote_code=True),
+              "tokenizer": AutoTokenizer.from_pretrained(folder, trust_remote_code=True), "device": "cpu"}
+    found[task] = [pipe(msas, batch_size=2), transformers.pipeline(alias, folder, **options)(msas),
+                   transformers.pipeline(task, **loaded)(msas)]
+    try:
+        transformers.pipeline("zero-shot-classification", **loaded)
+    except ValueError as error:
+        found[task].append(str(error))
+    pipe.save_pretrained(f"saved-{task}")
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    """For each task, the folder of a model with a head for it."""
+    folders = {}
+    for task, (cls, _) in HEADS.items():
+        model = small_model(cls, **NAMES)
+        folders[task] = tmp_path_factory.mktemp("heads") / task
+        model.save_pretrained(folders[task])
+        MsaTokenizer.for_config(model.config).save_pretrained(folders[task])
+    return folders
+
+
+def expected_classes(folder, cls, msa):
+    """Probabilities of the classes by the model alone, without a batch: (K,), or (C, K) of each token."""
+    with torch.no_grad():
+        logits = cls.from_pretrained(folder).eval()(**MsaTokenizer()(msa, return_tensors="pt")).logits[0]
+    powers = np.exp(logits.double().numpy())
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_text_classification(heads, batch_size):
+    folder, names = heads["text-classification"], list(NAMES["label2id"])
+    pipe = pipeline("text-classification", str(folder), device="cpu")
+    assert type(pipe) is MsaTextClassificationPipeline
+    results = pipe(WITHOUT_MASKS, batch_size=batch_size)
+    ranked = pipe(WITHOUT_MASKS, batch_size=batch_size, top_k=None)
+    for found, all_classes, msa in zip(results, ranked, WITHOUT_MASKS, strict=True):
+        expected = expected_classes(folder, MsaForSequenceClassification, msa)
+        order = np.argsort(-expected)
+        assert [each["label"] for each in all_classes] == [names[k] for k in order]
+        assert [each["score"] for each in all_classes] == pytest.approx(expected[order].tolist(), abs=1e-6)
+        assert found == pytest.approx(all_classes[0], abs=1e-6)
+    alone = [expected_classes(folder, MsaForSequenceClassification, [row]) for row in ROWS]
+    assert abs(alone[0] - expected_classes(folder, MsaForSequenceClassification, ROWS)).max() > 1e-3
+    assert [each["label"] for each in pipe(ROWS, top_k=2)] == [each["label"] for each in ranked[0][:2]]
+
+
+def test_inputs_of_text_classification(heads):
+    pipe = pipeline("text-classification", str(heads["text-classification"]), device="cpu")
+    family = Alignment.from_sequences(ROWS)
+    expected = pipe(ROWS)
+    for same in (family, family.array, {"text": ROWS}, {"sequences": ROWS}, list(family)):
+        assert pipe(same) == expected
+    assert pipe([{"text": ROWS}, family]) == [expected, expected]
+    assert list(pipe(iter([ROWS]))) == [expected]
+    with pytest.raises(ValueError, match="no pairs of alignments"):
+        pipe({"text": ROWS, "text_pair": ROWS})
+    with pytest.raises(ValueError, match="MSA 1: the query has no residues"):
+        pipe([ROWS, ["---", "MKV"]])
+    with pytest.raises(ValueError, match="top_k must be a whole number"):
+        pipe(ROWS, top_k=0)
+    with pytest.raises(ValueError, match=r"MSA 0 has 17 rows, but the model accepts at most 16"):
+        pipe(["MKV"] * 17)
+    assert pipe(["MKV"] * 17, tokenizer_kwargs={"truncation": True}) == pipe(["MKV"] * 16)
+
+
+@pytest.mark.parametrize(("labels", "problem"), [(1, None), (1, "regression"), (3, "regression")])
+def test_text_classification_of_values(labels, problem):
+    """Values are the logits themselves (transformers' pipeline would give a lone one's sigmoid), in their order."""
+    model = small_model(MsaForSequenceClassification, num_labels=labels, problem_type=problem)
+    pipe = pipeline("text-classification", model=model, tokenizer=MsaTokenizer(), device="cpu")
+    with torch.no_grad():
+        expected = model(**MsaTokenizer()(ROWS, return_tensors="pt")).logits[0].tolist()
+    found = pipe(ROWS)
+    assert isinstance(found, list) == (labels > 1)
+    found = found if labels > 1 else [found]
+    assert [each["label"] for each in found] == [f"LABEL_{k}" for k in range(labels)]
+    assert [each["score"] for each in found] == pytest.approx(expected, abs=1e-6)
+
+
+def test_text_classification_with_several_labels_at_once():
+    model = small_model(MsaForSequenceClassification, num_labels=3, problem_type="multi_label_classification")
+    pipe = pipeline("text-classification", model=model, tokenizer=MsaTokenizer(), device="cpu")
+    with torch.no_grad():
+        logits = model(**MsaTokenizer()(ROWS, return_tensors="pt")).logits[0].double().numpy()
+    expected = 1 / (1 + np.exp(-logits))
+    assert {each["label"]: each["score"] for each in pipe(ROWS, top_k=None)} == pytest.approx(
+        {f"LABEL_{k}": score for k, score in enumerate(expected)}, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_token_classification(heads, batch_size):
+    folder, names = heads["token-classification"], list(NAMES["label2id"])
+    pipe = pipeline("token-classification", str(folder), device="cpu")
+    assert type(pipe) is MsaTokenClassificationPipeline
+    for found, msa in zip(pipe(WITHOUT_MASKS, batch_size=batch_size), WITHOUT_MASKS, strict=True):
+        expected = expected_classes(folder, MsaForTokenClassification, msa)
+        columns = [column for column, letter in enumerate(msa[0]) if letter != "-"]
+        assert [each["column"] for each in found] == columns
+        assert [each["word"] for each in found] == [msa[0][column] for column in columns]
+        assert [each["residue"] for each in found] == list(range(1, len(columns) + 1))
+        for each in found:
+            classes = expected[each["column"] + 1]  # <cls> first
+            assert each["entity"] == names[classes.argmax()]
+            assert each["score"] == pytest.approx(classes.max(), abs=1e-6)
+    family = Alignment.from_sequences(["mkMK-AYIAKqQ", *ROWS[1:]])  # insertions are counted
+    assert [each["residue"] for each in pipe(family)] == [*range(3, 10), 11]
+    assert [each["entity"] for each in pipe(family)] == [each["entity"] for each in pipe(ROWS)]
+    with pytest.raises(ValueError, match="MSA 0: the query has no residues"):
+        pipe(["---", "MKV"])
+
+
+def test_heads_in_a_fresh_process(heads, tmp_path):
+    """Without the package: by every name of the task, from the folder and in memory."""
+
+    def lines(results):
+        found = [each for result in results for each in (result if isinstance(result, list) else [result])]
+        return [{**each, "score": 0} for each in found], [each["score"] for each in found]
+
+    process = run_fresh(CHILD_OF_HEADS, tmp_path, json.dumps(WITHOUT_MASKS), *heads.values())
+    assert process.returncode == 0, process.stderr
+    assert without_remarks(process.stderr) == ""
+    for task, (*results, refusal) in json.loads(process.stdout.splitlines()[-1]).items():
+        pipe = pipeline(task, str(heads[task]), device="cpu")
+        saved = pipeline(task, str(tmp_path / f"saved-{task}"), device="cpu")
+        assert_complete(tmp_path / f"saved-{task}")
+        names, scores = lines(pipe(WITHOUT_MASKS))
+        assert len(results) == 3
+        for found in (*results, saved(WITHOUT_MASKS)):
+            assert lines(found)[0] == names
+            assert lines(found)[1] == pytest.approx(scores, abs=1e-5)
+        assert f"Use {task}, feature-extraction or msa-contact-prediction" in refusal
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_heads_that_were_not_trained_for_the_task(task, heads, folder):
+    other = next(name for name in HEADS if name != task)
+    needed, theirs = HEADS[task][0], HEADS[other][0]
+    with pytest.raises(ValueError, match=f"contains weights of {theirs.__name__}.*made for another task"):
+        pipeline(task, str(heads[other]), device="cpu")
+    with pytest.raises(ValueError, match=r"contains weights of MsaForMaskedLM.*the head would be random"):
+        pipeline(task, str(folder), device="cpu")
+    trained = needed.from_pretrained(folder)
+    with torch.no_grad():
+        trained.classifier.bias += 1
+    pipeline(task, model=trained, tokenizer=MsaTokenizer(), device="cpu")
+    needed(small_model(needed).config).save_pretrained(folder.parent / "new")  # as it was made, on purpose
+    MsaTokenizer().save_pretrained(folder.parent / "new")
+    pipeline(task, str(folder.parent / "new"), device="cpu")
+
+
+@per_class
+def test_tasks_that_read_rows_as_texts_are_refused(cls):
+    """Each of transformers' tasks for texts is right for the class (here it can be made), or refused with what is."""
+    model = small_model(cls)
+    own = {"MsaForMaskedLM": ["fill-mask"]} | {head.__name__: [task] for task, (head, _) in HEADS.items()}
+    usable = [*own.get(cls.__name__, []), "feature-extraction", "msa-contact-prediction"]
+    tasks = {task for task, info in SUPPORTED_TASKS.items() if info.get("type") in ("text", "multimodal")}
+    assert {"text-generation", "table-question-answering", "zero-shot-classification", "fill-mask", *HEADS} <= tasks
+    for task in {*tasks, "sentiment-analysis", "ner"}:
+        name = {"sentiment-analysis": "text-classification", "ner": "token-classification"}.get(task, task)
+        options = {"model": model, "tokenizer": MsaTokenizer(), "device": "cpu"}
+        if name in usable:
+            assert type(pipeline(task, **options)).__name__.startswith("Msa")
+        elif not any(word in task for word in ("image", "video", "object", "audio", "speech", "any", "mask")):
+            right = rf"{name} .*{cls.__name__}.* Use .*feature-extraction or msa-contact-prediction"
+            with pytest.raises(ValueError, match=right):
+                pipeline(task, **options)
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_wrapped_models(task):
+    """Those of torch.compile and of PEFT count as what is in them."""
+    peft = pytest.importorskip("peft")
+    model = small_model(HEADS[task][0])
+    options = {"tokenizer": MsaTokenizer(), "device": "cpu"}
+    expected = pipeline(task, model=model, **options)(ROWS)
+    states = pipeline("feature-extraction", model=model, **options)(ROWS)
+    compiled = torch.compile(model, backend="eager")
+    assert pipeline(task, model=compiled, **options)(ROWS) == expected
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))  # new adapters change nothing
+    assert pipeline(task, model=adapted, **options)(ROWS) == expected
+    assert pipeline("feature-extraction", model=adapted, **options)(ROWS) == states
+    other = next(name for name in HEADS if name != task)
+    with pytest.raises(ValueError, match=rf"has no such head\. Use {task}, feature-extraction or msa-contact"):
+        pipeline(other, model=adapted, **options)
+
+
+def test_zero_shot_on_a_folder_is_refused(heads):
+    with pytest.raises(
+        ValueError, match=r"zero-shot-classification would read each row as a text of its own.*Use text"
+    ):
+        pipeline("zero-shot-classification", str(heads["text-classification"]), device="cpu")
+
+
 # With the package
 
 
@@ -510,7 +748,7 @@ def test_registration_keeps_what_was_registered(monkeypatch, bert):
     for _ in range(2):  # the second time changes nothing
         with no_warnings():
             pipeline_msa_transformer.register_pipelines()
-        assert list(tasks) == list(TASKS)
+        assert list(tasks) == ["fill-mask", "feature-extraction", "msa-contact-prediction"]
         for task, cls in (("fill-mask", Theirs), ("feature-extraction", FeatureExtractionPipeline)):
             assert type(tasks[task]["impl"](model=model, tokenizer=tokenizer, task=task, device="cpu")) is cls
             assert tasks[task]["impl"].__name__ == TASKS[task].__name__

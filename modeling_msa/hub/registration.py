@@ -1,4 +1,7 @@
-"""What `import modeling_msa` registers: our classes with transformers' auto classes, our card with `push_to_hub`."""
+"""What `import modeling_msa` registers: our classes with transformers' auto classes, our card with `push_to_hub`.
+
+Importing the pipelines, which the config does, registers them.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,12 @@ from ..modeling_msa_transformer import (
     MsaModel,
     MsaPreTrainedModel,
 )
-from ..pipeline_msa_transformer import register_pipelines
 from ..tokenization_msa_transformer import MsaTokenizer
 from .repository import write_pushed_card
 
 
 def register() -> None:
-    """Register them; other models and their pipelines stay as they are. Registering again changes nothing."""
+    """Register them; other models stay as they are. Registering again changes nothing."""
     AutoConfig.register(MsaConfig.model_type, MsaConfig, exist_ok=True)
     AutoTokenizer.register(MsaConfig, MsaTokenizer, exist_ok=True)
     for auto, cls in (
@@ -35,5 +37,4 @@ def register() -> None:
         (AutoModelForTokenClassification, MsaForTokenClassification),
     ):
         auto.register(MsaConfig, cls, exist_ok=True)
-    register_pipelines()
     MsaPreTrainedModel.write_card = write_pushed_card

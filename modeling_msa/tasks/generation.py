@@ -7,6 +7,7 @@ many rounds turn natural rows into new members of the family, one from each.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Generated:
     ----------
     alignment : Alignment
         The G sequences, aligned to the query's residues, without insertions, which the model never sees. If the query
-        was not regenerated, it comes first, unchanged.
+        was not regenerated, or became a row of gaps, which no alignment begins with, it comes first, unchanged.
     names : tuple of str
         Names of the G sequences: ``generated_12|parent``.
     parents, nearest : ndarray, shape=(G,), dtype=int64
@@ -58,7 +59,7 @@ class Generated:
         Fraction of gaps.
     log_likelihood_before, log_likelihood_after : ndarray, shape=(G,), dtype=float64
         That of the parent among the natural rows that the model saw, and that of the sequence among the rows generated
-        from them; see `row_log_likelihoods`.
+        from them; see `row_log_likelihoods`. NaN for a row of gaps.
     """
 
     alignment: Alignment
@@ -168,8 +169,12 @@ def generate(
     ------
     ValueError
         Before the model runs: if rows or residues do not exist, nothing is left to change, the model cannot read the
-        alignment, a parameter is out of range, or several rows change in fast mode. After it: if the query consists of
-        gaps only.
+        alignment, a parameter is out of range, or several rows change in fast mode.
+
+    Warns
+    -----
+    UserWarning
+        If sequences consist of gaps only.
 
     Notes
     -----
@@ -416,12 +421,18 @@ def _collect(
     parent_names = tuple(alignment.names[row] for row in parents)
     names = tuple(f"generated_{k}|{name}" for k, name in enumerate(parent_names, start=1))
     rows = [row.tobytes().decode() for row in made]
+    empty = (made == _GAP).all(axis=1)
     kept: list[tuple[str, str]] = []
-    if parents[0] != 0:
+    if parents[0] != 0 or empty[0]:
         raw = family.array[0].tobytes() if family.raw_rows is None else family.raw_rows[0]
         kept = [(family.names[0], raw.decode())]
-    elif (made[0] == _GAP).all():
-        raise ValueError(f"{where}: the generated query consists of gaps only: keep the query, or allow no new gaps.")
+    if empty.any():
+        also = ", also the query's, so the natural query comes first" if parents[0] == 0 and empty[0] else ""
+        warnings.warn(
+            f"{where}: {empty.sum()} of {len(made)} generated sequences consist of gaps only{also}; allow no new gaps "
+            "to prevent it.",
+            stacklevel=3,
+        )
     # identities of each new row to all natural ones, (N,) at a time
     nearest, identity = np.zeros(len(made), dtype=np.int64), np.zeros(len(made))
     for k, row in enumerate(made):

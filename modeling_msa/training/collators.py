@@ -1,9 +1,11 @@
 """Collators: batches of tokens and labels from alignments.
 
 A feature is one alignment, ``{"alignment": Alignment or uint8 (R, L)}`` or ``{"sequences": list of str}``, with
-optional ``labels`` and ``visit``. A collator chooses rows and columns at each visit, turns them into tokens and pads
-them: `MsaDataCollatorForMaskedLM` for pretraining, the others for labels of residues, of whole alignments and of pairs
-of residues.
+optional ``labels`` and ``visit``; without these, an `Alignment`, such an array or a list of rows may stand for itself.
+What is one alignment and what a batch follows the tokenizer: a list of strings is one alignment.
+
+A collator chooses rows and columns at each visit, turns them into tokens and pads them: `MsaDataCollatorForMaskedLM`
+for pretraining, the others for labels of residues, of whole alignments and of pairs of residues.
 
 All random choices depend only on a seed and on the visit ``(epoch, example)``, so a batch is the same for any number
 of worker processes and in a resumed run.
@@ -23,7 +25,7 @@ import torch
 
 from ..alignments.alignment import Alignment
 from ..alignments.sampling import diverse_rows, first_rows, random_rows, weighted_rows
-from ..tokenization_msa_transformer import MsaTokenizer
+from ..tokenization_msa_transformer import MsaTokenizer, is_batch, is_row
 
 _GAP = ord("-")
 _IGNORE = -100
@@ -109,12 +111,12 @@ class MsaDataCollator:
         rows = min(depth, self.max_rows, self.tokenizer.model_max_depth, self.max_tokens // columns)
         return rows, columns
 
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, features: Any) -> dict[str, torch.Tensor]:
         """Make a batch.
 
         Parameters
         ----------
-        features : sequence of mappings
+        features : sequence of features, or one feature
             See the module's docstring.
 
         Returns
@@ -127,7 +129,10 @@ class MsaDataCollator:
         ------
         ValueError
             If a feature has no alignment, or labels that do not match it; the message names the example.
+        TypeError
+            If something is not a feature.
         """
+        features = [_as_feature(each, k) for k, each in enumerate(features if is_batch(features) else [features])]
         quantile = self._generator(features[0], 1).random() if self.depth == "log_uniform" else 1.0
         examples = [self._example(feature, quantile) for feature in features]
         rows, columns = (max(example.ids.shape[axis] for example in examples) for axis in (0, 1))
@@ -191,6 +196,21 @@ class MsaDataCollator:
         for k, example in enumerate(examples):
             positions[k, 1:] += example.random.integers(table - example.ids.shape[1] + 1)
         return np.minimum(positions, table - 1)  # only padding exceeds the table
+
+
+def _as_feature(feature: Any, index: int) -> Mapping[str, Any]:
+    """Make a mapping of an alignment, an array or a list of rows."""
+    if isinstance(feature, Mapping):
+        return feature
+    if isinstance(feature, (Alignment, np.ndarray)):
+        return {"alignment": feature}
+    if isinstance(feature, Sequence) and len(feature) and not is_row(feature) and all(map(is_row, feature)):
+        return {"sequences": [row if isinstance(row, str) else row[1] for row in feature]}
+    what = "a single row: put it into a list" if is_row(feature) else f"of type {type(feature).__name__}"
+    raise TypeError(
+        f"Feature {index} of the batch is {what}. A feature is an Alignment, a list of rows, an array (R, L), or a "
+        'mapping with an "alignment" or with "sequences".'
+    )
 
 
 def _codes_of(feature: Mapping[str, Any]) -> np.ndarray:

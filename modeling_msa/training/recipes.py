@@ -28,6 +28,12 @@ _KINDS = {int: "a whole number", float: "a number"}
 class MsaTrainingArguments(TrainingKeys, TrainingArguments):
     """transformers' TrainingArguments, with a few keys of our own and a few other defaults."""
 
+    def __post_init__(self) -> None:
+        """Complete the values as transformers does, which takes all that is not called loss for better if greater."""
+        if self.greater_is_better is None and (self.metric_for_best_model or "").endswith("perplexity"):
+            self.greater_is_better = False
+        super().__post_init__()
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -126,7 +127,7 @@ def _results(trainer: Any, recipe: Recipe | None) -> Iterator[Result]:
     best = getattr(trainer.state, "best_global_step", None) if trainer.args.load_best_model_at_end else None
     for entry in [entry for entry in logged if best in (None, entry["step"])][-1:]:
         for key in METRICS:
-            if f"eval_{key}" in entry:
+            if not math.isnan(entry.get(f"eval_{key}", math.nan)):  # such as the rank correlation of constants
                 yield Result(key, entry[f"eval_{key}"], _held_out(trainer, recipe), split="validation")
 
 

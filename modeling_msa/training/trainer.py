@@ -79,7 +79,7 @@ class MsaTrainer(Trainer):
         self.averaged_checkpoints = 0  # `train` counts them, for the card
         self.train_sampler: Any = None
         if metric is not None:
-            kwargs.setdefault("compute_metrics", lambda prediction: metric.summarise(prediction.predictions))
+            kwargs.setdefault("compute_metrics", metric.compute)
         super().__init__(*args, **kwargs)
         self.add_callback(_EpochCallback(self))
         self._restart_figures()
@@ -153,8 +153,7 @@ class MsaTrainer(Trainer):
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if logits is None or self.metric is None:
             return loss, logits, labels
-        logits = logits[0] if isinstance(logits, tuple) else logits
-        numbers = self.metric.per_example(logits, inputs["labels"])
+        numbers = self.metric.reduce(logits, inputs["labels"])
         return loss, numbers, numbers[:, :1]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

@@ -82,6 +82,11 @@ for folder in sys.argv[1:]:
             assert isinstance(names["best"], str), names["best"]
         if isinstance(names.get("best"), dict):
             assert {"token_str", "score", "row", "column"} <= names["best"].keys()
+        if "found" in names:
+            found = names["found"]
+            keys = {"entity", "residue"} if isinstance(found, list) else {"label", "score"}
+            assert all(keys <= each.keys() for each in (found if isinstance(found, list) else [found]))
+            assert not isinstance(found, list) or len(found) == 16
         if "contacts" in names:
             assert 0 <= names["contacts"].min() and names["contacts"].max() <= 1
         ran[folder].append(kept)
@@ -99,12 +104,12 @@ EXPECTED = {
     "fitted": ("fill-mask", [CONTACTS, RESIDUES, STATES, ["best", "result"]]),
     "mlm": ("fill-mask", [CONTACTS, RESIDUES, STATES, ["best", "result"]]),
     "scratch": ("fill-mask", [RESIDUES, STATES, ["best"]]),
-    "token": ("token-classification", [["logits", "classes"], STATES]),
-    "kinds": ("text-classification", [["logits"], STATES]),
-    "variants": ("text-classification", [["values"], STATES]),
+    "token": ("token-classification", [["logits", "classes"], STATES, ["found"]]),
+    "kinds": ("text-classification", [["logits"], STATES, ["found"]]),
+    "variants": ("text-classification", [["values"], STATES, ["found"]]),
     "contacts": ("feature-extraction", [CONTACTS, ["result"]]),
     "lora": ("token-classification", [["logits"]]),
-    "lora/merged": ("token-classification", [["logits", "classes"], STATES]),
+    "lora/merged": ("token-classification", [["logits", "classes"], STATES, ["found"]]),
 }
 RUN = ("converted", "bare", "token", "kinds", "variants", "contacts", "lora")
 HEADINGS = ("Use", "Limits", "Training", "Results", "How faithful the conversion is", "Differences from fair-esm")

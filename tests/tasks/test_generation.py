@@ -151,15 +151,51 @@ def test_what_changes_by_hand():
 
 def test_gaps_by_hand():
     model = constant_model(W=5, gap=6)
-    with pytest.raises(ValueError, match="the generated query consists of gaps only: keep the query"):
-        generate(SMALL, model, **ALL_AT_ONCE)
-    assert generate(SMALL, model, **ALL_AT_ONCE, keep_query=True).alignment.sequences == ["KVLA", "----", "----"]
+    with pytest.warns(UserWarning, match="2 of 2 generated sequences consist of gaps only; allow no new gaps"):
+        kept = generate(SMALL, model, **ALL_AT_ONCE, keep_query=True)
+    assert kept.alignment.sequences == ["KVLA", "----", "----"]
     # a gap of the parent may stay one, whatever it has been in between
     options = ALL_AT_ONCE | {"iterations": 3, "new_gaps": False}
     assert generate(SMALL, model, **options).alignment.sequences == ["WWWW", "WWWW", "-WW-"]
     # or may not become a residue
     kept = generate(SMALL, constant_model(W=5), **ALL_AT_ONCE, keep_gaps=True)
     assert kept.alignment.sequences == ["WWWW", "WWWW", "-WW-"]
+
+
+@pytest.mark.parametrize("options", [{}, {"count": 1}, {"count": 1, "mode": "fast"}, {"only_rows": [1]}])
+def test_a_query_of_gaps_does_not_end_the_run(options, tmp_path):
+    """The natural query, KVLA with its insertion, begins the alignment; what was generated follows."""
+    with pytest.warns(
+        UserWarning, match=r"generated sequences consist of gaps only, also the query's, so the natural"
+    ):
+        generated = generate(SMALL, constant_model(W=5, gap=6), **ALL_AT_ONCE, **options)
+    count = 1 if options else 3
+    assert generated.alignment.sequences == ["KVLA", *["----"] * count]
+    assert generated.alignment.names == ("query", *generated.names)
+    assert generated.alignment.query == "MKVLA"
+    table = generated.table
+    assert table["identity_to_parent"] == [0, 0, 0.5][:count]  # -VL-, the third row, has two gaps
+    assert table["identity_to_nearest"] == [0.5] * count
+    assert table["nearest"] == ["row 3"] * count
+    assert table["gaps"] == [1] * count
+    assert np.isnan(table["log_likelihood_after"]).all()  # no residue is there to score
+    assert np.isfinite(table["log_likelihood_before"]).all()
+    for ending in ("a3m", "a2m", "fasta", "sto"):
+        lines = write_generated(generated, tmp_path / f"new.{ending}").read_text().splitlines()
+        assert len(lines) == 1 + count
+        assert lines[1].split("\t")[-2:] == ["nan", "1.000000"]
+        assert read_alignment(tmp_path / f"new.{ending}").sequences == generated.alignment.sequences
+
+
+def test_a_natural_row_of_gaps():
+    """Not only the query: a parent without residues has identities too, to itself 1, and no likelihood."""
+    natural = Alignment.from_sequences(["MKV", "---", "MRV"])
+    with pytest.warns(UserWarning, match="1 of 3 generated sequences consist of gaps only; allow"):
+        generated = generate(natural, constant_model(W=5), **ALL_AT_ONCE, keep_gaps=True)
+    assert generated.alignment.sequences == ["WWW", "---", "WWW"]
+    assert generated.parent_identity.tolist() == generated.nearest_identity.tolist() == [0, 1, 0]
+    assert np.isnan(generated.log_likelihood_before).tolist() == [False, True, False]
+    assert np.isnan(generated.log_likelihood_after).tolist() == [False, True, False]
 
 
 def test_table_by_hand(tmp_path):
@@ -409,6 +445,16 @@ def test_command(tmp_path, random_model):
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in results.glob("f*")) == ["f0.a3m", "f0.generated.tsv", "f1.a3m", "f1.generated.tsv"]
     assert (results / "f1.a3m").read_bytes() == output.read_bytes()
+
+    constant_model(W=5, gap=6).save_pretrained(tmp_path / "gaps")
+    gaps = ["--model", str(tmp_path / "gaps"), "--iterations", "1", "--mask-probability", "1"]
+    result = runner.invoke(app, [str(folder), "-o", str(tmp_path / "empty"), *gaps])
+    assert result.exit_code == 0, result.output
+    for name, family_of in made.items():
+        written = read_alignment(tmp_path / "empty" / f"{name}.a3m")
+        assert written.sequences[0] == family_of.sequences[0]
+        assert set("".join(written.sequences[1:])) == {"-"}
+        assert written.depth == 1 + family_of.depth
 
     for arguments, message in (
         ([str(folder / "f1.a3m"), "-o", str(tmp_path / "new.txt")], "unknown output format '.txt'"),

@@ -30,6 +30,59 @@ from modeling_msa.training.collators import (
     MsaDataCollatorForTokenClassification,
 )
 
+# --- features
+
+
+COLLATORS = (
+    MsaDataCollator,
+    MsaDataCollatorForContactPrediction,
+    MsaDataCollatorForMaskedLM,
+    MsaDataCollatorForSequenceClassification,
+    MsaDataCollatorForTokenClassification,
+)
+ROWS = ["MK-VL", "MRTVL", "-KTV-"]
+
+
+@pytest.mark.parametrize("cls", COLLATORS)
+def test_a_feature_is_an_alignment_or_a_list_of_rows(cls):
+    """As the pipelines do; by the tokenizer's rule, a list of strings is one alignment."""
+
+    def batch_of(given):
+        torch.manual_seed(0)  # the draws of features without a visit
+        return cls(TOKENIZER)(given)
+
+    family = Alignment.from_sequences(ROWS)
+    expected = batch_of([{"alignment": family}])
+    if cls is not MsaDataCollatorForMaskedLM:
+        assert torch.equal(expected["input_ids"], TOKENIZER([ROWS], return_tensors="pt")["input_ids"])
+    for one in (family, family.array, ROWS, tuple(ROWS), list(family), {"sequences": ROWS}):
+        for given in (one, [one]):
+            assert batches_equal(batch_of(given), expected)
+    several = [family, ["MKV"], {"sequences": ["MRV", "MKV"]}]
+    mappings = [{"alignment": family}, {"sequences": ["MKV"]}, {"sequences": ["MRV", "MKV"]}]
+    assert batches_equal(batch_of(several), batch_of(mappings))
+    assert batch_of(several)["input_ids"].shape == (3, 3, 6)
+
+
+@pytest.mark.parametrize("cls", COLLATORS)
+def test_what_is_not_a_feature(cls):
+    collator = cls(TOKENIZER)
+    for given, message in (
+        (3, "Feature 0 of the batch is of type int"),
+        ([ROWS, 3], "Feature 1 of the batch is of type int"),
+        ([], "Feature 0 of the batch is of type list"),
+        ([ROWS, "MKV"], "Feature 1 of the batch is a single row: put it into a list"),
+        ("MKV", "Feature 0 of the batch is a single row: put it into a list"),
+        ([[ROWS]], "Feature 0 of the batch is of type list. A feature is an Alignment, a list of rows"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            collator(given)
+    with pytest.raises(ValueError, match=r"row 2 .* has 2 columns"):
+        collator(["MKV", "MK"])
+    with pytest.raises(ValueError, match="an alignment must be an Alignment or a uint8 array"):
+        collator(np.zeros((2, 3)))
+
+
 # --- rows and columns
 
 

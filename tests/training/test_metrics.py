@@ -1,5 +1,7 @@
 """The contract of metrics: they are over all targets, whatever batches these came in, and agree with scikit-learn."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,39 @@ def test_tokens_and_values():
     # ranks 1 2 4 3 against 1 3 2 4: 1 - 6 (0 + 1 + 4 + 1) / (4 * 15)
     assert found["spearman"] == pytest.approx(0.4)
     assert found["loss"] == pytest.approx(np.mean([0.9**2, 2.8**2, 1.1**2, 3.7**2]), rel=1e-6)
-    assert "spearman" not in Values().summarise(np.ones((3, 2)))  # no ranks
+
+
+def test_what_is_not_defined_is_nan_and_never_best():
+    """transformers takes what is greater (or less) than the best so far, from minus (or plus) infinity on."""
+
+    def undefined(metric, numbers):
+        figures = metric.summarise(np.asarray(numbers, dtype=np.float32))
+        return {name for name, value in figures.items() if math.isnan(value)}
+
+    assert undefined(Values(), np.ones((3, 2))) == {"spearman"}  # no ranks
+    assert undefined(Values(), [[1, 0, 2, 3], [2, 0, 1, 4]]) == {"spearman"}  # the second value is constant
+    assert undefined(Values(), [[0.5, 1]]) == {"spearman"}  # a single example
+    assert undefined(Tokens(), np.zeros((2, 3))) == {"loss", "accuracy", "perplexity"}  # no targets
+    assert undefined(Classes(), np.zeros((2, 3 + 3 * 2))) == {"loss", "accuracy", "macro_f1"}
+    logits, labels = torch.zeros(1, 12, 12), torch.zeros(1, 12, 12, dtype=torch.long)
+    assert undefined(Contacts(), Contacts().per_example(logits, labels)) == {"long_p_at_l"}  # 12 residues
+    every = {"loss", "p_at_l", "long_p_at_l"}
+    assert undefined(Contacts(), Contacts().per_example(logits, labels - 100)) == every
+
+
+@pytest.mark.parametrize(
+    ("metric", "shape"),
+    [(Tokens(), (2, 3, 9, 33)), (Classes(), (2, 4)), (Values(), (2, 1)), (Contacts(), (2, 30, 30))],
+)
+def test_a_model_that_gives_nan_is_never_best(metric, shape):
+    """One example suffices; the loss of contacts was 0, the best there is."""
+    logits = torch.zeros(shape)
+    labels = torch.zeros(shape if isinstance(metric, Values | Contacts) else shape[:-1], dtype=torch.long)
+    assert math.isfinite(metric.summarise(metric.per_example(logits, labels).numpy())["loss"])
+    logits[1] = math.nan
+    figures = metric.summarise(metric.per_example(logits, labels).numpy())
+    assert len(figures) >= 2
+    assert all(math.isnan(value) for value in figures.values())
 
 
 def test_contact_precision():

@@ -167,3 +167,67 @@ def test_unreadable_files_are_named_skipped_or_fatal_and_counted(recipe, data, t
     assert "2 of 10 alignments could not be read" in report.skipped
     assert "ragged.a3m" in str(report)
     assert "torn.a3m.gz" in str(report)
+
+
+def constant_labels(folder, families, objective):
+    """The same label everywhere."""
+    folder.mkdir()
+    query = families["f0"].query
+    content = {
+        "mlm": None,
+        "token": ("residues.fasta", "".join(f">{name}\n{'H' * len(f.query)}\n" for name, f in families.items())),
+        "classes": ("classes.csv", "name,label\n" + "".join(f"{name},1\n" for name in families)),
+        "values": ("values.csv", "name,label\n" + "".join(f"{name},0.5\n" for name in families)),
+        "variants": ("variants.csv", "mutant,score\n" + "".join(f"{query[k]}{k + 1}A,2\n" for k in range(1, 9))),
+    }
+    if objective == "contacts":
+        for name, each in families.items():
+            np.save(folder / f"{name}.npy", np.zeros((len(each.query),) * 2, dtype=np.int8))
+        return str(folder)
+    if content[objective] is None:
+        return None
+    (folder / content[objective][0]).write_text(content[objective][1])
+    return str(folder / content[objective][0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "undefined"),
+    [
+        ("mlm", "perplexity", False),
+        ("mlm", "accuracy", False),
+        ("token", "macro_f1", False),
+        ("classes", "accuracy", False),
+        ("values", "spearman", True),
+        ("variants", "spearman", True),
+        ("contacts", "p_at_l", False),
+        ("contacts", "long_p_at_l", True),
+    ],
+)
+def test_the_best_checkpoint_of_constants(kind, metric, undefined, recipe, data, tmp_path):
+    """A metric that is not defined is NaN in the log, never the best, and not in the card; the run ends well."""
+    families = {name: each for name, each in data[1].items() if kind != "contacts" or each.length <= 24}
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for name in families:
+        shutil.copy(data[0] / "alignments" / f"{name}.a3m", folder)
+    classes = {"token": {"class_names": ["H", "E"]}, "classes": {"num_labels": 2}}.get(kind, {})
+    objective = {"classes": "sequence", "values": "sequence"}.get(kind, kind)
+    alignments = [str(folder / "f0.a3m")] if kind == "variants" else [str(folder)]
+    labels = constant_labels(tmp_path / "labels", families, kind)
+    options = {"eval_fraction": 0.5, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps"}
+    options |= {"save_steps": 1, "load_best_model_at_end": True, "metric_for_best_model": metric, "max_steps": 2}
+    report = train(recipe(objective=objective, train_data=alignments, labels=labels, **options, **classes))
+    assert report.steps == 2
+    state = json.loads((report.folder / "trainer_state.json").read_text())
+    found = [entry[f"eval_{metric}"] for entry in state["log_history"] if "eval_loss" in entry]
+    assert len(found) == 2
+    assert np.isnan(found).all() == undefined
+    if undefined:
+        assert state["best_model_checkpoint"] is None
+        assert "nan" not in (report.folder / "README.md").read_text()
+    else:
+        best = min(found) if metric == "perplexity" else max(found)
+        assert state["best_metric"] == best
+        assert state["best_global_step"] == 1 + found.index(best)
+    if kind == "contacts":  # no pair is a contact
+        assert report.figures["eval_p_at_l"] == 0

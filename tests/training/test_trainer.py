@@ -1,10 +1,26 @@
-"""The contract of MsaTrainer: new draws at each visit in training, the same in evaluation; usable without recipes."""
+"""The contract of MsaTrainer: new draws at each visit in training, the same in evaluation; usable without recipes.
 
+transformers' own Trainer evaluates and predicts on families of different size.
+"""
+
+import numpy as np
 import pytest
 import torch
-from transformers import TrainingArguments
+from families import family
+from small import small_model
+from torch.nn import functional as F
+from transformers import Trainer, TrainingArguments
 
-from modeling_msa import MsaDataCollatorForMaskedLM, MsaDataset, MsaForMaskedLM, MsaTokenizer
+from modeling_msa import (
+    MsaDataCollatorForContactPrediction,
+    MsaDataCollatorForMaskedLM,
+    MsaDataset,
+    MsaForContactPrediction,
+    MsaForMaskedLM,
+    MsaTokenizer,
+    metric_for,
+    precision,
+)
 from modeling_msa.training.building import make_trainer
 from modeling_msa.training.metrics import Tokens
 from modeling_msa.training.recipes import parse_recipe
@@ -65,3 +81,79 @@ def test_trainer_serves_a_user_without_recipes(data, tmp_path):
         metric=Tokens(),
     )
     assert trainer.train().global_step == 2
+
+
+def plain_trainer(objective, folder, batch_size, **options):
+    """transformers' Trainer for families of 3 to 7 rows and 20 to 30 columns."""
+    families = [family(f"f{k}", 3 + k, 20 + (7 * k) % 11, k) for k in range(5)]
+    data = [{"alignment": each, "visit": (0, k)} for k, each in enumerate(families)]
+    if objective == "contacts":
+        random = np.random.default_rng(0)
+        for each in data:
+            contacts = random.random((each["alignment"].length,) * 2) < 0.2
+            each["labels"] = (contacts | contacts.T).astype(np.int8)
+    cls = {"mlm": MsaForMaskedLM, "contacts": MsaForContactPrediction}[objective]
+    collators = {"mlm": MsaDataCollatorForMaskedLM, "contacts": MsaDataCollatorForContactPrediction}
+    collator = collators[objective](MsaTokenizer(model_max_length=32, model_max_depth=16))
+    arguments = TrainingArguments(
+        folder,
+        per_device_eval_batch_size=batch_size,
+        remove_unused_columns=False,
+        eval_do_concat_batches=False,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    trainer = Trainer(small_model(cls), arguments, data_collator=collator, eval_dataset=data, **options)
+    return trainer, data, collator
+
+
+def dense(trainer, data, collator):
+    """Logits and labels of each family by the model alone, without a batch."""
+    pairs = []
+    for each in data:
+        batch = collator([each])
+        with torch.no_grad():
+            logits = trainer.model.eval()(batch["input_ids"]).logits[0]
+        pairs.append((logits, batch["labels"][0]))
+    return pairs
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("objective", ["mlm", "contacts"])
+def test_plain_trainer_on_families_of_different_size(objective, batch_size, tmp_path):
+    metric = metric_for(objective)
+    options = {"preprocess_logits_for_metrics": metric.reduce, "compute_metrics": metric.compute}
+    trainer, data, collator = plain_trainer(objective, tmp_path, batch_size, **options)
+    figures = trainer.evaluate()
+    predicted = trainer.predict(data)
+    pairs = dense(trainer, data, collator)
+    logits = torch.cat([each.flatten(0, 1) if objective == "mlm" else each.flatten() for each, _ in pairs])
+    labels = torch.cat([each.flatten() for _, each in pairs])
+    logits, labels = logits[labels != -100], labels[labels != -100]
+    if objective == "mlm":
+        loss = F.cross_entropy(logits, labels).item()
+        expected = {"loss": loss, "perplexity": np.exp(loss)}
+        expected["accuracy"] = (logits.argmax(-1) == labels).double().mean().item()
+    else:
+        loss = F.binary_cross_entropy_with_logits(logits, labels.float()).item()
+        expected = {"loss": loss}
+        for name, least in (("p_at_l", 6), ("long_p_at_l", 24)):
+            found = [precision(*(each.numpy() for each in pair), min_separation=least) for pair in pairs]
+            assert np.isnan(found).any() == (least == 24)  # some families are too short
+            expected[name] = np.nanmean(found)
+    for name, value in expected.items():
+        assert figures[f"eval_{name}"] == pytest.approx(value, rel=1e-4), name
+        assert predicted.metrics[f"test_{name}"] == pytest.approx(value, rel=1e-4), name
+
+
+@pytest.mark.parametrize("objective", ["mlm", "contacts"])
+def test_plain_trainer_predicts_batch_by_batch(objective, tmp_path):
+    trainer, data, collator = plain_trainer(objective, tmp_path, 1)
+    predicted = trainer.predict(data)
+    assert len({each.shape for each in predicted.predictions}) > 1
+    for found, labels, (logits, known) in zip(
+        predicted.predictions, predicted.label_ids, dense(trainer, data, collator), strict=True
+    ):
+        np.testing.assert_allclose(found[0], logits.numpy(), atol=1e-5)
+        np.testing.assert_array_equal(labels[0], known.numpy())
