@@ -2,31 +2,79 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import hashlib
+import io
+import lzma
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open}
+
+
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for what would never end or wait for ever: a pipe or a device that lies in a folder.
+
+    Pipes that a shell makes (``/dev/stdin``, ``/dev/fd/63``) pass.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir() and path.absolute().parts[:2] != ("/", "dev"):
+        raise ValueError(f"{path}: is not a regular file, but a pipe or a device; remove it, or leave it out.")
+
+
+def read_plain(raw: IO[bytes], limit: int) -> bytes | None:
+    """Read a file, decompressed if it was compressed by gzip or xz; None if it is longer than `limit` bytes.
+
+    Raises
+    ------
+    EOFError, OSError, zlib.error, lzma.LZMAError
+        If the compressed file is cut off or damaged.
+    """
+    buffered: Any = raw if hasattr(raw, "peek") else io.BufferedReader(raw)  # type: ignore[type-var]
+    beginning = buffered.peek(6)
+    opener = next((each for magic, each in _OPENERS.items() if beginning.startswith(magic)), None)
+    data = (opener(buffered) if opener else buffered).read(limit + 1)
+    return data if len(data) <= limit else None
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, 64 hexadecimal digits."""
+    require_file(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary sibling of `path` with the same ending; it replaces `path`, or is removed on an error."""
+    """Give a temporary sibling of `path` with the same ending; it replaces `path`, or is removed on an error.
+
+    A full disk is an OSError that names `path`, whatever a library makes of it.
+    """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except Exception as error:
+        if is_full_disk(error):
+            raise OSError(errno.ENOSPC, "The disk is full, so this file was not written", os.fspath(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether there was no space for a file; safetensors and torch say so only in words."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL_DISK
+    return any(words in str(error) for words in ("os error 28", "os error 122", "No space left on device"))
 
 
 def check_ending(path: str | os.PathLike[str], endings: Sequence[str]) -> str:

@@ -29,6 +29,18 @@ _ALLOWED = frozenset(OF_ROWS.decode())
 class AlignmentError(ValueError):
     """An alignment that cannot be used as it is; the message names file, row and column, and says what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
+
+def shortened(text: str, limit: int = 1000) -> str:
+    """Leave out the middle of a long text, such as a name of megabytes.
+
+    >>> shortened("row 1 (nameeeeeee) is bad", 16)
+    'row 1 (n ... ) is bad'
+    """
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Alignment:

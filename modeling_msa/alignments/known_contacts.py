@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._files import require_file
 from .alignment import Alignment
 from .listing import list_alignments, name_of
 from .reading import read_alignment
 
 _IGNORE = -100
 _ARRAYS = (".npy", ".npz")
+_MAX_BYTES = 250_000_000
 _STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
 
 
@@ -69,6 +71,7 @@ def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str
 
 
 def _load_array(path: Path) -> np.ndarray:
+    require_file(path)
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -79,6 +82,8 @@ def _load_array(path: Path) -> np.ndarray:
         key = "contacts" if "contacts" in loaded.files else loaded.files[0]
         if key != "contacts" and len(loaded.files) > 1:
             raise ValueError(f"{path}: none of its arrays ({', '.join(loaded.files)}) is named contacts; rename one.")
+        if loaded.zip.getinfo(f"{key}.npy").file_size > _MAX_BYTES:  # known before it is decompressed
+            raise ValueError(f"{path}: has more than {_MAX_BYTES // 10**6} MB, which no contact map has.")
         return loaded[key]
 
 

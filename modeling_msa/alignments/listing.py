@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import lzma
 import os
-import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .._files import require_file
 from .alignment import Alignment, AlignmentError, build_alignment
-from .reading import COMMENTS, format_of, guess_format, parse_fasta, read_alignment
+from .reading import COMMENTS, format_of, guess_format, parse_fasta, read_alignment, read_bytes
 
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
 _PEEK_BYTES = 32_768
@@ -42,7 +43,7 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     if source.is_dir():
         paths = sorted(
             Path(folder, name)
-            for folder, _, names in os.walk(source, followlinks=True)
+            for folder, names in _walk(source)
             for name in names
             if format_of(name) and not name.startswith(".")
         )
@@ -66,8 +67,22 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     return paths
 
 
+def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders and the names of their files; links are followed, each folder once, so that loops end."""
+    seen = set()
+    for folder, folders, names in os.walk(top, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield folder, names
+
+
 def _is_alignment(path: Path) -> bool:
     """Whether a file that is called like a list holds an alignment: services that refuse ``.a3m`` take ``.txt``."""
+    require_file(path)
     with open(path, "rb") as file:
         beginning = file.read(_PEEK_BYTES).removeprefix(b"\xef\xbb\xbf")
     lines = [line for line in beginning.splitlines() if line.strip()]
@@ -119,8 +134,9 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
     format = format or format_of(where)
     if format == "stockholm":
         return peek(read_alignment(item, format))
-    for most in (_PEEK_BYTES, sys.maxsize):
-        size, read, data = _beginning(where, most)
+    require_file(where)
+    for whole in (False, True):
+        size, read, data = _whole(where) if whole else _beginning(where)
         if data.lstrip().startswith(b"# STOCKHOLM"):
             return peek(read_alignment(item))
         if read < size:
@@ -134,11 +150,16 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
     return Peek(max(1, round(len(rows) * size / read)) if read < size else len(rows), query.length, len(query.query))
 
 
-def _beginning(path: str, count: int) -> tuple[int, int, bytes]:
+def _whole(path: str) -> tuple[int, int, bytes]:
+    size = os.stat(path).st_size
+    return size, size, read_bytes(Path(path))
+
+
+def _beginning(path: str) -> tuple[int, int, bytes]:
     """Size of a file, how many of its bytes were read, and their decompressed content."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(min(count, size))
+        data = file.read(_PEEK_BYTES)
     read = len(data)
     try:
         if data.startswith(b"\x1f\x8b"):

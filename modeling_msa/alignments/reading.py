@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import os
 import re
@@ -10,9 +11,11 @@ import string
 import warnings
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from .._files import read_plain, require_file
 from .alignment import OF_ROWS, Alignment, AlignmentError, build_alignment, check_format, refuse_character, row_width
 
 SUFFIXES = {
@@ -51,7 +54,14 @@ _NOT_ALIGNMENTS = {
 }
 
 
-def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = None) -> Alignment:
+# Megabytes of text, unless this variable says otherwise. 250 take 1.5 GB of memory, and fit into 250 kB compressed
+LIMIT_VARIABLE, _LIMIT = "MSA_MAX_MEGABYTES", "250"
+_ROWS_PER_MEGABYTE = 10_000  # also rows of few residues take memory
+
+
+def read_alignment(
+    path_or_text: str | os.PathLike[str], format: str | None = None, *, max_megabytes: float | None = None
+) -> Alignment:
     r"""Read an alignment from a file or from text.
 
     A3M and A2M: upper-case letters and ``-`` are match columns, lower-case letters are insertions, which have no
@@ -69,6 +79,9 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
     format : {"a3m", "a2m", "fasta", "stockholm"}, optional
         By default the one of the file's suffix (``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
         without ``.gz`` or ``.xz``), otherwise guessed from the content.
+    max_megabytes : float, optional
+        Maximum size of a file's text, decompressed; and, times 10,000, of its number of rows. Reading takes about six
+        times as much memory. Default: the environment variable MSA_MAX_MEGABYTES, or 250.
 
     Returns
     -------
@@ -79,7 +92,7 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
     ------
     AlignmentError
         If the content is not an alignment: rows of unequal length, no sequence, an unknown format, a damaged file,
-        digits or other characters in a row, chains of a complex that are not side by side.
+        digits or other characters in a row, chains of a complex that are not side by side, more than `max_megabytes`.
     FileNotFoundError
         If the file does not exist.
 
@@ -105,7 +118,7 @@ def read_alignment(path_or_text: str | os.PathLike[str], format: str | None = No
         data, source, where = path_or_text.encode(), None, "alignment text"
     else:
         source = where = os.fspath(path_or_text)
-        data = read_bytes(Path(source))
+        data = read_bytes(Path(source), max_megabytes)
         format = format or format_of(source)
     data = _join_blocks(data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n"), where)
     if not data.strip():
@@ -164,23 +177,33 @@ def format_of(name: str) -> str | None:
     return SUFFIXES.get(path.suffix.lower())
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, max_megabytes: float | None = None) -> bytes:
     """Content of a file, decompressed if it was compressed by gzip or xz."""
     try:
-        data = path.read_bytes()
+        require_file(path)
+        with open(path, "rb") as file:
+            return decompress(file, os.fspath(path), max_megabytes)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: no such alignment file (text instead of a file must contain a line break)"
         ) from None
+
+
+def decompress(content: IO[bytes] | bytes, where: str, max_megabytes: float | None = None) -> bytes:
+    """Text of an alignment's file, or of the bytes in one; AlignmentError if it is damaged or too large."""
+    limit = float(os.environ.get(LIMIT_VARIABLE, _LIMIT)) if max_megabytes is None else max_megabytes
     try:
-        if data.startswith(b"\x1f\x8b"):
-            return gzip.decompress(data)
-        if data.startswith(b"\xfd7zXZ\x00"):
-            return lzma.decompress(data)
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        data = read_plain(io.BytesIO(content) if isinstance(content, bytes) else content, int(limit * 1e6))
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise AlignmentError(
-            f"{path}: the compressed file is cut off or damaged ({error}); download it again"
+            f"{where}: the compressed file is cut off or damaged ({error}); download it again"
         ) from None
+    if data is None or data.count(b"\n>") > limit * _ROWS_PER_MEGABYTE:
+        what = f"{limit:g} MB of text" if data is None else f"{limit * _ROWS_PER_MEGABYTE:,.0f} rows"
+        raise AlignmentError(
+            f"{where}: has more than {what}, which take much memory; keep fewer rows, or pass max_megabytes=N (msa "
+            "--max-megabytes N)"
+        )
     return data
 
 

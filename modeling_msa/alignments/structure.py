@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._files import read_plain, require_file
 from .alignment import Alignment
 
 if TYPE_CHECKING:
     import gemmi
 
 _STANDARD = "ACDEFGHIKLMNPQRSTVWY"
+
+_MAX_BYTES = 250_000_000  # decompressed; gemmi takes twice as much memory
 
 
 def structure_contacts(
@@ -105,6 +108,10 @@ def _read(path: str | os.PathLike[str]) -> gemmi.Structure:
         import gemmi
     except ImportError as error:
         raise ImportError("Reading structures requires gemmi: pip install 'modeling-msa[structure]'.") from error
+    require_file(path)
+    with open(path, "rb") as file:
+        if read_plain(file, _MAX_BYTES) is None:
+            raise ValueError(f"{path} has more than {_MAX_BYTES // 10**6} MB of text; keep the chain of the query.")
     try:
         structure = gemmi.read_structure(os.fspath(path))
     except (RuntimeError, ValueError) as error:

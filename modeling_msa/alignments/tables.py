@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from .._files import require_file
+
 
 class Table(NamedTuple):
     """A table's text as in the file, without blank lines."""
@@ -43,6 +45,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         If the file does not exist or is not UTF-8 text, or has no row or rows longer or shorter than the header.
     """
     try:
+        require_file(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             file.seek(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 import typer
 
 from .._version import __version__
+from ..alignments.reading import LIMIT_VARIABLE
 from .contacts import contacts_command
 from .convert import convert_command
 from .distances import distances_command
@@ -51,6 +53,10 @@ def main(
             "on some hardware, such as GPUs with TF32, or AMD CPUs with AVX-512 (medium).",
         ),
     ] = "highest",
+    max_megabytes: Annotated[
+        float | None,
+        option("N", "Maximum size of an alignment: text, decompressed. Default: 250, which take 1.5 GB.", min=0),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -60,6 +66,8 @@ def main(
     These options go before the command: msa --threads 1 contacts fn3 -o contacts.tsv
     """
     TORCH.threads, TORCH.matmul_precision = threads, matmul_precision
+    if max_megabytes is not None:
+        os.environ[LIMIT_VARIABLE] = str(max_megabytes)  # also for processes that this one starts
     if threads is not None:
         limit_threads(threads)
 

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 
 import typer
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # every further alignment would fail in the same way
+from .._files import FULL_DISK
+from ..alignments.alignment import shortened
+
+_DISK = (*FULL_DISK, errno.EROFS)  # every further alignment would fail in the same way
 
 
 def is_of_the_input(error: Exception) -> bool:
@@ -27,12 +30,16 @@ def errors_in_words() -> Iterator[None]:
     """Print an error that the user can fix as one message, with exit code 1; a traceback means a bug."""
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: typer.secho(f"warning: {message}", err=True, fg="yellow")
+            warnings.showwarning = lambda message, *_, **__: typer.secho(
+                f"warning: {shortened(str(message))}", err=True, fg="yellow"
+            )
             yield
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError | RuntimeError) and not is_of_the_input(error):
             raise
         words = re.sub(r"pass format='(\w+)'", r"pass --input-format \1", str(error))
         words = re.sub(r"on_error='(\w+)'", r"--on-error \1", words)
-        typer.secho(f"error: {words}", err=True, fg="red")
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            words = "the disk is full" + (f", so {error.filename} was not written." if error.filename else ".")
+        typer.secho("error: " + "\n".join(map(shortened, words.split("\n"))), err=True, fg="red")
         raise typer.Exit(1) from None

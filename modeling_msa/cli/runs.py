@@ -23,6 +23,7 @@ from .._files import check_output
 from .._processes import gather_dict, is_main_process, rank_and_size, wait_for_everyone
 from .._records import Record, difference, is_same, locked, state_of
 from .._version import __version__
+from ..alignments.alignment import shortened
 from ..alignments.listing import name_of
 from .errors import is_of_the_input
 from .inputs import list_inputs
@@ -265,7 +266,7 @@ class Run:
             elif is_main_process():
                 line = work(self.paths[0], self.output)
                 if line:
-                    print(line)
+                    print("\n".join(map(shortened, line.split("\n"))))
         self.pending = [path for path in self.pending if path in self._failed]
 
     def _make_all(self, work: Callable[[Path, Path], str | None]) -> None:
@@ -351,7 +352,7 @@ class Run:
 
 def _write_line(bar: tqdm, line: str, file: IO[str]) -> None:
     """In one write: where output is not buffered, another process's line would fall between a line and its end."""
-    bar.write(f"{line}\n", file=file, end="")
+    bar.write(f"{shortened(line)}\n", file=file, end="")
 
 
 def _size(path: Path) -> int:

@@ -295,7 +295,10 @@ def _check_earlier(
             continue  # left by a call that was killed while writing
         entry = entries.get(shard.name, {})
         if shard not in plan or entry.get("names") != [name_of(path) for path in plan[shard]]:
-            raise ValueError(f"{shard}: this shard has other alignments; pass an empty folder, or remove the shard.")
+            raise ValueError(
+                f"{shard}: this shard has other alignments, or is of an earlier version; pass an empty folder, or remove "
+                "the shard."
+            )
         if "settings" not in entry:
             continue  # it was being written
         words = difference(entry, settings, {_source(path): path for path in plan[shard]}).split(", ")

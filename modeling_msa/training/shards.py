@@ -8,11 +8,9 @@ that a resumed run repeats.
 from __future__ import annotations
 
 import copy
-import gzip
 import itertools
 import json
 import logging
-import lzma
 import os
 import re
 import tarfile
@@ -31,7 +29,7 @@ from .._version import __version__
 from ..alignments.alignment import FORMATS, Alignment
 from ..alignments.known_contacts import load_contacts
 from ..alignments.listing import list_alignments, name_of
-from ..alignments.reading import format_of, read_alignment
+from ..alignments.reading import decompress, format_of, read_alignment
 from .packing import datasets, pa, query_in_a3m, require_datasets
 
 logger = logging.getLogger(__name__)
@@ -200,7 +198,8 @@ def _fingerprint(files: list[str], settings: dict[str, Any]) -> str:
     """Name of the cache, which must not outlive its files."""
     if any("://" in file for file in files):  # nothing shows whether it has changed there
         return datasets.fingerprint.generate_random_fingerprint()
-    stats = [(os.path.abspath(file), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]
+    found = [(os.path.abspath(file), os.stat(file)) for file in files]
+    stats = [(path, each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino) for path, each in found]
     return datasets.fingerprint.Hasher.hash((__version__, COLUMNS, stats, settings))
 
 
@@ -552,11 +551,7 @@ def _name_in(data: bytes) -> str | None:
 
 
 def _parse(data: bytes, format: str | None, where: str) -> Alignment:
-    try:
-        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
-        data = lzma.decompress(data) if data.startswith(b"\xfd7zXZ\x00") else data
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{where}: the file is cut off or damaged ({error}); fetch it again.") from None
+    data = decompress(data, where)
     try:
         return read_alignment(data.decode("utf-8", "replace") + "\n", format)
     except ValueError as error:

@@ -40,7 +40,7 @@ def test_an_interrupted_call_continues(tmp_path, format, monkeypatch):
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     monkeypatch.setattr(packing, "read_alignment", read_alignment)
     assert names_of(load_stream(output, shuffle_buffer=0)) == [f"f{k}" for k in range(6)]
-    with pytest.raises(ValueError, match="this shard has other alignments; pass an empty folder"):
+    with pytest.raises(ValueError, match=r"this shard has other alignments.* pass an empty folder"):
         pack(folder, output, format, rows_per_shard=3)
     with pytest.raises(ValueError, match="this shard has other alignments"):
         pack([folder / f"f{k}.a3m" for k in (5, 4, 3, 2, 1, 0)], output, format, rows_per_shard=2)
