@@ -296,8 +296,8 @@ def _check_earlier(
         entry = entries.get(shard.name, {})
         if shard not in plan or entry.get("names") != [name_of(path) for path in plan[shard]]:
             raise ValueError(
-                f"{shard}: this shard has other alignments, or is of an earlier version; pass an empty folder, or remove "
-                "the shard."
+                f"{shard}: this shard has other alignments, or is of an earlier version; pass an empty folder, or "
+                "remove the shard."
             )
         if "settings" not in entry:
             continue  # it was being written
