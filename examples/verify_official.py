@@ -31,7 +31,7 @@ import torch
 from huggingface_hub.utils import get_session
 
 from modeling_msa import Alignment, MsaForMaskedLM, load_model, read_alignment
-from modeling_msa._files import whole_file
+from modeling_msa._files import file_sha256, whole_file
 from modeling_msa.alignments.structure import structure_contacts
 from modeling_msa.hub import conversion, downloads
 from modeling_msa.hub.errors import ChecksumError, ConversionError
@@ -136,7 +136,7 @@ class Run:
 
     def prove(self, path: Path) -> None:
         """Record the checksum of a file that could be read, which an error page in its place could not."""
-        self.proved[path.name] = downloads.file_sha256(path)
+        self.proved[path.name] = file_sha256(path)
         with whole_file(self.record) as temporary:
             temporary.write_text(json.dumps(self.earlier | self.proved, indent=2, sort_keys=True) + "\n")
 
