@@ -101,7 +101,7 @@ def read_adapter(folder: str | os.PathLike) -> dict[str, Any]:
         saved = json.loads(path.read_text(encoding="utf-8"))
         saved["auto_mapping"] = saved.get("auto_mapping") or {}
         noted = saved["auto_mapping"].setdefault("modeling_msa", {})
-        noted["base_sha256"] = dict(noted.get("base_sha256") or {})
+        noted |= {"base_sha256": dict(noted.get("base_sha256") or {}), "config": dict(noted.get("config") or {})}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}). Copy or train the adapters again.") from None
     if not isinstance(saved.get("base_model_name_or_path"), str):

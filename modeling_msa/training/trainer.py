@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers import Trainer, TrainerCallback
 
 from ..hub.card import write_model_card
+from ..hub.finding import ADAPTER_CONFIG
+from .adapters import note_base
 from .metrics import Statistics
 from .optimizers import MuonWithAdamW
 from .run_report import report_of_run
@@ -189,8 +191,11 @@ class MsaTrainer(Trainer):
                 del state_dict[name]  # a state gathered from shards has tied weights twice
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            for file in Path(output_dir or str(self.args.output_dir)).glob("_fsdp_*.py"):
+            folder = Path(output_dir or str(self.args.output_dir))
+            for file in folder.glob("_fsdp_*.py"):
                 file.unlink()  # FSDP2 subclasses the model's class, and transformers copies that class's "code"
+            if (folder / ADAPTER_CONFIG).is_file():
+                note_base(folder, self.accelerator.unwrap_model(self.model))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write this package's card about the run in the place of transformers'."""
