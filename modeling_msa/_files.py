@@ -13,11 +13,19 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary sibling of `path` with the same ending; it replaces `path`, or is removed on an error."""
+    """Give a temporary sibling of `path` with the same ending; it replaces `path`, or is removed on an error.
+
+    It has the mode of any new file, also where a library keeps its files to their owner, as safetensors does.
+    """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -67,8 +75,6 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = parent / "folder"
         temporary.mkdir()
         yield temporary
-        for file in temporary.iterdir():  # safetensors keeps its files to their owner
-            shutil.copymode(temporary / "config.json", file)
         os.replace(temporary, path)
 
 
