@@ -130,7 +130,7 @@ def _adapter_folder(name: str) -> str | None:
 @contextmanager
 def _without_reports() -> Iterator[None]:
     """Keep back transformers' table of weights that are new: the adapters bring them."""
-    reports = logging.get_logger("transformers.modeling_utils")
+    reports: Any = logging.get_logger("transformers.modeling_utils")
 
     def keep_back(record: Any) -> bool:
         return "LOAD REPORT" not in record.getMessage()

@@ -204,7 +204,7 @@ class MsaTrainer(Trainer):
 
     def require_finite(self, model: Any = None) -> None:
         """Raise ValueError, which names it, if a tensor of the model (default: the trained one) is not finite."""
-        found = find_diverged((self.model if model is None else model).named_parameters())
+        found = find_diverged(cast(Any, self.model if model is None else model).named_parameters())
         if self.is_fsdp_enabled:  # another process may have the shard; all must stop
             count = torch.tensor([found is not None], dtype=torch.int64, device=self.args.device)
             if self.accelerator.reduce(count, "sum").item() and found is None:
