@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from .errors import describe_misfit
@@ -30,18 +31,23 @@ def read_adapter_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
 
     Raises
     ------
+    ImportError
+        If PEFT, which merges them, is missing.
+    FileNotFoundError
+        If there are none.
     ValueError
-        If they are missing or damaged, or the adapters are of another kind than LoRA.
+        If they are damaged, or of another kind than LoRA.
     """
-    peft, again = import_peft(), "Copy or train the adapters again."
+    import_peft()  # the first thing to say
+    path, again = Path(folder, "adapter_model.safetensors"), "Copy or train the adapters again."
     if (kind := read_adapter(folder).get("peft_type")) != "LORA":
         raise ValueError(f"{folder} holds adapters of the type {kind!r}; only LORA can be loaded.")
-    if not any(Path(folder, name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
-        raise FileNotFoundError(f"{folder} has no adapter_model.safetensors. {again}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {path.name}. {again}")
     try:
-        return peft.utils.load_peft_weights(os.fspath(folder), device="cpu")
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"The adapters of {folder} are damaged ({error}). {again}") from error
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}). {again}") from error
 
 
 def merge_adapters(model: PreTrainedModel, folder: str | os.PathLike, weights: dict[str, torch.Tensor]) -> Any:

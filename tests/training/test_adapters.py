@@ -252,3 +252,10 @@ def test_adapters_need_a_head_that_is_there(data, lora, tmp_path):
     load_model(data[3]).save_pretrained(tmp_path / "backbone")
     with pytest.raises(ValueError, match=r"missing: lm_head"):
         lora(model=tmp_path / "backbone")
+
+
+def test_pickled_adapters_are_not_read(lora):
+    folder = lora()
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"has no adapter_model\.safetensors"):
+        load_model(folder)
