@@ -55,12 +55,18 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary sibling of `path` with the same ending; it replaces `path`, or is removed on an error.
 
-    A full disk is an OSError that names `path`, whatever a library makes of it.
+    It has the mode of any new file, also where a library keeps its files to their owner, as safetensors does. A full
+    disk is an OSError that names `path`, whatever a library makes of it.
     """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)
         os.replace(temporary, path)
     except Exception as error:
         if is_full_disk(error):
@@ -121,8 +127,6 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = parent / "folder"
         temporary.mkdir()
         yield temporary
-        for file in temporary.iterdir():  # safetensors keeps its files to their owner
-            shutil.copymode(temporary / "config.json", file)
         os.replace(temporary, path)
 
 
@@ -136,3 +140,9 @@ def check_output(output: str | os.PathLike[str], read: Iterable[str | os.PathLik
     real = Path(output).resolve()
     if any(path is not None and Path(path).resolve() == real for path in read):
         raise ValueError(f"{output} is an input, and would be replaced: pass another output with -o.")
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

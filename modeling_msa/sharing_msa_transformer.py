@@ -136,6 +136,10 @@ class SharingMixin:
         saved = save(save_directory, **kwargs)
         folder = Path(save_directory).resolve()
         remove_old_code(folder)
+        if (folder / "config.json").is_file() and kwargs.get("is_main_process", True):
+            for path in folder.iterdir():
+                if is_weights(path.name):  # safetensors keeps its files to their owner
+                    shutil.copymode(folder / "config.json", path)
         if push_to_hub and kwargs.get("is_main_process", True):
             self.push_to_hub(options.pop("repo_id", folder.name), **options, **kwargs, _saved_to=folder)
         return saved

@@ -43,7 +43,7 @@ def download(url: str, sha256: str | None = None) -> Path:
     url : str
         Its last part is the file's name.
     sha256 : str, optional
-        The expected checksum, of a new file or an old one; see `file_sha256`.
+        The expected checksum, 64 hexadecimal digits, of a new file or an old one.
 
     Returns
     -------

@@ -5,17 +5,25 @@ None of it imports torch.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
+from .._files import file_sha256
 from ..tasks.distance_model import WEIGHTS_NAME
 
 # the checkpoint that comes with the package
 EMBEDDED = "msa-tiny"
+_EMBEDDED_FOLDERS = Path(__file__).parents[1] / "checkpoints"
 EMBEDDED_NOTE = (
     "msa-tiny is a small model for trying things out, trained on simulated families: do not rely on its probabilities "
     "and scores for real proteins. Pass --model to use another."
 )
+
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's name
+# files that the weights of a model, or of adapters, are in
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 
 # by name: what is published about the weights that fair-esm distributes
 PUBLISHED = {
@@ -33,7 +41,7 @@ def resolve_model(name: str | os.PathLike) -> str:
     >>> resolve_model("my/model")
     'my/model'
     """
-    embedded = Path(__file__).parents[1] / "checkpoints" / name
+    embedded = _EMBEDDED_FOLDERS / name
     return str(embedded if not Path(name).exists() and (embedded / "config.json").is_file() else name)
 
 
@@ -55,19 +63,126 @@ def find_model(name: str | os.PathLike) -> str:
         If `name` can only be a folder and does not exist, or is a folder without config.json.
     """
     found = resolve_model(name)
-    is_path = "/" not in found or found.startswith((".", "/", "~"))
-    if is_path and not os.path.exists(found):
+    if not os.path.exists(found) and not _may_be_on_the_hub(found):
         raise FileNotFoundError(f"{found}: no such folder. The name of a model on the Hub has the form OWNER/NAME.")
-    if os.path.isdir(found) and not os.path.exists(os.path.join(found, "config.json")):
+    if os.path.isdir(found) and not (is_adapter(found) or os.path.exists(os.path.join(found, "config.json"))):
         raise FileNotFoundError(f"{found} is not the folder of a model: it has no config.json.")
     return found
 
 
+def _may_be_on_the_hub(name: str) -> bool:
+    return "/" in name and not name.startswith((".", "/", "~"))
+
+
+def is_adapter(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds adapters (PEFT) beside a base model that lies elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If it holds a whole model too, so that it is not clear which of them is meant.
+    """
+    has_adapter = Path(folder, ADAPTER_CONFIG).is_file()
+    if has_adapter and Path(folder, "config.json").is_file():
+        raise ValueError(
+            f"{folder} holds both a whole model (config.json) and adapters ({ADAPTER_CONFIG}): move one of them, with "
+            "its weights, to a folder of its own."
+        )
+    return has_adapter
+
+
+def read_adapter(folder: str | os.PathLike) -> dict[str, Any]:
+    """Read the adapter_config.json of a folder; ValueError if it is damaged or names no base model.
+
+    The value of ``auto_mapping["modeling_msa"]``, which `modeling_msa.training.adapters` writes, is always a dict.
+    """
+    path = Path(folder, ADAPTER_CONFIG)
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved["auto_mapping"] = saved.get("auto_mapping") or {}
+        noted = saved["auto_mapping"].setdefault("modeling_msa", {})
+        noted |= {"base_sha256": dict(noted.get("base_sha256") or {}), "config": dict(noted.get("config") or {})}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Copy or train the adapters again.") from None
+    if not isinstance(saved.get("base_model_name_or_path"), str):
+        raise ValueError(f"{path} does not name the model that the adapters belong to (base_model_name_or_path).")
+    return saved
+
+
+def find_base(folder: str | os.PathLike) -> str:
+    """Return the folder or Hub id of the model that a folder's adapters belong to.
+
+    A local base may lie where it lay when the adapters were saved, or in the same place relative to them. If its
+    weights were noted, they must be the same.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the base is not there.
+    ValueError
+        If it has other weights than the ones that the adapters were trained on, or adapter_config.json is damaged.
+    """
+    saved = read_adapter(folder)
+    name, noted = saved["base_model_name_or_path"], saved["auto_mapping"]["modeling_msa"]
+    relative = noted.get("base_folder")
+    if isinstance(relative, str):
+        places = [name, os.path.normpath(os.path.join(folder, relative))]
+    elif name == EMBEDDED and "base_folder" in noted:
+        places = [str(_EMBEDDED_FOLDERS / EMBEDDED)]  # not a folder of that name that happens to be here
+    elif not os.path.isdir(name) and _may_be_on_the_hub(name):
+        return name
+    else:
+        places = [name]
+    found = [place for place in places if os.path.isdir(place) and not os.path.samefile(place, folder)]
+    for place in found:
+        if all(_has_digest(Path(place, file), digest) for file, digest in noted["base_sha256"].items()):
+            return place
+    merged = Path(folder, "merged")
+    whole = f" {merged}, a whole model, loads without it." if merged.is_dir() else ""
+    if found:
+        raise ValueError(
+            f"{folder} holds adapters that were trained on other weights than those in {found[0]} now: copy the "
+            f"weights that they belong to there.{whole}"
+        )
+    raise FileNotFoundError(
+        f"{folder} holds adapters, and the model that they belong to is missing: there is no folder "
+        f"{' or '.join(dict.fromkeys(places))}. Copy it there.{whole}"
+    )
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and file_sha256(path) == digest
+
+
 def model_files(name: str | os.PathLike) -> dict[str, Path]:
-    """List the files that decide what a model computes, without importing torch."""
-    folder = Path(resolve_model(name))
-    patterns = ("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "*.bin")
-    return {path.name: path for pattern in patterns for path in sorted(folder.glob(pattern))}
+    """List the files that decide what a model computes, without importing torch.
+
+    Parameters
+    ----------
+    name : path or str
+        As for `load_model`.
+
+    Returns
+    -------
+    dict of str to Path
+        ``config.json``, the weights, and what adapters have instead, by their names; those of the model that adapters
+        belong to as ``base/config.json`` and so on. Empty for a Hub id.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or its adapters belong to a model that is not there.
+    ValueError
+        If the folder holds both adapters and a whole model, or adapter_config.json is damaged.
+    """
+    folder = Path(find_model(name))
+    if not folder.is_dir():
+        return {}
+    found = [*folder.glob("config.json"), *folder.glob(ADAPTER_CONFIG)]
+    found += [path for pattern in _WEIGHTS for path in folder.glob(pattern)]
+    files = {path.name: path for path in sorted(found) if path.name not in ("training_args.bin", "optimizer.bin")}
+    base = model_files(find_base(folder)) if is_adapter(folder) else {}
+    return files | {f"base/{key}": path for key, path in base.items()}
 
 
 def fetch_model(repo_id: str) -> Path:

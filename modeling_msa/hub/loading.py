@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from .. import modeling_msa_transformer
 from ..configuration_msa_transformer import MsaConfig
 from ..modeling_msa_transformer import MsaForContactPrediction, MsaForMaskedLM, MsaModel, MsaPreTrainedModel
+from .adapters import merge_adapters, read_adapter_weights
 from .errors import describe_misfit, hub_errors
-from .finding import EMBEDDED, find_model, resolve_model
+from .finding import ADAPTER_CONFIG, EMBEDDED, find_base, find_model, is_adapter, read_adapter
 
 _Model = TypeVar("_Model", bound=MsaPreTrainedModel)
 
@@ -42,7 +44,8 @@ def load_model(
     Parameters
     ----------
     folder : path or str, default "msa-tiny"
-        Saved from any class. "msa-tiny" is the small checkpoint that comes with the package.
+        Saved from any class; or LoRA adapters, which are merged into the model that they belong to. "msa-tiny" is the
+        small checkpoint that comes with the package.
     device : str, default "auto"
         "auto" is a GPU if there is one.
     dtype : str, default "auto"
@@ -62,7 +65,10 @@ def load_model(
     ValueError
         If the folder holds another kind of model, its weights are damaged or do not fit, or there is no such device.
     OSError
-        If there is no such folder or repository, or the Hub cannot be reached or refuses it.
+        If there is no such folder or repository, the model that adapters belong to is missing, or the Hub cannot be
+        reached or refuses it.
+    ImportError
+        If the folder holds adapters, and PEFT is not installed.
     """
     if device == "auto":
         rank = int(os.environ.get("LOCAL_RANK", "0"))  # of the processes that accelerate launch started here
@@ -97,6 +103,8 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
         If there is no such folder or repository, files of weights are missing, or the Hub refuses them.
     """
     name = find_model(folder)
+    if adapters := _adapter_folder(name):
+        return _load_adapted(cls, adapters, new_head, options)
     with nullcontext() if os.path.isdir(name) else hub_errors(name):
         saved = MsaConfig.get_config_dict(name, revision=options.get("revision", "main"))[0]
         if (kind := saved.get("model_type")) != MsaConfig.model_type:
@@ -110,11 +118,64 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
         return _load_fitting(cls, name, new_head, options)
 
 
+def _adapter_folder(name: str) -> str | None:
+    """Folder of the adapters that `name` stands for, downloaded if need be; None if it is a whole model."""
+    if os.path.isdir(name):
+        return name if is_adapter(name) else None
+    options: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
+    with hub_errors(name):
+        if cached_file(name, "config.json", **options) is not None:
+            return None
+        *_, found = [cached_file(name, file, **options) for file in ("adapter_model.safetensors", ADAPTER_CONFIG)]
+    return None if found is None else os.path.dirname(found)
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Keep back transformers' table of weights that are new: the adapters bring them."""
+    reports: Any = logging.get_logger("transformers.modeling_utils")
+
+    def keep_back(record: Any) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    reports.addFilter(keep_back)
+    try:
+        yield
+    finally:
+        reports.removeFilter(keep_back)
+
+
+def _load_adapted(cls: type[_Model], folder: str, new_head: bool, options: dict[str, Any]) -> _Model:
+    """Load adapters merged into their model, as a folder in which that was saved would load."""
+    weights, saved = read_adapter_weights(folder), read_adapter(folder)
+    trained, base = saved_class(folder), find_base(folder)
+    known = saved["auto_mapping"]["modeling_msa"]["config"]
+    if not known:  # not trained by `msa train`: the head's size is all that is known of it
+        heads = [len(tensor) for name, tensor in weights.items() if name.endswith(".classifier.bias")]
+        changes: dict[str, Any] = {"num_labels": heads[0]} if heads else {}
+    else:
+        changes = {"config": MsaConfig(**known)}
+    changes |= {"dtype": torch.float32, "revision": saved.get("revision") or "main"}
+    # a head that was trained is in the adapters; the base may have none, or another
+    with _without_reports():
+        whole = load_checkpoint(trained, base, new_head=bool(saved.get("modules_to_save")), **changes)
+    whole = merge_adapters(whole, folder, weights)
+    whole.config.architectures = [trained.__name__]
+    kept = {key: options.pop(key) for key in ("dtype", "attn_implementation") if key in options}
+    config = options.pop("config", whole.config).to_dict()
+    config, options = MsaConfig.from_dict(config, return_unused_kwargs=True, **options)
+    options |= kept | {"config": config, "state_dict": whole.state_dict()}
+    model = _load_fitting(cls, folder, new_head, options)
+    model.name_or_path = model.config.name_or_path = folder
+    return model
+
+
 def _load_fitting(cls: type[_Model], name: str, new_head: bool, options: dict[str, Any]) -> _Model:
     again = "Download, copy or convert it again, whole and with its own config.json."
     try:
         # transformers' own error about shapes does not name the tensors
-        model, info = cls.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = cls.from_pretrained(None if "state_dict" in options else name, **options)
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
         if isinstance(error, KeyError) and error.args[0] not in ("metadata", "weight_map"):  # of an index
             raise
@@ -151,6 +212,10 @@ def _misfit(model: MsaPreTrainedModel, info: dict[str, Any], new_head: bool) -> 
 
 def saved_class(folder: str | os.PathLike) -> type[MsaPreTrainedModel]:
     """Class that a folder or Hub id was saved from, so that it keeps its head; `MsaForMaskedLM` if it does not say."""
-    saved = MsaConfig.get_config_dict(resolve_model(folder))[0].get("architectures") or []
+    name = find_model(folder)
+    if adapters := _adapter_folder(name):
+        saved = [read_adapter(adapters)["auto_mapping"].get("base_model_class")]
+    else:
+        saved = MsaConfig.get_config_dict(name)[0].get("architectures") or []
     known = [getattr(modeling_msa_transformer, name) for name in saved if name in modeling_msa_transformer.__all__]
     return known[0] if known else MsaForMaskedLM

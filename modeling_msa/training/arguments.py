@@ -117,6 +117,9 @@ class TrainingKeys:
     remove_unused_columns: bool = _key("Must be false: features are whole alignments.", False)
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Must be labels."})
     logging_steps: float = _key("Steps between two lines of the log.", 10)
+    logging_nan_inf_filter: bool = _key(
+        "Leave NaN and infinite losses out of the log, instead of ending the run at the first one.", False
+    )
     save_total_limit: int | None = _key("Maximum number of checkpoints to keep.", 3)
     average_checkpoints: int = _key(
         "Number of last checkpoints whose mean weights the run ends with. At a constant learning rate this achieves "

@@ -14,6 +14,7 @@ from ..alignments.known_contacts import contact_files
 from ..alignments.listing import list_alignments, name_of
 from ..alignments.reading import read_alignment
 from ..configuration_msa_transformer import MsaConfig
+from ..hub.adapters import import_peft
 from ..hub.loading import load_checkpoint
 from ..modeling_msa_transformer import (
     MsaForContactPrediction,
@@ -23,6 +24,7 @@ from ..modeling_msa_transformer import (
     MsaPreTrainedModel,
 )
 from ..tokenization_msa_transformer import MsaTokenizer
+from .adapters import add_adapters
 from .arguments import DataArguments, ModelArguments
 from .collators import (
     MsaDataCollator,
@@ -67,6 +69,9 @@ def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: i
         options |= {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
         options["problem_type"] = "single_label_classification" if classes else "regression"
     cls: Any = _OBJECTIVES[arguments.objective].model
+    head, has_adapters = _OBJECTIVES[arguments.objective].head, arguments.lora_r is not None
+    if has_adapters:
+        import_peft()  # before weights are loaded
     set_seed(seed)
     if path := find_config(arguments.config):
         # from_pretrained would change single values unchecked
@@ -74,30 +79,9 @@ def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: i
         model = cls._from_config(config, attn_implementation=arguments.attn_implementation)
     else:
         options |= {"dtype": torch.float32, "attn_implementation": arguments.attn_implementation}
-        # a head with another number of classes is replaced by a new one
-        model = load_checkpoint(cls, str(arguments.model), new_head=True, **options)
-    return model if arguments.lora_r is None else _with_adapters(model, arguments)
-
-
-def _with_adapters(model: PreTrainedModel, arguments: ModelArguments) -> Any:
-    """Add LoRA adapters to the attentions' projections; a new head is trained whole."""
-    from peft import LoraConfig, get_peft_model
-
-    head = _OBJECTIVES[arguments.objective].head
-    exclude = None
-    if arguments.objective == "contacts":  # what the contact logits do not depend on, see MsaForContactPrediction
-        last = rf".*layers\.{model.config.num_hidden_layers - 1}"
-        exclude = rf"{last}\.(row_attention\.(v_proj|out_proj)|column_attention\..*|feed_forward\..*)"
-    rank = arguments.lora_r or 8
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=arguments.lora_alpha or 2 * rank,
-        lora_dropout=arguments.lora_dropout,
-        target_modules=arguments.lora_target_modules or ["q_proj", "k_proj", "v_proj", "out_proj"],
-        exclude_modules=exclude,
-        modules_to_save=[head] if head else None,
-    )
-    return get_peft_model(model, config)
+        # a head with another number of classes is replaced by a new one, which must not stay as it is
+        model = load_checkpoint(cls, str(arguments.model), new_head=head is not None or not has_adapters, **options)
+    return add_adapters(model, arguments, head) if has_adapters else model
 
 
 def make_datasets(recipe: Recipe) -> tuple[Any, MsaDataset | VariantDataset | None, Sequence[str] | None]:

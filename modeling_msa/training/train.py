@@ -18,7 +18,7 @@ import yaml
 
 from .._files import whole_file
 from .building import make_trainer
-from .checkpoints import find_checkpoint, list_checkpoints, load_mean
+from .checkpoints import find_changed, find_checkpoint, last_whole, load_mean
 from .recipes import parse_recipe
 from .trainer import MsaTrainer
 
@@ -54,7 +54,8 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport
     Raises
     ------
     ValueError, OSError
-        If the recipe, the data, the weights or a checkpoint to resume from are wrong; before training.
+        If the recipe, the data, the weights or a checkpoint to resume from are wrong; before training. If the loss
+        or the weights become NaN or infinite; checkpoints from before that stay, and no model is saved.
     """
     read = parse_recipe(recipe, overrides)
     folder = Path(str(read.training.output_dir))
@@ -73,18 +74,21 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport
     figures = dict(result.metrics)
     if averaged > 1:
         trainer.accelerator.wait_for_everyone()  # the last checkpoint is written by one process
-        kept = list_checkpoints(folder)[-averaged:]
+        kept = last_whole(folder, averaged, find_changed)
         load_mean(trainer.accelerator.unwrap_model(trainer.model), kept)
         trainer.averaged_checkpoints = len(kept)
     if trainer.eval_dataset is not None:
         last = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
         known = last and last[-1]["step"] == result.global_step and averaged < 2
         figures |= last[-1] if known else trainer.evaluate()
+    has_whole = read.model.lora_r is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+    merged = _merge(trainer) if has_whole and trainer.is_world_process_zero() else None
     trainer.save_model(_internal_call=True)  # not pushed yet
     trainer.save_metrics("all", figures, combined=False)
     trainer.save_state()
-    if read.model.lora_r is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        _save_merged(trainer, folder / "merged")
+    if merged is not None:
+        merged.save_pretrained(folder / "merged")
+        cast(Any, trainer.processing_class).save_pretrained(folder / "merged")
     if trainer.args.push_to_hub:
         trainer.push_to_hub()  # with the card
     else:
@@ -101,9 +105,8 @@ def _skipped(dataset: Any) -> str:
     return f"{count} alignments could not be read." if count else ""
 
 
-def _save_merged(trainer: MsaTrainer, folder: Path) -> None:
-    """Save a copy of the model with its adapters merged in: a folder for the auto classes, without PEFT."""
-    if trainer.is_world_process_zero():
-        model = copy.deepcopy(cast(Any, trainer.accelerator.unwrap_model(trainer.model))).merge_and_unload()
-        model.save_pretrained(folder)
-        cast(Any, trainer.processing_class).save_pretrained(folder)
+def _merge(trainer: MsaTrainer) -> Any:
+    """Return a copy of the model with its adapters merged in: for the auto classes, without PEFT."""
+    model = copy.deepcopy(cast(Any, trainer.accelerator.unwrap_model(trainer.model))).merge_and_unload()
+    trainer.require_finite(model)  # products of finite adapters can be too large
+    return model

@@ -7,6 +7,8 @@ and tokens per second of training.
 from __future__ import annotations
 
 import copy
+import math
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +18,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers import Trainer, TrainerCallback
 
 from ..hub.card import write_model_card
+from ..hub.finding import ADAPTER_CONFIG
+from .adapters import note_base
+from .checkpoints import find_changed, find_diverged, write_digests
 from .metrics import Statistics
 from .optimizers import MuonWithAdamW
 from .run_report import report_of_run
@@ -157,7 +162,8 @@ class MsaTrainer(Trainer):
         return loss, numbers, numbers[:, :1]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate as transformers does; its time does not count as training's."""
+        """Evaluate as transformers does, if the weights are finite; its time does not count as training's."""
+        self.require_finite()
         start = time.perf_counter()
         try:
             return super().evaluate(*args, **kwargs)
@@ -169,8 +175,15 @@ class MsaTrainer(Trainer):
         self._clock = time.perf_counter()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log as transformers does, with the training loss what was counted since the last time."""
+        """Log as transformers does, with the training loss what was counted since the last time.
+
+        Raises ValueError if the loss is NaN or infinite. In float16 the loss scaler skips such steps.
+        """
         if "loss" in logs:
+            if not math.isfinite(logs["loss"]) and not self.args.fp16:
+                raise ValueError(
+                    f"The training loss is {logs['loss']} at step {self.state.global_step}: {self._advice}"
+                )
             figures = self.accelerator.reduce(self._figures, "sum")
             tokens, right, targets = figures.tolist()
             if targets:
@@ -181,6 +194,41 @@ class MsaTrainer(Trainer):
             self._restart_figures()
         super().log(logs, *args, **kwargs)
 
+    @property
+    def _advice(self) -> str:
+        return (
+            "training has diverged, so no model was saved. Train with a lower learning rate (it is "
+            f"{self.args.learning_rate:g}) or more warmup_steps."
+        )
+
+    def require_finite(self, model: Any = None) -> None:
+        """Raise ValueError, which names it, if a tensor of the model (default: the trained one) is not finite."""
+        found = find_diverged(cast(Any, self.model if model is None else model).named_parameters())
+        if self.is_fsdp_enabled:  # another process may have the shard; all must stop
+            count = torch.tensor([found is not None], dtype=torch.int64, device=self.args.device)
+            if self.accelerator.reduce(count, "sum").item() and found is None:
+                found = "a tensor of another process"
+        if found:
+            raise ValueError(
+                f"{found} has NaN, infinite or huge values at step {self.state.global_step}: {self._advice}"
+            )
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save as transformers does, if the weights are finite: else ValueError, and nothing is written."""
+        self.require_finite()
+        super().save_model(*args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes its random state
+        if self.args.should_save:
+            write_digests(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+
+    def _load_best_model(self) -> None:
+        if (best := self.state.best_model_checkpoint) and (reason := find_changed(best)):
+            raise ValueError(f"{best}, the best checkpoint, cannot be loaded: {reason}.")
+        super()._load_best_model()
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         for name, source in (getattr(self.model, "_tied_weights_keys", None) or {}).items():
             pair = [state_dict[key] for key in (name, source) if key in state_dict] if state_dict else []
@@ -188,8 +236,13 @@ class MsaTrainer(Trainer):
                 del state_dict[name]  # a state gathered from shards has tied weights twice
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            for file in Path(output_dir or str(self.args.output_dir)).glob("_fsdp_*.py"):
+            folder = Path(output_dir or str(self.args.output_dir))
+            for file in folder.glob("_fsdp_*.py"):
                 file.unlink()  # FSDP2 subclasses the model's class, and transformers copies that class's "code"
+            if (folder / ADAPTER_CONFIG).is_file():
+                note_base(folder, self.accelerator.unwrap_model(self.model))
+            for file in folder.glob("*.safetensors"):  # safetensors keeps its files to their owner
+                shutil.copymode(folder / "training_args.bin", file)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write this package's card about the run in the place of transformers'."""

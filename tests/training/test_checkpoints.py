@@ -3,9 +3,12 @@
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_msa.training.building import make_trainer
-from modeling_msa.training.checkpoints import find_broken, find_checkpoint
+from modeling_msa.training.checkpoints import DIGESTS, find_broken, find_checkpoint, write_digests
 from modeling_msa.training.packing import pack_alignments
 from modeling_msa.training.recipes import parse_recipe
 from modeling_msa.training.train import train
@@ -121,6 +124,97 @@ def test_checkpoints_that_are_not_whole(recipe, tmp_path, caplog):
         find_checkpoint(run, str(run / "checkpoint-9"))
     assert find_checkpoint(tmp_path / "new", "true") is None
     assert "no checkpoint to resume from" in caplog.text
+
+
+def truncated(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flipped(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, Path.unlink])
+def test_damage_in_any_file_is_found(recipe, data, tmp_path, caplog, damage):
+    train(recipe(max_steps=2, save_strategy="steps", save_steps=1, config=None, model=str(data[3]), lora_r=2))
+    run = tmp_path / "run"
+    last, files = run / "checkpoint-2", sorted((run / "checkpoint-2").iterdir())
+    assert {"adapter_model.safetensors", "optimizer.pt", "rng_state.pth", DIGESTS} <= {path.name for path in files}
+    assert json.loads((last / DIGESTS).read_text()) == {
+        path.name: sha256(path.read_bytes()).hexdigest() for path in files if path.name != DIGESTS
+    }
+    for file in files:
+        content = file.read_bytes()
+        damage(file)
+        caplog.clear()
+        if file.name == DIGESTS and damage is Path.unlink:  # as an earlier version, or a plain Trainer, wrote it
+            assert find_checkpoint(run, "true") == find_checkpoint(run, str(last)) == last
+            assert "checkpoint-2 has no digests.json" in caplog.text
+        else:
+            assert find_checkpoint(run, "true") == run / "checkpoint-1"
+            # a byte of the digests is that of another file's name or digest
+            name = "" if file.name == DIGESTS and damage is flipped else re.escape(file.stem)
+            if damage is Path.unlink:  # weights, and one of several files, are not named one by one
+                name = "missing"
+            assert re.search(rf"checkpoint-2 is not a whole checkpoint \(.*{name}.*\): skipped", caplog.text)
+            assert "The run continues from" in caplog.text
+            with pytest.raises(ValueError, match=rf"checkpoint-2 is not a whole checkpoint: .*{name}"):
+                find_checkpoint(run, str(last))
+        file.write_bytes(content)
+    caplog.clear()
+    assert find_checkpoint(run, "true") == last
+    assert not caplog.text
+
+
+def test_damage_in_folders_of_shards_is_found(tmp_path):
+    """What FSDP with sharded states, and DeepSpeed, write."""
+    folder = tmp_path / "checkpoint-1"
+    names = ["pytorch_model_fsdp_0/__0_0.distcp", "pytorch_model_fsdp_0/.metadata", "optimizer_0/__1_0.distcp"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bytes(range(9)))
+    (folder / "trainer_state.json").write_text("{}")
+    for name in ("scheduler.pt", "rng_state_0.pth"):
+        torch.save({}, folder / name)
+    write_digests(folder)
+    assert find_broken(folder) is None
+    for name in names:
+        for damage in (truncated, flipped, Path.unlink):
+            damage(folder / name)
+            assert find_broken(folder).startswith(name)
+            (folder / name).write_bytes(bytes(range(9)))
+    assert find_broken(folder) is None
+
+
+def test_without_digests_the_archives_are_checked(recipe, tmp_path):
+    train(recipe(max_steps=1, save_strategy="steps", save_steps=1))
+    last = tmp_path / "run" / "checkpoint-1"
+    (last / DIGESTS).unlink()
+    with zipfile.ZipFile(last / "optimizer.pt") as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray((last / "optimizer.pt").read_bytes())
+    content[largest.header_offset + largest.file_size // 2 + 200] ^= 1
+    (last / "optimizer.pt").write_bytes(content)
+    assert find_broken(last) == "optimizer.pt is damaged"
+
+
+def test_damaged_checkpoints_are_neither_averaged_nor_the_best(recipe, tmp_path, caplog):
+    keys = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "average_checkpoints": 2}
+    path, run = recipe(**keys), tmp_path / "run"
+    train(path)
+    flipped(run / "checkpoint-3" / "model.safetensors")
+    train(path, ["--resume_from_checkpoint", "true"])
+    assert "checkpoint-3 is not a whole checkpoint (model.safetensors is damaged" in caplog.text
+    first, last = weights(run / "checkpoint-2"), weights(run / "checkpoint-4")
+    for name, tensor in weights(run).items():
+        mean = (first[name].double() + last[name].double()) / 2
+        assert torch.equal(tensor, mean.float())
+    trainer = make_trainer(parse_recipe(path))
+    trainer.state.best_model_checkpoint = str(run / "checkpoint-3")
+    with pytest.raises(ValueError, match=r"checkpoint-3, the best checkpoint, .*model\.safetensors is damaged"):
+        trainer._load_best_model()
 
 
 def test_a_run_may_end_with_the_mean_of_its_last_checkpoints(recipe, tmp_path):

@@ -12,11 +12,13 @@ import torch
 import yaml
 from fresh import run_fresh
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 from typer.testing import CliRunner
 
 from modeling_msa import MsaForSequenceClassification, MsaTokenizer
 from modeling_msa.cli import app
 from modeling_msa.training.building import make_trainer
+from modeling_msa.training.checkpoints import find_broken
 from modeling_msa.training.packing import pack_alignments
 from modeling_msa.training.recipes import parse_recipe
 from modeling_msa.training.train import train
@@ -128,6 +130,55 @@ def test_classes_of_alignments(recipe, data):
     model = MsaForSequenceClassification.from_pretrained(report.folder)
     assert model.config.problem_type == "single_label_classification"
     assert model.config.num_labels == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({}, "The training loss is nan at step 2"),
+        ({"logging_steps": 100}, "word_embeddings.weight has NaN, infinite or huge values at step 3"),
+        ({"max_steps": 1}, "word_embeddings.weight has NaN, infinite or huge values at step 1"),
+        ({"logging_steps": 100, "save_strategy": "steps", "save_steps": 2}, "huge values at step 2"),
+        ({"logging_steps": 100, "eval_fraction": 0.25, "eval_strategy": "steps", "eval_steps": 2}, "values at step 2"),
+        ({"logging_nan_inf_filter": True}, "huge values at step 3"),
+        ({"model": True, "lora_r": 2}, "The training loss is nan at step 2"),
+        # adapters that are finite, and their product is not
+        (
+            {"model": True, "lora_r": 2, "lora_alpha": 10**6, "max_steps": 1, "learning_rate": 1e16},
+            "q_proj.weight has NaN, infinite or huge values",
+        ),
+    ],
+    ids=str,
+)
+def test_training_that_diverges_saves_no_model(recipe, data, tmp_path, keys, words):
+    if "model" in keys:
+        keys = keys | {"config": None, "model": str(data[3])}
+    path = recipe(**{"max_steps": 3, "learning_rate": 1e20} | keys)
+    result = CliRunner().invoke(app, ["train", str(path)])
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert f"lower learning rate (it is {keys.get('learning_rate', 1e20):g})" in result.stderr
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+
+
+def test_checkpoints_from_before_it_diverged_stay(recipe, tmp_path, monkeypatch):
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            if state.global_step == 4:
+                model.msa.layers[1].feed_forward.fc1.bias.data[2] = float("inf")
+
+    def poisoned(recipe):
+        trainer = make_trainer(recipe)
+        trainer.add_callback(Poison())
+        return trainer
+
+    monkeypatch.setattr("modeling_msa.training.train.make_trainer", poisoned)
+    with pytest.raises(ValueError, match=r"msa\.layers\.1\.feed_forward\.fc1\.bias has NaN, .* at step 4"):
+        train(recipe(save_strategy="steps", save_steps=2, logging_steps=9))
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} == {"recipe.yaml", "checkpoint-2"}
+    assert find_broken(run / "checkpoint-2") is None
 
 
 def test_adapters_train_and_merge(recipe, data):
