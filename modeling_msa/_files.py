@@ -140,9 +140,3 @@ def check_output(output: str | os.PathLike[str], read: Iterable[str | os.PathLik
     real = Path(output).resolve()
     if any(path is not None and Path(path).resolve() == real for path in read):
         raise ValueError(f"{output} is an input, and would be replaced: pass another output with -o.")
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

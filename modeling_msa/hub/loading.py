@@ -103,7 +103,7 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
         If there is no such folder or repository, files of weights are missing, or the Hub refuses them.
     """
     name = find_model(folder)
-    if adapters := _adapter_folder(name):
+    if adapters := _adapter_folder(name, options.get("revision", "main")):
         return _load_adapted(cls, adapters, new_head, options)
     with nullcontext() if os.path.isdir(name) else hub_errors(name):
         saved = MsaConfig.get_config_dict(name, revision=options.get("revision", "main"))[0]
@@ -118,11 +118,11 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
         return _load_fitting(cls, name, new_head, options)
 
 
-def _adapter_folder(name: str) -> str | None:
+def _adapter_folder(name: str, revision: str = "main") -> str | None:
     """Folder of the adapters that `name` stands for, downloaded if need be; None if it is a whole model."""
     if os.path.isdir(name):
         return name if is_adapter(name) else None
-    options: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
+    options: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False, "revision": revision}
     with hub_errors(name):
         if cached_file(name, "config.json", **options) is not None:
             return None
