@@ -1,0 +1,156 @@
+"""Damaged files: the right answer or an error in words, soon and in little memory.
+
+Two thousand seeded mutations of real alignments go through one `msa contacts`; what is read must be what a parser of a
+few lines, written here, reads. Two hundred of a converted folder go through `load_model`; where it loads, and its
+config is whole, it gives what the whole folder gives.
+"""
+
+import gzip
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from families import make_model
+from made_up import real_alignments
+
+from modeling_msa import AlignmentError, MsaForMaskedLM, load_model, read_alignment
+from modeling_msa.hub.repository import complete_folder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS, MEGABYTES = 10, 2_000
+
+
+def flip(data, rng):
+    at = rng.integers(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << rng.integers(8)]) + data[at + 1 :]
+
+
+def insert(data, rng):
+    at = rng.integers(len(data))
+    return data[:at] + rng.bytes(rng.integers(1, 5)) + data[at:]
+
+
+def remove(data, rng):
+    at = rng.integers(len(data))
+    return data[:at] + data[at + rng.integers(1, 20) :]
+
+
+def cut(data, rng):
+    return data[: rng.integers(len(data))]
+
+
+def repeat(data, rng):
+    start, end = sorted(rng.integers(len(data), size=2))
+    return data[:end] + data[start:]
+
+
+def letters(data, rng):
+    """Characters that mean something in some format."""
+    data = bytearray(data)
+    for at in rng.integers(len(data), size=rng.integers(1, 4)):
+        data[at] = rng.choice(list(b">#;.-~_*?/\n\r\t\0 0aAjJxXBZUO{<"))
+    return bytes(data)
+
+
+def lines(data, rng):
+    """A line is lost, doubled, moved, joined to the next, or very long."""
+    parts = data.split(b"\n")
+    at, other = rng.integers(len(parts), size=2)
+    change = rng.integers(5)
+    if change == 4:
+        parts[at] *= 1000
+    elif change == 3:
+        parts[at : at + 2] = [b"".join(parts[at : at + 2])]
+    else:
+        line = parts.pop(at)
+        parts[other:other] = [line] * change
+    return b"\n".join(parts)
+
+
+def endings(data, rng):
+    return data.replace(b"\n", rng.choice([b"\r\n", b"\r", b"\n\n", b" \n", b"\n\0"]))
+
+
+def run(*command, seconds):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, env=environment)
+
+
+MUTATIONS = (flip, insert, remove, cut, repeat, letters, lines, endings)
+
+
+def mutated(data, rng):
+    for _ in range(rng.integers(1, 4)):
+        data = MUTATIONS[rng.integers(len(MUTATIONS))](data, rng) or b"\0"
+    return data
+
+
+def by_hand(data):
+    """Match columns of the rows of an A3M file: upper-case letters and gaps, of all lines below a header."""
+    rows = []
+    for line in re.split(rb"\r\n|\r|\n|\0", data.removeprefix(b"\xef\xbb\xbf")):
+        if line.startswith(b">"):
+            rows.append([])
+        elif rows and line[:1] not in (b"#", b";"):
+            rows[-1] += [letter for letter in line.decode("latin1") if not letter.isspace()]
+    if any("*" in row for row in rows):
+        return None  # of stops that are dropped or become gaps there are tests of their own
+    return ["".join(letter for letter in row if not letter.islower() and letter != ".") for row in rows]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A complete folder, as a conversion leaves it."""
+    folder = make_model(tmp_path_factory.mktemp("model") / "small", max_position_embeddings=512)
+    complete_folder(folder, load_model(folder, cls=MsaForMaskedLM).config, "small")
+    return folder
+
+
+def test_mutated_alignments(model, tmp_path):
+    rng = np.random.default_rng(0)
+    sources = [b"\n>".join(path.read_bytes().split(b"\n>")[:8]) + b"\n" for path in real_alignments()]
+    folder, readable = tmp_path / "in", {}
+    folder.mkdir()
+    for k in range(2_000):
+        data = mutated(sources[k % len(sources)], rng)
+        path = folder / f"f{k}.a3m"
+        if k % 20 == 0:  # compressed, and damaged once more
+            path, data = folder / f"f{k}.a3m.gz", gzip.compress(data)
+            path.write_bytes(flip(data, rng) if k % 40 else data)
+        else:
+            path.write_bytes(data)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                readable[f"f{k}"] = read_alignment(path)
+        except AlignmentError as error:
+            assert str(path) in str(error)
+            assert len(str(error)) < 1_100
+            continue
+        expected = by_hand(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else data)
+        assert expected in (None, readable[f"f{k}"].sequences), path.read_bytes()
+    assert 400 < len(readable) < 1_600
+    command = [sys.executable, "-m", "modeling_msa.cli", "contacts", folder, "-o", tmp_path / "out", "--model", model]
+    done = run(*command, "--rows", "4", seconds=120)
+    assert "Traceback" not in done.stderr
+    refused = set(re.findall(r"^failed: \S+/(f\d+)\.a3m\S*: \S", done.stderr, re.MULTILINE))
+    made = {path.stem for path in (tmp_path / "out").glob("*.tsv")}
+    assert made | refused == {f"f{k}" for k in range(2_000)}
+    assert made <= set(readable)
+    for name in made:  # others are too long for the model, or too short for a pair
+        table = np.loadtxt(tmp_path / "out" / f"{name}.tsv", skiprows=1, ndmin=2)
+        residues = np.flatnonzero(readable[name].residue_columns >= 0) + 1
+        assert set(table[:, :2].ravel()) <= set(residues)
+    assert len(set(readable) - made) < 20
