@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .alignment import Alignment, AlignmentError, build_alignment
+from .bundled import find_bundled
 from .reading import COMMENTS, format_of, guess_format, parse_fasta, read_alignment
 
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
@@ -24,7 +25,8 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     source : path
         A folder (searched with its subfolders for ``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
         without ``.gz`` or ``.xz``), a list (``.txt .list .lst``: one path per line, relative to the list's folder;
-        ``#`` begins a comment), or one alignment file, which may be called ``.txt`` too.
+        ``#`` begins a comment), one alignment file, which may be called ``.txt`` too, or the name of a family that
+        comes with the package (``fn3``).
 
     Returns
     -------
@@ -38,6 +40,8 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     ValueError
         If the folder or list contains no alignment.
     """
+    if (bundled := find_bundled(source)) is not None:
+        return [bundled]
     source = Path(source)
     if source.is_dir():
         paths = sorted(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from ..alignments.bundled import bundled_family
+from ..alignments.bundled import find_bundled
 from ..alignments.known_contacts import KnownFamily, contact_files, list_families
 from ..alignments.listing import list_alignments, name_of
 
@@ -68,17 +68,14 @@ def list_inputs(
     return list(paths.values())
 
 
-def _expand(name: str) -> list[str]:
+def _expand(name: str) -> list[Path]:
     """Files and folders that one argument stands for."""
-    if os.path.exists(name):
-        return [name]
-    bundled = {path.stem: os.fspath(path) for path in bundled_family().parent.glob("*.sto")}
-    if name in bundled:
-        return [bundled[name]]
-    if not glob.has_magic(name):
-        return [name]  # `list_alignments` says that it does not exist
+    if (bundled := find_bundled(name)) is not None:
+        return [bundled]
+    if os.path.exists(name) or not glob.has_magic(name):
+        return [Path(name)]  # `list_alignments` says so if it does not exist
     if found := sorted(glob.glob(name, recursive=True)):
-        return found
+        return list(map(Path, found))
     raise FileNotFoundError(f"{name}: no file matches this pattern.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .._files import stands_for
 from ..tasks.distance_model import WEIGHTS_NAME
 
 # the checkpoint that comes with the package
@@ -25,7 +26,9 @@ PUBLISHED = {
 
 
 def resolve_model(name: str | os.PathLike) -> str:
-    """Return the folder of a checkpoint that comes with the package; any other name is returned as it is.
+    """Return the folder of a checkpoint that comes with the package; any other name or path is returned as it is.
+
+    ``msa-tiny`` is the checkpoint of the package even beside a folder of that name, which is ``./msa-tiny``.
 
     Examples
     --------
@@ -34,7 +37,7 @@ def resolve_model(name: str | os.PathLike) -> str:
     'my/model'
     """
     embedded = Path(__file__).parents[1] / "checkpoints" / name
-    return str(embedded if not Path(name).exists() and (embedded / "config.json").is_file() else name)
+    return str(embedded if stands_for(name, embedded / "config.json", "model") else name)
 
 
 def check_checkpoint(name: str | os.PathLike) -> None:

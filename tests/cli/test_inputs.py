@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from made_up import write_folder
 
+from modeling_msa import bundled_family
 from modeling_msa.cli.inputs import list_inputs, list_known, list_structures, require
 
 
@@ -27,6 +28,18 @@ def test_inputs_are_files_folders_patterns_and_lists(msas, tmp_path, monkeypatch
     (msas / "f0.sto").write_text("# STOCKHOLM 1.0\nq MK\n//\n")
     with pytest.raises(ValueError, match=r"f0.a3m and .*f0.sto are both named f0"):
         list_inputs([msas])
+
+
+@pytest.mark.parametrize("make", [lambda path: path.touch(), lambda path: write_folder(path, count=2)])
+def test_a_bundled_name_is_the_bundled_family(make, tmp_path, monkeypatch):
+    """`msa train --output_dir fn3` makes a folder fn3; it is ./fn3."""
+    monkeypatch.chdir(tmp_path)
+    make(Path("fn3"))
+    with pytest.warns(UserWarning, match=r"fn3 is the family that comes with the package; pass \./fn3 for the f"):
+        assert list_inputs(["fn3"]) == [bundled_family()]
+    own = [Path("fn3/f0.a3m"), Path("fn3/f1.a3m")] if Path("fn3").is_dir() else [Path("fn3")]
+    for path in ("./fn3", "f*3", tmp_path / "fn3", Path("fn3").resolve()):
+        assert [each.resolve() for each in list_inputs([path])] == [each.resolve() for each in own]
 
 
 def test_results_below_the_folder_of_inputs_are_not_inputs(msas):

@@ -2,6 +2,8 @@
 listed at once, before anything is loaded.
 """
 
+from pathlib import Path
+
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -9,7 +11,7 @@ from typer.testing import CliRunner
 from modeling_msa.cli import app
 from modeling_msa.training.help import help_text
 from modeling_msa.training.recipes import parse_recipe
-from modeling_msa.training.shipped import find_recipe
+from modeling_msa.training.shipped import find_config, find_recipe
 
 
 def test_values_have_their_keys_types_and_the_command_line_replaces_the_file(recipe, tmp_path):
@@ -45,6 +47,22 @@ def test_all_problems_are_listed_at_once(recipe):
     message = str(error.value)
     for part in ("either model", "nowhere does not exist", "requires labels", "requires eval_data", "between 0 and 1"):
         assert part in message
+
+
+def test_shipped_names_are_shipped_files(recipe, tmp_path, monkeypatch):
+    """Beside files and folders of these names, which are ./contacts and ./msa-tiny."""
+    monkeypatch.chdir(tmp_path)
+    shipped = find_recipe("contacts"), find_config("msa-tiny")
+    Path("contacts").touch()
+    Path("msa-tiny").mkdir()
+    Path("msa-tiny/config.json").touch()
+    Path("fn3").mkdir()
+    with pytest.warns(UserWarning, match="pass ./contacts for the file of this name"):
+        assert (find_recipe("contacts"), find_config("msa-tiny")) == shipped
+    assert find_recipe("./contacts") == Path("contacts")
+    assert find_config("./msa-tiny") == Path("msa-tiny/config.json")
+    Path("fn3").rmdir()
+    assert parse_recipe(recipe(train_data=["fn3"])).data.train_data == ["fn3"]
 
 
 def test_forms_of_values(recipe, tmp_path):
