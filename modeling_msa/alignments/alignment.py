@@ -51,6 +51,9 @@ class Alignment:
         R rows in A3M notation (insertions in lower case), if any row has insertions.
     source : str, optional
         File name, for messages.
+    is_selected : bool, default: False
+        Whether `modeling_msa.select_rows` has chosen the rows, here or in the alignment that these were taken from:
+        then tasks give all of them to the model, unless they are told a number.
 
     Examples
     --------
@@ -67,6 +70,7 @@ class Alignment:
     residue_columns: np.ndarray
     raw_rows: tuple[bytes, ...] | None = None
     source: str | None = None
+    is_selected: bool = False
 
     def __post_init__(self) -> None:
         for field in ("array", "residue_columns"):

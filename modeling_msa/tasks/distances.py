@@ -143,7 +143,7 @@ def hamming_distances(array: np.ndarray) -> np.ndarray:
 def fit_distances(
     families: Iterable[Alignment],
     model: MsaPreTrainedModel,
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -163,7 +163,8 @@ def fit_distances(
     families : iterable of Alignment
     model : MsaModel, or a class with a head
     rows, select, seed, coverage, identity
-        Which rows are given to the model; see `modeling_msa.prepare_alignment`.
+        Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
+        that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
     name : str, optional
         The model's name, kept in the result; default: the last part of the folder or Hub id it was loaded from.
     diagonal : bool, default False
@@ -190,7 +191,7 @@ def predict_distances(
     alignment: Alignment,
     model: MsaPreTrainedModel,
     weights: DistanceModel | None = None,
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -207,7 +208,8 @@ def predict_distances(
         Fitted on other families, for this model. Default: they are fitted on 70% of this alignment's own rows, drawn
         with `seed`, and evaluated on the pairs of the other rows (the paper's first experiment).
     rows, select, seed, coverage, identity
-        Which rows are given to the model; see `modeling_msa.prepare_alignment`.
+        Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
+        that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
 
     Returns
     -------

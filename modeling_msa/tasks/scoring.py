@@ -98,7 +98,7 @@ def score_variants(
     *,
     strategy: Strategy = "masked-marginals",
     mode: Mode = "exact",
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int | Sequence[int] = 0,
     coverage: float | None = None,
@@ -146,7 +146,8 @@ def score_variants(
     mode : {"exact", "fast"}, default "exact"
         See above. Fast mode exists for the two strategies that mask; "wt-marginals" is one pass in any case.
     rows, select, coverage, identity
-        Which rows the model sees; see `modeling_msa.select_rows`.
+        Which rows the model sees; see `modeling_msa.select_rows`. Without `rows`, all that `select_rows` has
+        chosen, of other alignments at most 128.
     seed : int or sequence of int, default 0
         Random seed of the row choice. With several, scores are means over row choices, and ``select`` must be "random"
         or "weighted".
@@ -203,7 +204,7 @@ def score_all_singles(
     *,
     strategy: Strategy = "masked-marginals",
     mode: Mode = "exact",
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int | Sequence[int] = 0,
     coverage: float | None = None,
