@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .._words import counted
+
 FORMATS = ("a3m", "a2m", "fasta", "stockholm")
 _GAP = ord("-")
 _LOWER = string.ascii_lowercase.encode()
@@ -111,7 +113,8 @@ class Alignment:
         labels = [f"row {k}" if k > 1 else "query" for k in range(1, len(rows) + 1)] if names is None else list(names)
         where = source or "alignment"
         if len(labels) != len(rows):
-            raise AlignmentError(f"{where}: {len(labels)} names for {len(rows)} sequences; give one name per sequence")
+            numbers = f"{counted(len(labels), 'name')} for {counted(len(rows), 'sequence')}"
+            raise AlignmentError(f"{where}: {numbers}; give one name per sequence")
         for k, label in enumerate(labels):
             if "\n" in label or "\r" in label:
                 raise AlignmentError(f"{where}: the name of row {k + 1} ({label!r}) has a line break; remove it")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._words import counted
 from .alignment import Alignment
 from .listing import list_alignments, name_of
 from .reading import read_alignment
@@ -152,8 +153,8 @@ def list_families(
             raise ValueError(f"No alignment of {source} has a structure in {structures}; give them the same names.")
         if lacking := [name_of(path) for path in paths if name_of(path) not in known]:
             warnings.warn(
-                f"{len(lacking)} of {len(paths)} alignments have no structure in {structures} and are left out: "
-                f"{', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}.",
+                f"{len(lacking)} of {counted(len(paths), 'alignment')} have no structure in {structures} and are left "
+                f"out: {', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}.",
                 stacklevel=2,
             )
     elif source.is_dir():

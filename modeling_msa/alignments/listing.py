@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from .._words import counted
 from .alignment import Alignment, AlignmentError, build_alignment
 from .bundled import find_bundled
 from .reading import COMMENTS, format_of, guess_format, parse_fasta, read_alignment
@@ -64,8 +65,8 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{source}: {len(missing)} of {len(paths)} files do not exist, the first is {missing[0]}; paths are "
-            "relative to the list's folder."
+            f"{source}: {len(missing)} of {counted(len(paths), 'file')} do not exist, the first is {missing[0]}; "
+            "paths are relative to the list's folder."
         )
     return paths
 

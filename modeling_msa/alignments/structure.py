@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._words import counted
 from .alignment import Alignment
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def structure_contacts(
     known = ~np.isnan(positions[:, 0])
     if known.sum() < 2:
         atoms = "N, CA and C atoms" if impute_beta else "a C-beta atom"
-        raise ValueError(f"{path}: only {known.sum()} residues of the query have {atoms}; give the whole structure.")
+        raise ValueError(
+            f"{path}: only {counted(known.sum(), 'residue')} of the query with {atoms}; give the whole structure."
+        )
     with np.errstate(invalid="ignore"):
         contacts = (np.linalg.norm(positions[:, None] - positions[None], axis=-1) < cutoff).astype(np.int8)
     numbers = np.arange(len(query))

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from .._files import check_ending
+from .._words import counted
 from ..alignments.known_contacts import load_contacts
 from ..alignments.listing import name_of
 from ..tasks.contact_files import FORMATS, write_contacts
@@ -76,7 +77,8 @@ def contacts_command(
         result = predict_contacts(family, network, **session.row_options())
         if picture is not None:
             plot_contacts(result, picture(target), known=known)
-        line = f"{result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows"
+        residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
+        line = f"{result.name}, {residues}, {result.depth} of {rows}"
         if known is not None:
             line += _judged(precisions(result, known), target, run.is_single)
         write_contacts(result, target)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from .._files import check_ending
+from .._words import counted
 from ..hub.finding import find_distance_weights, find_model
 from ..tasks.distance_files import FORMATS, write_distances
 from ..tasks.distance_model import DistanceModel
@@ -69,7 +70,7 @@ def distances_command(
         if picture is not None:
             plot_distances(result, picture(target))
         write_distances(result, target, names)
-        return f"{target}: {len(result.names)} of {family.depth} rows, {summary(result)}"
+        return f"{target}: {len(result.names)} of {counted(family.depth, 'row')}, {summary(result)}"
 
     run(work)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .._version import __version__
+from .._words import counted
 from ..alignments.listing import name_of
 from ..tasks.embedding_files import check_embeddings, gather_embeddings, write_embeddings
 from .options import Inputs, choice, option, output_option
@@ -57,7 +58,8 @@ def embed_command(
         numbers = _numbers(network, chosen)
         result = embed(family, network, which=which, layers=numbers, dtype=output_dtype, **session.row_options())
         write_embeddings({name_of(path): result}, target)
-        return f"{name_of(path)}: {len(result.residues)} residues, {result.depth} of {family.depth} rows"
+        residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
+        return f"{name_of(path)}: {residues}, {result.depth} of {rows}"
 
     run(work)
 

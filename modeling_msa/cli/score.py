@@ -10,6 +10,7 @@ import typer
 
 from .._files import check_ending
 from .._ranges import parse_ranges
+from .._words import counted
 from ..alignments.listing import name_of
 from ..alignments.tables import read_table
 from ..alignments.variants import AMINO_ACIDS
@@ -19,7 +20,7 @@ from .inputs import require
 from .options import Output, Plot, choice, flag, option
 from .pictures import pictures
 from .session import Session, command
-from .variant_tables import agreement, check_columns, find_table, split_inputs
+from .variant_tables import agreement, check_columns, find_table, split_inputs, without_score
 
 _TABLE, _SCORES = "Table of variants", "Scores"
 
@@ -132,10 +133,10 @@ def score_command(
         write_scores(result, target, score_column=score_column)
         pairs = list(zip(result.wild_type, result.residues.tolist(), strict=True))
         others = [f"{letter}{number}" for letter, number in pairs if letter not in AMINO_ACIDS]
-        scored = f"{len(pairs) - len(others)} residues"
+        scored = counted(len(pairs) - len(others), "residue")
         if others:
             scored += f" (not {', '.join(others[:5])}{' ...' * (len(others) > 5)}: not one of the 20 amino acids)"
-        return f"{target}: {result.name}, {scored}, {result.depth} of {family.depth} rows"
+        return f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
 
     def work_table(path: Path, target: Path) -> str:
         family = session.read(path)
@@ -145,15 +146,16 @@ def score_command(
         table = read_table(source)
         check_columns(table, source, variant_column, measured_column, score_column)
         cells = table.cells(variant_column)
-        more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source)}
+        more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source), "lines": table.lines}
         from ..tasks.scoring import fit_variants, score_variants
 
         fit_variants(family, cells, offset, **more)  # before the model is loaded
         result = score_variants(family, cells, model(), **options, **more)
         write_scores(result, target, table, score_column)
-        scored = f"{int(np.isfinite(result.score).sum())} of {len(cells)} variants"
-        line = f"{target}: {result.name}, {scored}, {result.depth} of {family.depth} rows"
-        return line if measured_column is None else line + agreement(result.score, table.cells(measured_column))
+        scored = f"{np.isfinite(result.score).sum():,} of {counted(len(cells), 'variant')}"
+        line = f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
+        line += "" if measured_column is None else agreement(result.score, table.cells(measured_column))
+        return line + without_score(result.reason, cells, source, table.lines)
 
     run(work_singles if all_singles else work_table)
 

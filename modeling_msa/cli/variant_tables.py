@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .._words import counted
 from ..alignments.listing import name_of
 from ..alignments.tables import Table, number_in
+from ..alignments.variants import places_of
 from ..tasks.score_tables import DECIMALS, FORMATS, score_columns, spearman
 
 _MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
@@ -59,10 +61,23 @@ def check_columns(table: Table, source: Path, variant_column: str, measured_colu
         raise ValueError(f"{source}: {error}") from None
 
 
+def without_score(reasons: Sequence[str], variants: Sequence[str], source: Path, lines: Sequence[int]) -> str:
+    """Say how many variants have no score, and the most frequent reason with an example."""
+    from ..tasks.scoring import common_reasons
+
+    count = sum(map(bool, reasons))
+    if count == 0:
+        return ""
+    most, example = common_reasons(reasons)[0]
+    which = f"{count} variants have no score, {'all' if most == count else f'{most} of them'} like"
+    words = "1 variant has no score:" if count == 1 else which
+    return f"; {words} {source}, {places_of(variants, lines)[example]}: {reasons[example]}"
+
+
 def agreement(scores: np.ndarray, cells: Sequence[str]) -> str:
     """Spearman's correlation of rows that have both numbers, with the scores as they are written in the table."""
     numbers = [number_in(text) for text in cells]
     measured = np.array([math.nan if number is None else number for number in numbers])
     scores = np.round(scores, DECIMALS)  # ties in the table are ties here
     both = np.isfinite(measured) & np.isfinite(scores)
-    return f", Spearman {spearman(scores[both], measured[both]):.4f} ({both.sum()} variants)"
+    return f", Spearman {spearman(scores[both], measured[both]):.4f} ({counted(both.sum(), 'variant')})"

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .._words import counted
 from ..alignments.alignment import Alignment
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
@@ -178,7 +179,7 @@ def fit_distances(
     """
     require_sklearn()
     seen = [model_inputs(family, model, rows, select, seed, coverage, identity) for family in families]
-    _check_pairs([family.depth for family, _ in seen], model, f"The rows of the {len(seen)} families")
+    _check_pairs([family.depth for family, _ in seen], model, f"The rows of {counted(len(seen), 'family')}")
     pairs, distances = [], []
     for family, inputs in tqdm(seen, desc="distance weights", unit="MSA", disable=None, leave=False):
         i, j = np.triu_indices(family.depth, 0 if diagonal else 1)
@@ -237,11 +238,11 @@ def predict_distances(
         require_sklearn()
         count = int(_TRAIN_ROWS * seen.depth)
         fitted[np.random.default_rng(seed).choice(seen.depth, count, replace=False)] = True
-        _check_pairs([count], model, f"{where}: {count} of {seen.depth} rows are used for the fit; they")
+        _check_pairs([count], model, f"{where}: {count} of {counted(seen.depth, 'row')} are used for the fit; they")
     else:
         weights.check(model)
     if (~fitted).sum() < 3:
-        raise ValueError(f"{where}: {seen.depth} rows are too few to evaluate the distances: add rows.")
+        raise ValueError(f"{where}: {counted(seen.depth, 'row')}, too few to evaluate the distances: add rows.")
     hamming = hamming_distances(seen.array)
     i, j = np.triu_indices(seen.depth)
     predictors = _predictors(column_attention_features(model, inputs["input_ids"]), i, j)
@@ -250,7 +251,7 @@ def predict_distances(
         weights = fit_distance_model(model, None, [seen], [predictors[own]], [hamming[i, j][own]])
         origin = f"{count} of the family's own {seen.depth} rows"
     else:
-        origin = f"{len(weights.families)} families"
+        origin = counted(len(weights.families), "family")
         if (seen.names[0], seen.length) in {(name, columns) for name, _, columns in weights.families}:
             origin += ", this one among them"
     values = weights(predictors)
@@ -274,6 +275,6 @@ def _check_pairs(depths: list[int], model: MsaPreTrainedModel, what: str) -> Non
     needed = model.config.num_hidden_layers * model.config.num_attention_heads + 2
     if pairs < needed:
         raise ValueError(
-            f"{what} have {pairs} pairs, but fitting distance weights requires at least {needed} pairs of rows: add "
-            "rows, or fit the weights on more families (msa fit-distances)."
+            f"{what} have {counted(pairs, 'pair')}, but fitting distance weights requires at least {needed} pairs of "
+            "rows: add rows, or fit the weights on more families (msa fit-distances)."
         )

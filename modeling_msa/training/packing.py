@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .._files import whole_file
+from .._words import counted
 from ..alignments.alignment import Alignment
 from ..alignments.listing import list_alignments, name_of
 from ..alignments.reading import read_alignment
@@ -90,7 +91,7 @@ class PackReport(NamedTuple):
     residues: int = 0  # letters in match columns
 
     def __str__(self) -> str:
-        lines = [f"{self.packed} alignments in {len(self.shards)} shards"]
+        lines = [f"{counted(self.packed, 'alignment')} in {counted(len(self.shards), 'shard')}"]
         if self.unreadable:
             lines += [f"{len(self.unreadable)} could not be read:", *self.unreadable.values()]
         return "\n".join(lines)
@@ -175,7 +176,7 @@ def pack_alignments(
             total += _write_shard(shard, _readable(rows, chunk, on_error, unreadable, bar))
     if not total:
         first = next(iter(unreadable.values()))
-        raise ValueError(f"None of the {len(paths)} alignments could be read; the first: {first}")
+        raise ValueError(f"None of {counted(len(paths), 'alignment')} could be read; the first: {first}")
     _write_card(output_dir, format, total)
     shards = [shard for shard in plan if shard.exists()]
     return PackReport(shards, total["alignments"], unreadable, total["sequences"], total["residues"])
