@@ -20,7 +20,7 @@ from .inputs import require
 from .options import Output, Plot, choice, flag, option
 from .pictures import pictures
 from .session import Session, command
-from .variant_tables import agreement, check_columns, find_table, split_inputs, without_score
+from .variant_tables import agreement, check_columns, find_table, measured_values, split_inputs, without_score
 
 _TABLE, _SCORES = "Table of variants", "Scores"
 
@@ -46,7 +46,12 @@ def score_command(
     ] = None,
     variant_column: Annotated[str, option("NAME", "Column with the variants.", _TABLE)] = "mutant",
     measured_column: Annotated[
-        str | None, option("NAME", "Column with measured values, to print Spearman's correlation with.", _TABLE)
+        str | None,
+        option(
+            "NAME",
+            "Column with measured values: prints Spearman's correlation with them, and draws them with --plot.",
+            _TABLE,
+        ),
     ] = None,
     score_column: Annotated[str, option("NAME", "Name of the new column.", _TABLE)] = "score",
     offset: Annotated[
@@ -103,8 +108,11 @@ def score_command(
     check_strategy(options["strategy"], mode)
     alignments, tables = split_inputs(inputs, variants, all_singles)
     require(tables)
-    if not all_singles and plot is not None:
-        raise ValueError("--plot draws all single substitutions: pass --all-singles too.")
+    if not all_singles and plot is not None and measured_column is None:
+        raise ValueError(
+            "--plot draws the scores of a table against measured values: pass their column with --measured-column. It "
+            "draws all single substitutions with --all-singles."
+        )
     if all_singles and measured_column is not None:
         raise ValueError("--measured-column is a column of a table of variants; leave it out with --all-singles.")
     own = {"offset": offset, "columns": [variant_column, score_column], "skip_mismatches": skip_mismatches}
@@ -147,14 +155,18 @@ def score_command(
         check_columns(table, source, variant_column, measured_column, score_column)
         cells = table.cells(variant_column)
         more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source), "lines": table.lines}
+        from ..tasks.plotting import plot_variants
         from ..tasks.scoring import fit_variants, score_variants
 
         fit_variants(family, cells, offset, **more)  # before the model is loaded
         result = score_variants(family, cells, model(), **options, **more)
+        measured = None if measured_column is None else measured_values(table, measured_column)
+        if picture is not None and measured is not None:
+            plot_variants(result, measured, picture(target), label=f"measured: {measured_column}")
         write_scores(result, target, table, score_column)
         scored = f"{np.isfinite(result.score).sum():,} of {counted(len(cells), 'variant')}"
         line = f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
-        line += "" if measured_column is None else agreement(result.score, table.cells(measured_column))
+        line += "" if measured is None else agreement(result.score, measured)
         return line + without_score(result.reason, cells, source, table.lines)
 
     run(work_singles if all_singles else work_table)

@@ -13,7 +13,7 @@ from .._words import counted
 from ..alignments.listing import name_of
 from ..alignments.tables import Table, number_in
 from ..alignments.variants import places_of
-from ..tasks.score_tables import DECIMALS, FORMATS, score_columns, spearman
+from ..tasks.score_tables import FORMATS, paired, score_columns, spearman
 
 _MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
 _VARIANT = re.compile(r"(p\.)?[A-Z][a-z]{0,2}-?\d+[A-Z=*][a-z]{0,2}(:.*)?")
@@ -74,10 +74,13 @@ def without_score(reasons: Sequence[str], variants: Sequence[str], source: Path,
     return f"; {words} {source}, {places_of(variants, lines)[example]}: {reasons[example]}"
 
 
-def agreement(scores: np.ndarray, cells: Sequence[str]) -> str:
-    """Spearman's correlation of rows that have both numbers, with the scores as they are written in the table."""
-    numbers = [number_in(text) for text in cells]
-    measured = np.array([math.nan if number is None else number for number in numbers])
-    scores = np.round(scores, DECIMALS)  # ties in the table are ties here
-    both = np.isfinite(measured) & np.isfinite(scores)
-    return f", Spearman {spearman(scores[both], measured[both]):.4f} ({counted(both.sum(), 'variant')})"
+def measured_values(table: Table, column: str) -> np.ndarray:
+    """Read a column of measured values, shape=(N,), dtype=float64; NaN where none was measured."""
+    numbers = [number_in(text) for text in table.cells(column)]
+    return np.array([math.nan if number is None else number for number in numbers])
+
+
+def agreement(scores: np.ndarray, measured: np.ndarray) -> str:
+    """Spearman's correlation of the variants that have both numbers."""
+    scores, measured = paired(scores, measured)
+    return f", Spearman {spearman(scores, measured):.4f} ({counted(len(scores), 'variant')})"

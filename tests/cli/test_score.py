@@ -200,7 +200,7 @@ def test_all_singles_of_several_go_on(here, model):
         (["t.csv"], "Pass an alignment before the table t.csv"),
         (["family.a3m", "t.csv", "u.csv"], "Pass one table"),
         (["family.a3m", "t.csv", "--all-singles"], "cannot be used with a table"),
-        (["family.a3m", "t.csv", "--plot", "p.png"], "pass --all-singles"),
+        (["family.a3m", "t.csv", "--plot", "p.png"], "column with --measured-column"),
         (["family.a3m", "--all-singles", "--measured-column", "x"], "a column of a table"),
         (["family.a3m", "t.csv", "--seed", "1", "--seeds", "1,2"], "cannot be used together"),
         (["family.a3m", "--all-singles", "--plot", "nowhere/p.png"], "nowhere"),
@@ -247,6 +247,22 @@ def test_tables_that_would_be_read_wrongly(text, options, words, here, model):
     output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, *options, ok=False)
     assert re.search(words, output.replace("\n", " "))
     assert not Path("out.csv").exists()
+
+
+def test_a_scatter_of_measured_values(here, model):
+    """For one alignment a file, for several a folder; titles have the correlations that are printed."""
+    Path("t.csv").write_text("mutant,DMS\nK2R,1.5\nV3A,\nL4A,2\nA5C,1\n")
+    options = ("--measured-column", "DMS", "--model", model)
+    output = run("family.a3m", "t.csv", "-o", "out.csv", *options, "--plot", "p.svg")
+    spearman = float(re.search(r"Spearman (\S+) \(3 variants\)", output)[1])
+    svg = Path("p.svg").read_text()
+    assert f"<!-- q, Spearman {spearman:.2f} (3 variants) -->" in svg
+    assert "<!-- measured: DMS -->" in svg
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        Path("in", f"{name}.a3m").write_bytes(Path("family.a3m").read_bytes())
+    run("in", "t.csv", "-o", "out", *options, "--plot", "pictures")
+    assert sorted(os.listdir("pictures")) == ["a.score.png", "b.score.png"]
 
 
 def test_values_that_were_not_measured_are_left_out(here, model):
