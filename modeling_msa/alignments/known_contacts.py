@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,14 @@ def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
     if not files:
         raise ValueError(f"{folder}: contains neither contact maps (.npy, .npz) nor structures (.pdb, .cif).")
     return files
+
+
+def check_readable(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise ImportError if one of these is a structure and gemmi, which reads structures, is missing."""
+    if any(Path(path).suffix.lower() not in _ARRAYS for path in paths):
+        from .structure import require_gemmi
+
+        require_gemmi()
 
 
 def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str | None = None) -> np.ndarray:

@@ -103,11 +103,18 @@ def structure_contacts(
     return contacts
 
 
-def _read(path: str | os.PathLike[str]) -> gemmi.Structure:
+def require_gemmi() -> None:
+    """Raise ImportError if structures cannot be read, for want of gemmi."""
     try:
-        import gemmi
+        import gemmi  # noqa: F401
     except ImportError as error:
         raise ImportError("Reading structures requires gemmi: pip install 'modeling-msa[structure]'.") from error
+
+
+def _read(path: str | os.PathLike[str]) -> gemmi.Structure:
+    require_gemmi()
+    import gemmi
+
     try:
         structure = gemmi.read_structure(os.fspath(path))
     except (RuntimeError, ValueError) as error:

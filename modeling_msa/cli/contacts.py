@@ -27,7 +27,8 @@ def contacts_command(
         Path | None,
         option(
             "PATH",
-            "Structure (PDB, mmCIF) to compare with; for several alignments, a folder of files with the same names.",
+            "Structure (PDB, mmCIF) to compare with; for several alignments, a folder of files with the same names. "
+            "Requires the extra structure: pip install 'modeling-msa[structure]'.",
         ),
     ] = None,
     chain: Annotated[

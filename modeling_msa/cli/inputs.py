@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from ..alignments.bundled import find_bundled
-from ..alignments.known_contacts import KnownFamily, contact_files, list_families
+from ..alignments.known_contacts import KnownFamily, check_readable, contact_files, list_families
 from ..alignments.listing import list_alignments, name_of
 
 
@@ -84,7 +84,9 @@ def list_structures(structure: Path | None) -> dict[str, Path]:
     require(structure)
     if structure is None:
         return {}
-    return contact_files(structure) if structure.is_dir() else {"": structure}
+    files = contact_files(structure) if structure.is_dir() else {"": structure}
+    check_readable(files.values())
+    return files
 
 
 def list_known(families: Path, structures: Path | None) -> list[KnownFamily]:
@@ -93,6 +95,7 @@ def list_known(families: Path, structures: Path | None) -> list[KnownFamily]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         listed = list_families(families, structures)
+    check_readable(family.structure for family in listed)
     for warning in caught:
         typer.echo(f"note: {warning.message}", err=True)
     return listed

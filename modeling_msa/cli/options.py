@@ -85,5 +85,10 @@ Families = Annotated[
     ),
 ]
 Structures = Annotated[
-    Path | None, option("FOLDER", "Folder of structures (PDB or mmCIF, also .gz) with the names of the alignments.")
+    Path | None,
+    option(
+        "FOLDER",
+        "Folder of structures (PDB or mmCIF, also .gz) named like the alignments. Requires the extra structure: pip "
+        "install 'modeling-msa[structure]'.",
+    ),
 ]

@@ -1,5 +1,6 @@
 """The files that a command line names: each once, in its order; what does not exist is named."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,19 @@ def test_structures_of_one_or_by_name(tmp_path):
     require(None, tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         require(Path("nowhere"))
+
+
+def test_structures_require_their_extra(msas, tmp_path, monkeypatch):
+    """The error comes before work starts, and not for contact maps, which NumPy reads."""
+    monkeypatch.setitem(sys.modules, "gemmi", None)
+    (tmp_path / "f1.pdb.gz").touch()
+    for read in (lambda: list_structures(tmp_path / "f1.pdb.gz"), lambda: list_known(msas, tmp_path)):
+        with pytest.raises(ImportError, match=r"gemmi: pip install 'modeling-msa\[structure\]'"):
+            read()
+    (tmp_path / "f1.pdb.gz").unlink()
+    (tmp_path / "f1.npy").touch()
+    assert list_structures(tmp_path / "f1.npy") == {"": tmp_path / "f1.npy"}
+    assert len(list_known(msas, tmp_path)) == 1
 
 
 def test_alignments_without_a_structure_are_noted(msas, tmp_path, capsys):
