@@ -21,6 +21,17 @@ _ARRAYS = (".npy", ".npz")
 _STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
 
 
+def is_structure(name: str | os.PathLike[str]) -> bool:
+    """Whether a file has the ending of a structure.
+
+    Examples
+    --------
+    >>> is_structure("pdb1abc.ent.gz"), is_structure("1abc.a3m")
+    (True, False)
+    """
+    return os.fspath(name).lower().removesuffix(".gz").endswith(_STRUCTURES)
+
+
 def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
     """List contact maps and structures of a folder by name, for `MsaDataset(labels=...)`.
 
@@ -166,7 +177,10 @@ def list_families(
                 stacklevel=2,
             )
     elif source.is_dir():
-        raise ValueError(f"{source} is a folder of alignments; give the folder of their structures too, or a table.")
+        raise ValueError(
+            f"{source} is a folder of alignments; pass the folder of their structures too (structures, --structures), "
+            "or a table."
+        )
     else:
         families = list(_table_of_families(source))
         if not families:
@@ -189,7 +203,7 @@ def _table_of_families(table: Path) -> Iterator[KnownFamily]:
         if len(fields) not in (2, 3) or not all(fields[:2]):
             raise ValueError(
                 f"{where}: {line.strip()!r} is not alignment, TAB, structure and, optionally, TAB, chain; for a list "
-                "of alignments, give the folder of their structures too."
+                "of alignments, pass the folder of their structures too (structures, --structures)."
             )
         family = KnownFamily(table.parent / fields[0], table.parent / fields[1], (fields[2:] or [""])[0] or None)
         for path in family[:2]:

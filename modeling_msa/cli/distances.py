@@ -9,7 +9,7 @@ from .._files import check_ending
 from .._words import counted
 from ..hub.finding import find_distance_weights, find_model
 from ..tasks.distance_files import FORMATS, write_distances
-from ..tasks.distance_model import DistanceModel
+from ..tasks.distance_model import DistanceModel, require_sklearn
 from .inputs import require
 from .options import Inputs, Output, Plot, choice, option
 from .pictures import pictures
@@ -54,6 +54,8 @@ def distances_command(
         check_ending(output, FORMATS)
     found = weights or find_distance_weights(session.model)
     fitted = None if found is None else DistanceModel.load(found)
+    if fitted is None:
+        require_sklearn()
     heads = None if fitted is None else [str(found), fitted.intercept]
     settings = session.settings(heads=heads, names=names, plot=plot)
     run = session.run(alignments, output, f".{format}", "distances", settings=settings, also_read=[weights])

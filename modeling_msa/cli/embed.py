@@ -20,7 +20,7 @@ def embed_command(
     session: Session,
     which: Annotated[
         Literal["query", "mean", "rows"],
-        choice("Residues of the query (L, D), their mean (D), or of all rows (R, L, D)."),
+        choice("One vector for each residue of the query, their mean, or one for each residue of all rows."),
     ] = "query",
     layers: Annotated[str, option("LAYERS", "0 (embedding layer) to the last, -1; several as 0,6,12; or all.")] = "-1",
     output_dtype: Annotated[Literal["float32", "float16"], choice("Number type of the output.")] = "float32",

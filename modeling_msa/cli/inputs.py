@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from ..alignments.bundled import find_bundled
-from ..alignments.known_contacts import KnownFamily, check_readable, contact_files, list_families
+from ..alignments.known_contacts import KnownFamily, check_readable, contact_files, is_structure, list_families
 from ..alignments.listing import list_alignments, name_of
 
 
@@ -72,6 +72,8 @@ def _expand(name: str) -> list[Path]:
     """Files and folders that one argument stands for."""
     if (bundled := find_bundled(name)) is not None:
         return [bundled]
+    if is_structure(name) and not os.path.isdir(name):
+        raise ValueError(f"{name} is a structure, not an alignment: pass it to msa contacts with --structure.")
     if os.path.exists(name) or not glob.has_magic(name):
         return [Path(name)]  # `list_alignments` says so if it does not exist
     if found := sorted(glob.glob(name, recursive=True)):

@@ -17,7 +17,7 @@ from ..alignments.variants import AMINO_ACIDS
 from ..tasks.score_tables import FORMATS, write_scores
 from ..tasks.strategies import PROTOCOLS, Mode, Strategy, check_strategy
 from .inputs import require
-from .options import Output, Plot, choice, flag, option
+from .options import ALIGNMENTS, Output, Plot, choice, flag, option
 from .pictures import pictures
 from .session import Session, command
 from .variant_tables import agreement, check_columns, find_table, measured_values, split_inputs, without_score
@@ -32,8 +32,7 @@ def score_command(
         list[str],
         typer.Argument(
             metavar="ALIGNMENT [VARIANTS]",
-            help="A3M, A2M, aligned FASTA or Stockholm files, also .gz and .xz; folders of them; quoted patterns with "
-            "wildcards; or a list with one path per line (.txt). A .csv or .tsv file is the table of variants.",
+            help=f"{ALIGNMENTS} A .csv or .tsv file is the table of variants.",
         ),
     ],
     output: Output,

@@ -56,11 +56,18 @@ def find_model(name: str | os.PathLike) -> str:
     ------
     FileNotFoundError
         If `name` can only be a folder and does not exist, or is a folder without config.json.
+    ValueError
+        If `name` is a file.
     """
     found = resolve_model(name)
     is_path = "/" not in found or found.startswith((".", "/", "~"))
     if is_path and not os.path.exists(found):
         raise FileNotFoundError(f"{found}: no such folder. The name of a model on the Hub has the form OWNER/NAME.")
+    if os.path.isfile(found):
+        raise ValueError(
+            f"{found} is a file, not the folder of a model. Convert a fair-esm checkpoint (.pt) into a folder first "
+            "(msa convert)."
+        )
     if os.path.isdir(found) and not os.path.exists(os.path.join(found, "config.json")):
         raise FileNotFoundError(f"{found} is not the folder of a model: it has no config.json.")
     return found

@@ -81,7 +81,10 @@ def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: i
 
 def _with_adapters(model: PreTrainedModel, arguments: ModelArguments) -> Any:
     """Add LoRA adapters to the attentions' projections; a new head is trained whole."""
-    from peft import LoraConfig, get_peft_model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError("Adapters (lora_r) require PEFT: pip install 'modeling-msa[train]'.") from error
 
     head = _OBJECTIVES[arguments.objective].head
     exclude = None
