@@ -78,7 +78,8 @@ def test_options(here):
     ],
 )
 def test_missing_extras_are_named(package, line, extra, here, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
+    for name in {package, *(name for name in sys.modules if name.startswith(f"{package}."))}:
+        monkeypatch.setitem(sys.modules, name, None)
     before = sorted(os.listdir())
     assert f"pip install 'modeling-msa[{extra}]'" in run(line)
     assert sorted(os.listdir()) == before

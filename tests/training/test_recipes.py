@@ -88,7 +88,7 @@ def test_forms_of_values(recipe, tmp_path):
     ("text", "message"),
     [
         ("- a list", "key: value"),
-        ("a: [", "not a YAML"),
+        ("a: [", "is not a recipe"),
         ("config: nonesuch", "nonesuch"),
         ("config: msa-tiny\nno_mask_gaps: 1.5", "this key has no value"),
         ("config: msa-tiny\nseed: []", "a value is missing"),
