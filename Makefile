@@ -10,7 +10,8 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lint docs bench verify-official hf-suite test-lowest test-newest build wheel-test clean
 
-demo: $(VENV)/.plot
+# with all that the commands of the README require
+demo: $(VENV)/.plot $(VENV)/.structure $(VENV)/.train
 	$(BIN)/python examples/demo.py $(CHECKPOINT)
 
 test: $(VENV)/.test $(VENV)/.torchao

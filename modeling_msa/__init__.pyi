@@ -62,6 +62,7 @@ from .tasks.inputs import prepare_alignment as prepare_alignment
 from .tasks.plotting import plot_contacts as plot_contacts
 from .tasks.plotting import plot_distances as plot_distances
 from .tasks.plotting import plot_substitutions as plot_substitutions
+from .tasks.plotting import plot_variants as plot_variants
 from .tasks.score_tables import spearman as spearman
 from .tasks.score_tables import write_scores as write_scores
 from .tasks.scoring import SubstitutionScores as SubstitutionScores

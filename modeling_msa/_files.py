@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and names of those that come with the package."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import lzma
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -81,6 +82,22 @@ def is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL_DISK
     return any(words in str(error) for words in ("os error 28", "os error 122", "No space left on device"))
+
+
+def stands_for(name: str | os.PathLike[str], shipped: Path, what: str) -> bool:
+    """Whether a name stands for `shipped`, a file or folder that comes with the package.
+
+    A plain name does, also where a file or folder of the user's is called so, with a warning; a path such as
+    ``./fn3`` never does, and a `Path` only if it does not exist.
+    """
+    if os.path.basename(name) != os.fspath(name) or not shipped.exists():
+        return False
+    hidden = os.path.lexists(name)
+    if hidden and isinstance(name, str):
+        here = "folder" if os.path.isdir(name) else "file"
+        words = f"{name} is the {what} that comes with the package; pass ./{name} for the {here} of this name"
+        warnings.warn(words, stacklevel=2)
+    return isinstance(name, str) or not hidden
 
 
 def check_ending(path: str | os.PathLike[str], endings: Sequence[str]) -> str:

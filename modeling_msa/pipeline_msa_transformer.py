@@ -95,7 +95,8 @@ class MsaPipeline(Pipeline):
         Parameters
         ----------
         inputs : str, sequence, ndarray or Alignment; Dataset or iterator
-            One MSA or a batch, as for the tokenizer: all are tokenized before the model runs. Each item of a dataset
+            One MSA or a batch, as for the tokenizer: all are tokenized before the model runs. All rows of an MSA are
+            used: choose them before, as `modeling_msa.select_rows` does. Each item of a dataset
             (torch's or Hugging Face's) or an iterator is one MSA, read when its turn comes. Of a mapping the
             ``"sequences"`` are used, or else the ``"text"``.
         num_workers : int, optional

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .._words import counted
+
 FORMATS = ("a3m", "a2m", "fasta", "stockholm")
 _GAP = ord("-")
 _LOWER = string.ascii_lowercase.encode()
@@ -63,6 +65,9 @@ class Alignment:
         R rows in A3M notation (insertions in lower case), if any row has insertions.
     source : str, optional
         File name, for messages.
+    is_selected : bool, default: False
+        Whether `modeling_msa.select_rows` has chosen the rows, here or in the alignment that these were taken from:
+        then tasks give all of them to the model, unless they are told a number.
 
     Examples
     --------
@@ -79,6 +84,7 @@ class Alignment:
     residue_columns: np.ndarray
     raw_rows: tuple[bytes, ...] | None = None
     source: str | None = None
+    is_selected: bool = False
 
     def __post_init__(self) -> None:
         for field in ("array", "residue_columns"):
@@ -119,7 +125,8 @@ class Alignment:
         labels = [f"row {k}" if k > 1 else "query" for k in range(1, len(rows) + 1)] if names is None else list(names)
         where = source or "alignment"
         if len(labels) != len(rows):
-            raise AlignmentError(f"{where}: {len(labels)} names for {len(rows)} sequences; give one name per sequence")
+            numbers = f"{counted(len(labels), 'name')} for {counted(len(rows), 'sequence')}"
+            raise AlignmentError(f"{where}: {numbers}; give one name per sequence")
         for k, label in enumerate(labels):
             if "\n" in label or "\r" in label:
                 raise AlignmentError(f"{where}: the name of row {k + 1} ({label!r}) has a line break; remove it")

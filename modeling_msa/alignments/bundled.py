@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from .._files import stands_for
+
+_FOLDER = Path(__file__).parents[1] / "families"
 
 
 def bundled_family(name: str = "fn3") -> Path:
@@ -23,8 +28,13 @@ def bundled_family(name: str = "fn3") -> Path:
     ValueError
         If the name is unknown.
     """
-    folder = Path(__file__).parents[1] / "families"
-    known = sorted(path.stem for path in folder.glob("*.sto"))
+    known = sorted(path.stem for path in _FOLDER.glob("*.sto"))
     if name not in known:
         raise ValueError(f"unknown bundled family {name!r}; use one of {', '.join(known)}")
-    return folder / f"{name}.sto"
+    return _FOLDER / f"{name}.sto"
+
+
+def find_bundled(name: str | os.PathLike[str]) -> Path | None:
+    """Path of the bundled alignment that a name stands for; None for a path, such as ``./fn3``, or another name."""
+    path = _FOLDER / f"{os.fspath(name)}.sto"
+    return path if stands_for(name, path, "family") else None

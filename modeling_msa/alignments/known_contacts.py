@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._files import require_file
+from .._words import counted
 from .alignment import Alignment
 from .listing import list_alignments, name_of
 from .reading import read_alignment
@@ -20,6 +21,17 @@ _IGNORE = -100
 _ARRAYS = (".npy", ".npz")
 _MAX_BYTES = 250_000_000
 _STRUCTURES = (".pdb", ".ent", ".cif", ".mmcif")
+
+
+def is_structure(name: str | os.PathLike[str]) -> bool:
+    """Whether a file has the ending of a structure.
+
+    Examples
+    --------
+    >>> is_structure("pdb1abc.ent.gz"), is_structure("1abc.a3m")
+    (True, False)
+    """
+    return os.fspath(name).lower().removesuffix(".gz").endswith(_STRUCTURES)
 
 
 def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
@@ -43,6 +55,14 @@ def contact_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
     if not files:
         raise ValueError(f"{folder}: contains neither contact maps (.npy, .npz) nor structures (.pdb, .cif).")
     return files
+
+
+def check_readable(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise ImportError if one of these is a structure and gemmi, which reads structures, is missing."""
+    if any(Path(path).suffix.lower() not in _ARRAYS for path in paths):
+        from .structure import require_gemmi
+
+        require_gemmi()
 
 
 def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str | None = None) -> np.ndarray:
@@ -157,12 +177,15 @@ def list_families(
             raise ValueError(f"No alignment of {source} has a structure in {structures}; give them the same names.")
         if lacking := [name_of(path) for path in paths if name_of(path) not in known]:
             warnings.warn(
-                f"{len(lacking)} of {len(paths)} alignments have no structure in {structures} and are left out: "
-                f"{', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}.",
+                f"{len(lacking)} of {counted(len(paths), 'alignment')} have no structure in {structures} and are left "
+                f"out: {', '.join(lacking[:5])}{' ...' if len(lacking) > 5 else ''}.",
                 stacklevel=2,
             )
     elif source.is_dir():
-        raise ValueError(f"{source} is a folder of alignments; give the folder of their structures too, or a table.")
+        raise ValueError(
+            f"{source} is a folder of alignments; pass the folder of their structures too (structures, --structures), "
+            "or a table."
+        )
     else:
         families = list(_table_of_families(source))
         if not families:
@@ -185,7 +208,7 @@ def _table_of_families(table: Path) -> Iterator[KnownFamily]:
         if len(fields) not in (2, 3) or not all(fields[:2]):
             raise ValueError(
                 f"{where}: {line.strip()!r} is not alignment, TAB, structure and, optionally, TAB, chain; for a list "
-                "of alignments, give the folder of their structures too."
+                "of alignments, pass the folder of their structures too (structures, --structures)."
             )
         family = KnownFamily(table.parent / fields[0], table.parent / fields[1], (fields[2:] or [""])[0] or None)
         for path in family[:2]:

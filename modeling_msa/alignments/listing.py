@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._files import require_file
+from .._words import counted
 from .alignment import Alignment, AlignmentError, build_alignment
+from .bundled import find_bundled
 from .reading import COMMENTS, format_of, guess_format, parse_fasta, read_alignment, read_bytes
 
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
@@ -25,7 +27,8 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     source : path
         A folder (searched with its subfolders for ``.a3m .a2m .fasta .fa .afa .aln .sto .stk .stockholm``, with or
         without ``.gz`` or ``.xz``), a list (``.txt .list .lst``: one path per line, relative to the list's folder;
-        ``#`` begins a comment), or one alignment file, which may be called ``.txt`` too.
+        ``#`` begins a comment), one alignment file, which may be called ``.txt`` too, or the name of a family that
+        comes with the package (``fn3``).
 
     Returns
     -------
@@ -39,6 +42,8 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     ValueError
         If the folder or list contains no alignment.
     """
+    if (bundled := find_bundled(source)) is not None:
+        return [bundled]
     source = Path(source)
     if source.is_dir():
         paths = sorted(
@@ -61,8 +66,8 @@ def list_alignments(source: str | os.PathLike[str]) -> list[Path]:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{source}: {len(missing)} of {len(paths)} files do not exist, the first is {missing[0]}; paths are "
-            "relative to the list's folder."
+            f"{source}: {len(missing)} of {counted(len(paths), 'file')} do not exist, the first is {missing[0]}; "
+            "paths are relative to the list's folder."
         )
     return paths
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -291,7 +292,7 @@ def select_rows(
     Returns
     -------
     alignment : Alignment
-        The chosen rows, in the order of the file.
+        The chosen rows, in the order of the file; its `is_selected` is true, so that tasks use all of them.
 
     Raises
     ------
@@ -309,7 +310,7 @@ def select_rows(
     rows = choose_rows(
         alignment, depth, method, seed, coverage=coverage, identity=identity, theta=theta, weights=weights
     )
-    return alignment.take(rows)
+    return replace(alignment.take(rows), is_selected=True)
 
 
 def _check_depth(depth: int) -> int:

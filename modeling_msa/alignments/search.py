@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tqdm import tqdm
 
+from .._words import counted
 from .alignment import Alignment
 from .reading import parse_fasta, read_bytes
 from .sampling import filter_rows
@@ -175,7 +176,7 @@ def read_query(query: str | os.PathLike[str], name: str | None = None) -> tuple[
     chosen = [k for k, word in enumerate(words) if name in (None, word, names[k])]
     if len(chosen) != 1:
         shown = ", ".join(words[:5]) + (", ..." if len(words) > 5 else "")
-        what = f"{len(rows)} sequences" if name is None else f"{len(chosen)} sequences named {name} among {len(rows)}"
+        what = counted(len(chosen), "sequence") + ("" if name is None else f" named {name} among {len(rows)}")
         raise ValueError(f"{where}: contains {what} ({shown}); name the query with query_name (--query-name).")
     header = names[chosen[0]] or "query"
     sequence = rows[chosen[0]].translate(None, b"-._~ \t").decode("ascii", "replace").upper().removesuffix("*")
@@ -284,7 +285,7 @@ class _Database:
         if not giants:
             return block
         warnings.warn(
-            f"{self.path}: {len(giants)} sequences of more than {_LONGEST} residues are skipped ({giants[0]}).",
+            f"{self.path}: left out {counted(len(giants), 'sequence')} of over {_LONGEST} residues ({giants[0]}).",
             stacklevel=2,
         )
         return type(block)(block.alphabet, (each for each in block if len(each) <= _LONGEST))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._files import read_plain, require_file
+from .._words import counted
 from .alignment import Alignment
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ def structure_contacts(
     known = ~np.isnan(positions[:, 0])
     if known.sum() < 2:
         atoms = "N, CA and C atoms" if impute_beta else "a C-beta atom"
-        raise ValueError(f"{path}: only {known.sum()} residues of the query have {atoms}; give the whole structure.")
+        raise ValueError(
+            f"{path}: only {counted(known.sum(), 'residue')} of the query with {atoms}; give the whole structure."
+        )
     with np.errstate(invalid="ignore"):
         contacts = (np.linalg.norm(positions[:, None] - positions[None], axis=-1) < cutoff).astype(np.int8)
     numbers = np.arange(len(query))
@@ -103,11 +106,18 @@ def structure_contacts(
     return contacts
 
 
-def _read(path: str | os.PathLike[str]) -> gemmi.Structure:
+def require_gemmi() -> None:
+    """Raise ImportError if structures cannot be read, for want of gemmi."""
     try:
-        import gemmi
+        import gemmi  # noqa: F401
     except ImportError as error:
         raise ImportError("Reading structures requires gemmi: pip install 'modeling-msa[structure]'.") from error
+
+
+def _read(path: str | os.PathLike[str]) -> gemmi.Structure:
+    require_gemmi()
+    import gemmi
+
     require_file(path)
     with open(path, "rb") as file:
         if read_plain(file, _MAX_BYTES) is None:

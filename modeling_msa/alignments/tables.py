@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._files import require_file
+from .._words import counted
 
 
 class Table(NamedTuple):
@@ -60,7 +61,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     for line, row in rows:
         if len(row) != len(columns):
             raise ValueError(
-                f"{path}: line {line} has {len(row)} cells, the header {len(columns)}; put cells that contain the "
-                "separator in double quotes."
+                f"{path}: line {line} has {counted(len(row), 'cell')}, the header {len(columns)}; put cells that "
+                "contain the separator in double quotes."
             )
     return Table(columns, [row for _, row in rows], [line for line, _ in rows])

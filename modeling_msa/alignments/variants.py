@@ -54,7 +54,11 @@ class Misfit(NamedTuple):
 
 
 def parse_variants(
-    variants: Sequence[str], alignment: Alignment, offset: int = 0, source: str = "variants"
+    variants: Sequence[str],
+    alignment: Alignment,
+    offset: int = 0,
+    source: str = "variants",
+    lines: Sequence[int] | None = None,
 ) -> list[tuple[Substitution, ...]]:
     """Read variants and check that all of them fit a query.
 
@@ -70,6 +74,8 @@ def parse_variants(
         Difference between the variants' numbers and the query's: 100 if the query's first residue is numbered 101.
     source : str
         Where the variants come from, for messages.
+    lines : sequence of int, optional
+        Their lines in `source`, for messages.
 
     Returns
     -------
@@ -95,8 +101,8 @@ def parse_variants(
     """
     parsed, misfits = check_variants(variants, alignment, offset)
     named = [
-        (f"{text or repr(text)}: {each.words}", each)
-        for text, some in zip(variants, misfits, strict=True)
+        (f"{place}: {each.words}", each)
+        for place, some in zip(places_of(variants, lines), misfits, strict=True)
         for each in some
     ]
     _raise_all([words for words, each in named if each.kind == "notation"], source, "variants cannot be read")
@@ -106,6 +112,18 @@ def parse_variants(
         advice = f" {LOWER_CASE_ADVICE}"
     _raise_all([words for words, _ in named], source, "substitutions do not fit the query", advice)
     return parsed
+
+
+def places_of(variants: Sequence[str], lines: Sequence[int] | None) -> list[str]:
+    """Name variants for messages: by their text and, if they are from a table, by their line.
+
+    Examples
+    --------
+    >>> places_of(["K2R", ""], None), places_of(["K2R"], [3])
+    (['K2R', "''"], ['line 3 (K2R)'])
+    """
+    names = [text or repr(text) for text in variants]
+    return names if lines is None else [f"line {line} ({name})" for line, name in zip(lines, names, strict=True)]
 
 
 def check_variants(
@@ -245,8 +263,8 @@ def mutate(alignment: Alignment, substitutions: Sequence[Substitution]) -> Align
 
 def read_variants(
     path: str | os.PathLike[str], variant_column: str = "mutant", score_column: str | None = None
-) -> list[tuple[str, float]]:
-    """Read variants, such as ``A42V:G7D``, and their scores from a table with a header (see `read_table`).
+) -> list[tuple[str, float, int]]:
+    """Read variants, such as ``A42V:G7D``, their scores and their lines from a table with a header (see `read_table`).
 
     The default of `score_column` is the only other column.
 
@@ -267,7 +285,7 @@ def read_variants(
     rows = list(zip(table.lines, *cells, strict=True))
     wrong = [f"line {line} ({variant}): {score!r}." for line, variant, score in rows if not _is_number(score)]
     _raise_all(wrong, str(path), f"scores in {score_column} are not numbers; remove these rows")
-    return [(variant, float(score)) for _, variant, score in rows]
+    return [(variant, float(score), line) for line, variant, score in rows]
 
 
 def _is_number(text: str | None) -> bool:

@@ -28,6 +28,7 @@ from .train import train_command
 
 app = typer.Typer(
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode="markdown",  # paragraphs are wrapped anew, and [extra] is not markup
     pretty_exceptions_enable=False,
 )

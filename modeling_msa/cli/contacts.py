@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from .._files import check_ending
+from .._words import counted
 from ..alignments.known_contacts import load_contacts
 from ..alignments.listing import name_of
 from ..tasks.contact_files import FORMATS, write_contacts
@@ -25,7 +26,8 @@ def contacts_command(
         Path | None,
         option(
             "PATH",
-            "Structure (PDB, mmCIF) to compare with; for several alignments, a folder of files with the same names.",
+            "Structure (PDB, mmCIF) to compare with; for several alignments, a folder of files with the same names. "
+            "Requires the extra structure: pip install 'modeling-msa[structure]'.",
         ),
     ] = None,
     chain: Annotated[
@@ -83,7 +85,8 @@ def contacts_command(
         result = predict_contacts(family, network, **session.row_options())
         if run.picture is not None:
             plot_contacts(result, run.picture(target), known=known)
-        line = f"{result.name}, {len(result.residues)} residues, {result.depth} of {family.depth} rows"
+        residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
+        line = f"{result.name}, {residues}, {result.depth} of {rows}"
         if known is not None:
             line += _judged(precisions(result, known), target, run.is_single)
         write_contacts(result, target)

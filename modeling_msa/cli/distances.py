@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from .._files import check_ending
+from .._words import counted
 from ..hub.finding import find_distance_weights, find_model
 from ..tasks.distance_files import FORMATS, write_distances
-from ..tasks.distance_model import DistanceModel
+from ..tasks.distance_model import DistanceModel, require_sklearn
 from .inputs import require
 from .options import Inputs, Output, Plot, choice, option
 from .session import Session, command
@@ -52,6 +53,8 @@ def distances_command(
         check_ending(output, FORMATS)
     found = weights or find_distance_weights(session.model)
     fitted = None if found is None else DistanceModel.load(found)
+    if fitted is None:
+        require_sklearn()
     run = session.run(
         alignments,
         output,
@@ -74,7 +77,7 @@ def distances_command(
         if run.picture is not None:
             plot_distances(result, run.picture(target))
         write_distances(result, target, names)
-        return f"{target}: {len(result.names)} of {family.depth} rows, {summary(result)}"
+        return f"{target}: {len(result.names)} of {counted(family.depth, 'row')}, {summary(result)}"
 
     run(work)
 

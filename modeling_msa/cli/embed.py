@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from .._words import counted
 from ..alignments.listing import name_of
 from ..tasks.embedding_files import check_embeddings, gather_embeddings, write_embeddings
 from .options import Inputs, choice, option, output_option
@@ -18,7 +19,7 @@ def embed_command(
     session: Session,
     which: Annotated[
         Literal["query", "mean", "rows"],
-        choice("Residues of the query (L, D), their mean (D), or of all rows (R, L, D)."),
+        choice("One vector for each residue of the query, their mean, or one for each residue of all rows."),
     ] = "query",
     layers: Annotated[str, option("LAYERS", "0 (embedding layer) to the last, -1; several as 0,6,12; or all.")] = "-1",
     output_dtype: Annotated[Literal["float32", "float16"], choice("Number type of the output.")] = "float32",
@@ -60,7 +61,8 @@ def embed_command(
         numbers = _numbers(network, chosen)
         result = embed(family, network, which=which, layers=numbers, dtype=output_dtype, **session.row_options())
         write_embeddings({name_of(path): result}, target)
-        return f"{name_of(path)}: {len(result.residues)} residues, {result.depth} of {family.depth} rows"
+        residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
+        return f"{name_of(path)}: {residues}, {result.depth} of {rows}"
 
     run(work)
 

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -28,11 +29,16 @@ def is_of_the_input(error: Exception) -> bool:
 @contextmanager
 def errors_in_words() -> Iterator[None]:
     """Print an error that the user can fix as one message, with exit code 1; a traceback means a bug."""
+    shown = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in shown:  # loading torch makes Python forget what it has shown
+            shown.add(str(message))
+            typer.secho(f"warning: {shortened(str(message))}", err=True, fg="yellow")
+
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: typer.secho(
-                f"warning: {shortened(str(message))}", err=True, fg="yellow"
-            )
+            warnings.showwarning = show
             yield
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError | RuntimeError) and not is_of_the_input(error):

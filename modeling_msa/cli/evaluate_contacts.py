@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .._words import counted
 from .contacts import shown
 from .inputs import list_known
 from .options import Families, Structures, output_option
@@ -65,7 +66,7 @@ def evaluate_contacts_command(
         evaluation = evaluate_contacts([known[path.resolve()]], model(), **session.row_options())
         write_evaluation(evaluation, target)
         precision = {name: shown(values[0]) for name, values in evaluation.precisions.items()}
-        sizes = f"{evaluation.lengths[0]} residues, {evaluation.depths[0]} rows"
+        sizes = f"{counted(evaluation.lengths[0], 'residue')}, {counted(evaluation.depths[0], 'row')}"
         return f"{evaluation.names[0]}: {sizes}, P@L {precision['P@L']}, long P@L {precision['long P@L']}"
 
     run(work)

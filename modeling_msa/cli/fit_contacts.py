@@ -9,6 +9,7 @@ import typer
 
 from .._files import require_new_folder
 from .._processes import is_main_process
+from .._words import counted
 from ..hub.finding import find_model
 from .inputs import list_known
 from .options import Families, Structures, option, output_option
@@ -43,6 +44,6 @@ def fit_contacts_command(
         listed, session.model, output_dir, regularization=regularization, device=session.device, **choice
     )
     typer.echo(
-        f"{output_dir}: {report.examples} families, {report.pairs:,} pairs, {report.positives:,} contacts; "
+        f"{output_dir}: {counted(report.examples, 'family')}, {report.pairs:,} pairs, {report.positives:,} contacts; "
         f"{report.nonzero} of {report.weights} maps count; P@L on these same families {report.precision:.3f}"
     )

@@ -9,6 +9,7 @@ import typer
 
 from .._files import check_output
 from .._processes import is_main_process
+from .._words import counted
 from ..alignments.alignment import Alignment
 from ..hub.finding import find_model
 from .inputs import list_inputs
@@ -48,8 +49,8 @@ def fit_distances_command(
     result = fit_distances(families, loaded, name=name, diagonal=diagonal, **session.row_options())
     result.save(output)
     typer.echo(
-        f"{output}: {result.weights.size} weights for {result.model}, fitted on {result.pairs} pairs of rows of "
-        f"{len(families)} families; R2 on these {result.r2:.2f}"
+        f"{output}: {result.weights.size} weights for {result.model}, fitted on {result.pairs:,} pairs of rows of "
+        f"{counted(len(families), 'family')}; R2 on these {result.r2:.2f}"
     )
 
 
@@ -62,5 +63,7 @@ def _read_all(paths: list[Path], session: Session) -> list[Alignment]:
         except (ValueError, OSError) as error:
             wrong.append(str(error))
     if wrong:
-        raise ValueError(f"{len(wrong)} of {len(paths)} alignments cannot be read:\n  " + "\n  ".join(wrong))
+        raise ValueError(
+            f"{len(wrong)} of {counted(len(paths), 'alignment')} cannot be read:\n  " + "\n  ".join(wrong)
+        )
     return families

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from .._words import counted
 from ..alignments.writing import check_alignment_ending
 from ..tasks.generation_files import table_beside, write_generated
 from ..tasks.strategies import Mode
@@ -105,8 +106,8 @@ def generate_command(
         table = write_generated(generated, target)
         mean = generated.nearest_identity.mean()
         return (
-            f"{target}, {table.name}: {len(generated.names)} sequences, on average {100 * mean:.0f} % identical to "
-            "the nearest natural row"
+            f"{target}, {table.name}: {counted(len(generated.names), 'sequence')}, on average {100 * mean:.0f} % "
+            "identical to the nearest natural row"
         )
 
     run(work)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import typer
 
-from ..alignments.bundled import bundled_family
-from ..alignments.known_contacts import KnownFamily, contact_files, list_families
+from ..alignments.bundled import find_bundled
+from ..alignments.known_contacts import KnownFamily, check_readable, contact_files, is_structure, list_families
 from ..alignments.listing import list_alignments, name_of
 
 
@@ -68,17 +68,16 @@ def list_inputs(
     return list(paths.values())
 
 
-def _expand(name: str) -> list[str]:
+def _expand(name: str) -> list[Path]:
     """Files and folders that one argument stands for."""
-    if os.path.exists(name):
-        return [name]
-    bundled = {path.stem: os.fspath(path) for path in bundled_family().parent.glob("*.sto")}
-    if name in bundled:
-        return [bundled[name]]
-    if not glob.has_magic(name):
-        return [name]  # `list_alignments` says that it does not exist
+    if (bundled := find_bundled(name)) is not None:
+        return [bundled]
+    if is_structure(name) and not os.path.isdir(name):
+        raise ValueError(f"{name} is a structure, not an alignment: pass it to msa contacts with --structure.")
+    if os.path.exists(name) or not glob.has_magic(name):
+        return [Path(name)]  # `list_alignments` says so if it does not exist
     if found := sorted(glob.glob(name, recursive=True)):
-        return found
+        return list(map(Path, found))
     raise FileNotFoundError(f"{name}: no file matches this pattern.")
 
 
@@ -87,7 +86,9 @@ def list_structures(structure: Path | None) -> dict[str, Path]:
     require(structure)
     if structure is None:
         return {}
-    return contact_files(structure) if structure.is_dir() else {"": structure}
+    files = contact_files(structure) if structure.is_dir() else {"": structure}
+    check_readable(files.values())
+    return files
 
 
 def list_known(families: Path, structures: Path | None) -> list[KnownFamily]:
@@ -96,6 +97,7 @@ def list_known(families: Path, structures: Path | None) -> list[KnownFamily]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         listed = list_families(families, structures)
+    check_readable(family.structure for family in listed)
     for warning in caught:
         typer.echo(f"note: {warning.message}", err=True)
     return listed

@@ -31,13 +31,19 @@ def output_option(metavar: str, help: str) -> Any:
     return typer.Option("--output", "-o", metavar=metavar, help=help)
 
 
-_MODEL_HELP = "Folder or Hub id of the model; msa-tiny, a small one for trying things out, comes with the package."
+ALIGNMENTS = (
+    "A3M, A2M, aligned FASTA or Stockholm files, also .gz and .xz; folders of them; quoted patterns with wildcards; "
+    "or a list with one path per line (.txt). fn3 is a family that comes with the package."
+)
+_MODEL_HELP = (
+    "Folder (of msa convert or msa train) or Hub id (OWNER/NAME) of the model. msa-tiny, a small one for trying "
+    "things out, comes with the package."
+)
 Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="ALIGNMENT",
-        help="A3M, A2M, aligned FASTA or Stockholm files, also .gz and .xz; folders of them; quoted patterns with "
-        "wildcards; or a list with one path per line (.txt). fn3 is a family that comes with the package.",
+        help=ALIGNMENTS,
     ),
 ]
 Output = Annotated[Path, output_option("PATH", "Output file; for several alignments, a folder.")]
@@ -46,8 +52,8 @@ Plot = Annotated[
     str | None,
     option(
         "PICTURE",
-        "Also draw a picture: a file (.png, .pdf or .svg); for several alignments, a folder. Only png, pdf or svg: a "
-        "picture beside each output.",
+        "Also draw a picture: a file (.png, .pdf or .svg); for several alignments, a folder. The word png, pdf or svg "
+        "alone: a picture beside each output.",
     ),
 ]
 Rows = Annotated[int, option("N", "Maximum number of alignment rows given to the model.", ROWS, min=1)]
@@ -69,7 +75,10 @@ FilterIdentity = Annotated[
 ]
 ModelName = Annotated[str, option("MODEL", _MODEL_HELP, MODEL, "--model")]
 Device = Annotated[str, option("DEVICE", "auto (a GPU if there is one), cpu, cuda, cuda:1, mps.", MODEL)]
-DType = Annotated[str, option("TYPE", "Number type: auto (as saved), float32, bfloat16 or float16.", MODEL)]
+DType = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    option("TYPE", "Number type: auto (as saved), float32, bfloat16 or float16.", MODEL),
+]
 InputFormat = Annotated[
     Literal["a3m", "a2m", "fasta", "stockholm"] | None,
     option("FORMAT", "a3m, a2m, fasta or stockholm. Default: by the file ending, otherwise by the content.", FILES),
@@ -85,5 +94,10 @@ Families = Annotated[
     ),
 ]
 Structures = Annotated[
-    Path | None, option("FOLDER", "Folder of structures (PDB or mmCIF, also .gz) with the names of the alignments.")
+    Path | None,
+    option(
+        "FOLDER",
+        "Folder of structures (PDB or mmCIF, also .gz) named like the alignments. Requires the extra structure: pip "
+        "install 'modeling-msa[structure]'.",
+    ),
 ]

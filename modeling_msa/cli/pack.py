@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..alignments.bundled import find_bundled
 from .errors import errors_in_words
 from .inputs import require
 from .options import InputFormat, option
@@ -16,7 +17,7 @@ from .session import start_torch
 @errors_in_words()
 def pack_command(
     source: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(metavar="SOURCE", help="Folder of alignments, list with one path per line (.txt), or files."),
     ],
     output_dir: Annotated[Path, option("FOLDER", "Folder of the shards.", None, "--output-dir", "-o")],
@@ -35,12 +36,13 @@ def pack_command(
 
     Example: msa pack families/ -o shards/
     """
-    require(*source)
+    sources = [find_bundled(each) or Path(each) for each in source]
+    require(*sources)
     start_torch()
     from ..training.packing import pack_alignments
 
     report = pack_alignments(
-        source[0] if len(source) == 1 else source,
+        sources[0] if len(sources) == 1 else sources,
         output_dir,
         format,
         rows_per_shard=rows_per_shard,

@@ -23,6 +23,7 @@ from .._files import check_output
 from .._processes import gather_dict, is_main_process, rank_and_size, wait_for_everyone
 from .._records import Record, difference, is_same, locked, state_of
 from .._version import __version__
+from .._words import counted
 from ..alignments.alignment import shortened
 from ..alignments.listing import name_of
 from .errors import is_of_the_input
@@ -37,7 +38,7 @@ class RunError(ValueError):
         self.failed = dict(failed)
         lines = "".join(f"\n  {path}: {_without(path, message)}" for path, message in failed.items())
         done = ", the others are finished" if len(failed) < total else ""
-        super().__init__(f"{len(failed)} of {total} alignments failed{done}:{lines}")
+        super().__init__(f"{len(failed)} of {counted(total, 'alignment')} failed{done}:{lines}")
 
 
 class Run:
@@ -331,7 +332,7 @@ class Run:
         if failed:
             raise RunError(len(self.paths), failed)
         note = f", {before} of them finished before" if before else ""
-        print(f"{self.output}: {len(self.paths)} alignment{'s' * (len(self.paths) > 1)}{note}")
+        print(f"{self.output}: {counted(len(self.paths), 'alignment')}{note}")
 
     def _gather(
         self,

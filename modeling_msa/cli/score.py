@@ -10,15 +10,16 @@ import typer
 
 from .._files import check_ending
 from .._ranges import parse_ranges
+from .._words import counted
 from ..alignments.listing import name_of
 from ..alignments.tables import read_table
 from ..alignments.variants import AMINO_ACIDS
 from ..tasks.score_tables import FORMATS, write_scores
 from ..tasks.strategies import PROTOCOLS, Mode, Strategy, check_strategy
 from .inputs import require
-from .options import Output, Plot, choice, flag, option
+from .options import ALIGNMENTS, Output, Plot, choice, flag, option
 from .session import Session, command
-from .variant_tables import agreement, check_columns, find_table, split_inputs
+from .variant_tables import agreement, check_columns, find_table, measured_values, split_inputs, without_score
 
 _TABLE, _SCORES = "Table of variants", "Scores"
 
@@ -30,8 +31,7 @@ def score_command(
         list[str],
         typer.Argument(
             metavar="ALIGNMENT [VARIANTS]",
-            help="A3M, A2M, aligned FASTA or Stockholm files, also .gz and .xz; folders of them; quoted patterns with "
-            "wildcards; or a list with one path per line (.txt). A .csv or .tsv file is the table of variants.",
+            help=f"{ALIGNMENTS} A .csv or .tsv file is the table of variants.",
         ),
     ],
     output: Output,
@@ -44,7 +44,12 @@ def score_command(
     ] = None,
     variant_column: Annotated[str, option("NAME", "Column with the variants.", _TABLE)] = "mutant",
     measured_column: Annotated[
-        str | None, option("NAME", "Column with measured values, to print Spearman's correlation with.", _TABLE)
+        str | None,
+        option(
+            "NAME",
+            "Column with measured values: prints Spearman's correlation with them, and draws them with --plot.",
+            _TABLE,
+        ),
     ] = None,
     score_column: Annotated[str, option("NAME", "Name of the new column.", _TABLE)] = "score",
     offset: Annotated[
@@ -101,11 +106,16 @@ def score_command(
     check_strategy(options["strategy"], mode)
     alignments, tables = split_inputs(inputs, variants, all_singles)
     require(tables)
-    if not all_singles and plot is not None:
-        raise ValueError("--plot draws all single substitutions: pass --all-singles too.")
+    if not all_singles and plot is not None and measured_column is None:
+        raise ValueError(
+            "--plot draws the scores of a table against measured values: pass their column with --measured-column. It "
+            "draws all single substitutions with --all-singles."
+        )
     if all_singles and measured_column is not None:
         raise ValueError("--measured-column is a column of a table of variants; leave it out with --all-singles.")
     own = {"offset": offset, "columns": [variant_column, score_column], "skip_mismatches": skip_mismatches}
+    if plot is not None and measured_column is not None:
+        own["measured_column"] = measured_column  # in the picture
     settings = session.settings(**own, **options)
     suffix = output.suffix if output.suffix in FORMATS else ".csv"
 
@@ -130,10 +140,10 @@ def score_command(
         write_scores(result, target, score_column=score_column)
         pairs = list(zip(result.wild_type, result.residues.tolist(), strict=True))
         others = [f"{letter}{number}" for letter, number in pairs if letter not in AMINO_ACIDS]
-        scored = f"{len(pairs) - len(others)} residues"
+        scored = counted(len(pairs) - len(others), "residue")
         if others:
             scored += f" (not {', '.join(others[:5])}{' ...' * (len(others) > 5)}: not one of the 20 amino acids)"
-        return f"{target}: {result.name}, {scored}, {result.depth} of {family.depth} rows"
+        return f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
 
     def work_table(path: Path, target: Path) -> str:
         family = session.read(path)
@@ -143,15 +153,20 @@ def score_command(
         table = read_table(source)
         check_columns(table, source, variant_column, measured_column, score_column)
         cells = table.cells(variant_column)
-        more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source)}
+        more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source), "lines": table.lines}
+        from ..tasks.plotting import plot_variants
         from ..tasks.scoring import fit_variants, score_variants
 
         fit_variants(family, cells, offset, **more)  # before the model is loaded
         result = score_variants(family, cells, model(), **options, **more)
+        measured = None if measured_column is None else measured_values(table, measured_column)
+        if run.picture is not None and measured is not None:
+            plot_variants(result, measured, run.picture(target), label=f"measured: {measured_column}")
         write_scores(result, target, table, score_column)
-        scored = f"{int(np.isfinite(result.score).sum())} of {len(cells)} variants"
-        line = f"{target}: {result.name}, {scored}, {result.depth} of {family.depth} rows"
-        return line if measured_column is None else line + agreement(result.score, table.cells(measured_column))
+        scored = f"{np.isfinite(result.score).sum():,} of {counted(len(cells), 'variant')}"
+        line = f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
+        line += "" if measured is None else agreement(result.score, measured)
+        return line + without_score(result.reason, cells, source, table.lines)
 
     run(work_singles if all_singles else work_table)
 

@@ -9,6 +9,7 @@ import typer
 
 from .._files import check_output
 from .._processes import is_main_process
+from .._words import counted
 from ..alignments.search import search_homologues
 from ..alignments.writing import check_alignment_ending, write_alignment
 from .errors import errors_in_words
@@ -62,4 +63,4 @@ def search_command(
         cpus=cpus or TORCH.threads or 0,
     )
     write_alignment(family, output)
-    typer.echo(f"{output}: {family.names[0]}, {family.length} residues, {family.depth} rows")
+    typer.echo(f"{output}: {family.names[0]}, {counted(family.length, 'residue')}, {counted(family.depth, 'row')}")

@@ -18,6 +18,7 @@ import typer
 
 from .._processes import is_main_process
 from ..alignments.alignment import Alignment
+from ..alignments.bundled import find_bundled
 from ..alignments.reading import read_alignment
 from ..hub.finding import EMBEDDED, EMBEDDED_NOTE, fetch_model, find_model, model_files
 from . import options
@@ -93,6 +94,7 @@ class Session:
 
     def run(self, inputs: Any, output: Path | str, suffix: str, command: str, **more: Any) -> Run:
         """Set up the run of a command; for `more` see `Run`."""
+        inputs = [find_bundled(each) or each for each in inputs]  # a folder fn3 must not make several of one
         files = more.pop("made_from", {})
         more["made_from"] = lambda: files | {f"model's {name}": path for name, path in self.model_files().items()}
         return Run(inputs, output, suffix, command=command, strict=self.strict, overwrite=self.overwrite, **more)

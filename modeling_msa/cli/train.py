@@ -12,7 +12,7 @@ from .session import start_torch
 
 def train_command(context: typer.Context) -> None:
     """Train by a recipe; `modeling_msa.training.help.help_text` is its help."""
-    if not context.args or "--help" in context.args:
+    if not context.args or {"--help", "-h"} & set(context.args):
         from ..training.help import help_text
 
         typer.echo(help_text())

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .._words import counted
 from ..alignments.listing import name_of
 from ..alignments.tables import Table, number_in
-from ..tasks.score_tables import DECIMALS, FORMATS, score_columns, spearman
+from ..alignments.variants import places_of
+from ..tasks.score_tables import FORMATS, paired, score_columns, spearman
 
 _MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
 _VARIANT = re.compile(r"(p\.)?[A-Z][a-z]{0,2}-?\d+[A-Z=*][a-z]{0,2}(:.*)?")
@@ -59,10 +61,26 @@ def check_columns(table: Table, source: Path, variant_column: str, measured_colu
         raise ValueError(f"{source}: {error}") from None
 
 
-def agreement(scores: np.ndarray, cells: Sequence[str]) -> str:
-    """Spearman's correlation of rows that have both numbers, with the scores as they are written in the table."""
-    numbers = [number_in(text) for text in cells]
-    measured = np.array([math.nan if number is None else number for number in numbers])
-    scores = np.round(scores, DECIMALS)  # ties in the table are ties here
-    both = np.isfinite(measured) & np.isfinite(scores)
-    return f", Spearman {spearman(scores[both], measured[both]):.4f} ({both.sum()} variants)"
+def without_score(reasons: Sequence[str], variants: Sequence[str], source: Path, lines: Sequence[int]) -> str:
+    """Say how many variants have no score, and the most frequent reason with an example."""
+    from ..tasks.scoring import common_reasons
+
+    count = sum(map(bool, reasons))
+    if count == 0:
+        return ""
+    most, example = common_reasons(reasons)[0]
+    which = f"{count} variants have no score, {'all' if most == count else f'{most} of them'} like"
+    words = "1 variant has no score:" if count == 1 else which
+    return f"; {words} {source}, {places_of(variants, lines)[example]}: {reasons[example]}"
+
+
+def measured_values(table: Table, column: str) -> np.ndarray:
+    """Read a column of measured values, shape=(N,), dtype=float64; NaN where none was measured."""
+    numbers = [number_in(text) for text in table.cells(column)]
+    return np.array([math.nan if number is None else number for number in numbers])
+
+
+def agreement(scores: np.ndarray, measured: np.ndarray) -> str:
+    """Spearman's correlation of the variants that have both numbers."""
+    scores, measured = paired(scores, measured)
+    return f", Spearman {spearman(scores, measured):.4f} ({counted(len(scores), 'variant')})"

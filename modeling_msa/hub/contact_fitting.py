@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import starmap
 from pathlib import Path
 
+import numpy as np
+
 from .._files import require_new_folder, whole_folder
+from ..alignments.alignment import Alignment
 from ..alignments.known_contacts import read_known
 from ..tasks.contact_regression import ContactFit, fit_contact_regression
-from ..tasks.inputs import prepare_alignment
+from ..tasks.inputs import prepare_alignment, row_limit
 from ..tokenization_msa_transformer import MsaTokenizer
 from .card import find_source
 from .loading import load_model, saved_class
@@ -23,7 +26,7 @@ def fit_contacts(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -45,7 +48,9 @@ def fit_contacts(
     output : path
         Folder to create; it must not exist, or be empty. It appears whole or not at all.
     rows, select, seed, coverage, identity
-        Which rows are given to the model; see `modeling_msa.prepare_alignment`. `seed` is also that of the solver.
+        Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
+        that `modeling_msa.select_rows` has chosen, of other alignments at most 128. `seed` is
+        also that of the solver.
     regularization, device
         See `modeling_msa.fit_contact_regression` and `modeling_msa.load_model`.
 
@@ -58,10 +63,15 @@ def fit_contacts(
     output, families = Path(output), list(families)
     require_new_folder(output)
     model = load_model(source, device, cls=saved_class(source))
-    rows = min(rows, MsaTokenizer.for_config(model.config).model_max_depth)
-    chosen = (rows, select, seed, coverage, identity)
-    examples = ((prepare_alignment(alignment, *chosen), known) for alignment, known in starmap(read_known, families))
-    fit = fit_contact_regression(model, examples, regularization=regularization, seed=seed)
+    most, limits = MsaTokenizer.for_config(model.config).model_max_depth, [0]
+
+    def examples() -> Iterator[tuple[Alignment, np.ndarray]]:
+        for alignment, known in starmap(read_known, families):
+            limit = row_limit(alignment, rows, most)
+            limits.append(limit)
+            yield prepare_alignment(alignment, limit, select, seed, coverage, identity), known
+
+    fit = fit_contact_regression(model, examples(), regularization=regularization, seed=seed)
     result = Result("p_at_l", fit.precision, f"{fit.examples} families of known structure", split="train")
     known = find_source(source, model.config)
     with whole_folder(output) as folder:
@@ -72,10 +82,10 @@ def fit_contacts(
             output.name,
             note=f"{known.name} with a contact regression of its own; all other weights are those of {known.name}.",
             training=TrainingReport(
-                f"The contact regression was fitted on the structures of {fit.examples} families, at most {rows} rows "
-                f"({select}) of each: {fit.pairs:,} pairs of residues, {fit.positives:,} of them contacts; logistic "
-                f"regression with an L1 penalty, C = {regularization}. {fit.nonzero} of its {fit.weights} weights are "
-                f"not zero. All else was trained as the card of {known.name} says.",
+                f"The contact regression was fitted on the structures of {fit.examples} families, at most "
+                f"{max(limits)} rows ({select}) of each: {fit.pairs:,} pairs of residues, {fit.positives:,} of them "
+                f"contacts; logistic regression with an L1 penalty, C = {regularization}. {fit.nonzero} of its "
+                f"{fit.weights} weights are not zero. All else was trained as the card of {known.name} says.",
                 results=(result,),
                 source=known,
                 relation="finetune",

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .._files import file_sha256
+from .._files import file_sha256, stands_for
 from ..tasks.distance_model import WEIGHTS_NAME
 
 # the checkpoint that comes with the package
@@ -33,7 +33,9 @@ PUBLISHED = {
 
 
 def resolve_model(name: str | os.PathLike) -> str:
-    """Return the folder of a checkpoint that comes with the package; any other name is returned as it is.
+    """Return the folder of a checkpoint that comes with the package; any other name or path is returned as it is.
+
+    ``msa-tiny`` is the checkpoint of the package even beside a folder of that name, which is ``./msa-tiny``.
 
     Examples
     --------
@@ -42,7 +44,7 @@ def resolve_model(name: str | os.PathLike) -> str:
     'my/model'
     """
     embedded = _EMBEDDED_FOLDERS / name
-    return str(embedded if not Path(name).exists() and (embedded / "config.json").is_file() else name)
+    return str(embedded if stands_for(name, embedded / "config.json", "model") else name)
 
 
 def check_checkpoint(name: str | os.PathLike) -> None:
@@ -61,10 +63,17 @@ def find_model(name: str | os.PathLike) -> str:
     ------
     FileNotFoundError
         If `name` can only be a folder and does not exist, or is a folder without config.json.
+    ValueError
+        If `name` is a file.
     """
     found = resolve_model(name)
     if not os.path.exists(found) and not _may_be_on_the_hub(found):
         raise FileNotFoundError(f"{found}: no such folder. The name of a model on the Hub has the form OWNER/NAME.")
+    if os.path.isfile(found):
+        raise ValueError(
+            f"{found} is a file, not the folder of a model. Convert a fair-esm checkpoint (.pt) into a folder first "
+            "(msa convert)."
+        )
     if os.path.isdir(found) and not (is_adapter(found) or os.path.exists(os.path.join(found, "config.json"))):
         raise FileNotFoundError(f"{found} is not the folder of a model: it has no config.json.")
     return found

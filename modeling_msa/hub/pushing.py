@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, constants
 from safetensors import SafetensorError, safe_open
 
 from .. import modeling_msa_transformer
+from .._words import counted
 from ..configuration_msa_transformer import AUTO_MAP, MsaConfig
 from ..modeling_msa_transformer import MsaModel
 from ..sharing_msa_transformer import (
@@ -74,7 +75,7 @@ class Upload:
     def __str__(self) -> str:
         sizes = self.files | {CARD: len(self.card.encode())}
         rows = [(name, _size(sizes[name])) for name in sorted(sizes)]
-        total = (f"{len(sizes)} files", _size(sum(sizes.values())))
+        total = (counted(len(sizes), "file"), _size(sum(sizes.values())))
         names, figures = (max(map(len, column)) for column in zip(*rows, total, strict=True))
         lines = [f"{name:<{names}}  {figure:>{figures}}" for name, figure in [*rows, total]]
         lines.insert(-1, "-" * len(lines[0]))

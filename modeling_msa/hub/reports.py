@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from .._words import counted
 from ..configuration_msa_transformer import MsaConfig
 
 
@@ -28,8 +29,8 @@ class ConversionReport:
         width = config.row_position_embedding_size
         lines = {
             "written": str(self.output),
-            "model": f"{config.num_hidden_layers} layers, width {config.hidden_size}, {config.num_attention_heads} "
-            f"heads, {config.max_position_embeddings} columns, "
+            "model": f"{counted(config.num_hidden_layers, 'layer')}, width {config.hidden_size}, "
+            f"{counted(config.num_attention_heads, 'head')}, {config.max_position_embeddings} columns, "
             f"row position embedding {'none' if width is None else f'of width {width}'}",
             "contacts": "regression included" if self.has_contacts else "no regression: predict_contacts will refuse",
             "read back": f"{self.tensors} of {self.tensors} tensors equal bit for bit ({self.parameters:,} numbers)",

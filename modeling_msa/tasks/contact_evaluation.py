@@ -95,7 +95,7 @@ class ContactEvaluation:
 def evaluate_contacts(
     families: Iterable[tuple],
     model: MsaPreTrainedModel,
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -117,7 +117,8 @@ def evaluate_contacts(
     model : MsaModel, or a class with a head
         With a fitted contact regression.
     rows, select, seed, coverage, identity
-        Which rows are given to the model; see `modeling_msa.prepare_alignment`.
+        Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
+        that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
 
     Raises
     ------

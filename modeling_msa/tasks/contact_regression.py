@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .._words import counted
 from ..alignments.alignment import Alignment
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
@@ -112,8 +113,8 @@ def fit_contact_regression(
     touch = np.concatenate([example.touch for example in known]) if known else np.zeros(0, dtype=bool)
     if not touch.any() or touch.all():
         raise ValueError(
-            f"{len(known)} examples have {touch.sum()} contacts among {len(touch)} pairs of known state at least "
-            f"{min_separation} residues apart; pass examples with both contacts and other pairs."
+            f"{counted(len(known), 'example')} with {counted(touch.sum(), 'contact')} among {len(touch)} pairs of "
+            f"known state at least {min_separation} residues apart; pass examples with both contacts and other pairs."
         )
     bar = tqdm(known, desc="contact regression", unit="MSA", disable=None, leave=False)
     features = np.concatenate([contact_features(model, example.tokens, example.i, example.j) for example in bar])

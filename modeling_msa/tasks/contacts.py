@@ -60,7 +60,7 @@ class ContactMap:
 def predict_contacts(
     alignment: Alignment,
     model: MsaPreTrainedModel,
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -75,7 +75,8 @@ def predict_contacts(
     model : MsaModel, or a class with a head
         With a fitted contact regression, in evaluation mode.
     rows, select, seed, coverage, identity
-        Which rows are given to the model; see `modeling_msa.prepare_alignment`.
+        Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
+        that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
 
     Raises
     ------

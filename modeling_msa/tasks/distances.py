@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .._words import counted
 from ..alignments.alignment import Alignment
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
@@ -143,7 +144,7 @@ def hamming_distances(array: np.ndarray) -> np.ndarray:
 def fit_distances(
     families: Iterable[Alignment],
     model: MsaPreTrainedModel,
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -163,7 +164,8 @@ def fit_distances(
     families : iterable of Alignment
     model : MsaModel, or a class with a head
     rows, select, seed, coverage, identity
-        Which rows are given to the model; see `modeling_msa.prepare_alignment`.
+        Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
+        that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
     name : str, optional
         The model's name, kept in the result; default: the last part of the folder or Hub id it was loaded from.
     diagonal : bool, default False
@@ -177,7 +179,7 @@ def fit_distances(
     """
     require_sklearn()
     seen = [model_inputs(family, model, rows, select, seed, coverage, identity) for family in families]
-    _check_pairs([family.depth for family, _ in seen], model, f"The rows of the {len(seen)} families")
+    _check_pairs([family.depth for family, _ in seen], model, f"The rows of {counted(len(seen), 'family')}")
     pairs, distances = [], []
     for family, inputs in tqdm(seen, desc="distance weights", unit="MSA", disable=None, leave=False):
         i, j = np.triu_indices(family.depth, 0 if diagonal else 1)
@@ -190,7 +192,7 @@ def predict_distances(
     alignment: Alignment,
     model: MsaPreTrainedModel,
     weights: DistanceModel | None = None,
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -207,7 +209,8 @@ def predict_distances(
         Fitted on other families, for this model. Default: they are fitted on 70% of this alignment's own rows, drawn
         with `seed`, and evaluated on the pairs of the other rows (the paper's first experiment).
     rows, select, seed, coverage, identity
-        Which rows are given to the model; see `modeling_msa.prepare_alignment`.
+        Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
+        that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
 
     Returns
     -------
@@ -235,11 +238,11 @@ def predict_distances(
         require_sklearn()
         count = int(_TRAIN_ROWS * seen.depth)
         fitted[np.random.default_rng(seed).choice(seen.depth, count, replace=False)] = True
-        _check_pairs([count], model, f"{where}: {count} of {seen.depth} rows are used for the fit; they")
+        _check_pairs([count], model, f"{where}: {count} of {counted(seen.depth, 'row')} are used for the fit; they")
     else:
         weights.check(model)
     if (~fitted).sum() < 3:
-        raise ValueError(f"{where}: {seen.depth} rows are too few to evaluate the distances: add rows.")
+        raise ValueError(f"{where}: {counted(seen.depth, 'row')}, too few to evaluate the distances: add rows.")
     hamming = hamming_distances(seen.array)
     i, j = np.triu_indices(seen.depth)
     predictors = _predictors(column_attention_features(model, inputs["input_ids"]), i, j)
@@ -248,7 +251,7 @@ def predict_distances(
         weights = fit_distance_model(model, None, [seen], [predictors[own]], [hamming[i, j][own]])
         origin = f"{count} of the family's own {seen.depth} rows"
     else:
-        origin = f"{len(weights.families)} families"
+        origin = counted(len(weights.families), "family")
         if (seen.names[0], seen.length) in {(name, columns) for name, _, columns in weights.families}:
             origin += ", this one among them"
     values = weights(predictors)
@@ -272,6 +275,6 @@ def _check_pairs(depths: list[int], model: MsaPreTrainedModel, what: str) -> Non
     needed = model.config.num_hidden_layers * model.config.num_attention_heads + 2
     if pairs < needed:
         raise ValueError(
-            f"{what} have {pairs} pairs, but fitting distance weights requires at least {needed} pairs of rows: add "
-            "rows, or fit the weights on more families (msa fit-distances)."
+            f"{what} have {counted(pairs, 'pair')}, but fitting distance weights requires at least {needed} pairs of "
+            "rows: add rows, or fit the weights on more families (msa fit-distances)."
         )

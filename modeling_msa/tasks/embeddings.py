@@ -14,7 +14,7 @@ from .._version import __version__
 from ..alignments.alignment import Alignment
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
-from .inputs import check_whole, model_inputs
+from .inputs import ROWS, check_whole, model_inputs
 
 WHICH = ("query", "mean", "rows")
 
@@ -38,7 +38,7 @@ class Embeddings:
         a state in each column, even at a gap; ``<cls>`` is left out.
     settings : dict
         How they were made: ``model``, ``which``, ``layers``, ``rows``, ``select``, ``seed``, ``coverage``,
-        ``identity``, ``dtype`` and ``version`` (of modeling-msa).
+        ``identity``, ``dtype`` and ``version`` (of modeling-msa). ``rows`` is None if all rows were selected before.
     """
 
     name: str
@@ -72,7 +72,7 @@ def embed(
     *,
     which: str = "query",
     layers: Sequence[int] = (-1,),
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -95,7 +95,8 @@ def embed(
         0 is the output of the embedding layer, n that of layer n, -1 the last, after the final layer norm:
         ``hidden_states`` of the model, ``representations`` of fair-esm.
     rows, select, seed, coverage, identity
-        Which rows are given to the model; see `modeling_msa.prepare_alignment`.
+        Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
+        that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
     dtype : {"float32", "float16"}, default: "float32"
         Type of the arrays; the mean is computed in float32.
 
@@ -124,7 +125,8 @@ def embed(
     seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
     states = _hidden_states(model, inputs, wanted, which)
     arrays = {layer: array.astype(dtype) for layer, array in states.items()}
-    chosen = {"rows": rows, "select": select, "seed": seed, "coverage": coverage, "identity": identity}
+    limit = None if rows is None and alignment.is_selected else rows or ROWS
+    chosen = {"rows": limit, "select": select, "seed": seed, "coverage": coverage, "identity": identity}
     settings = {"model": _model_name(model), "which": which, "layers": list(wanted), **chosen}
     settings |= {"dtype": dtype, "version": __version__}
     return Embeddings(seen.names[0], seen.query, seen.column_residues, seen.names, arrays, settings)

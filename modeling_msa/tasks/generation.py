@@ -24,7 +24,7 @@ from ..modeling_msa_transformer import MsaForMaskedLM
 from ..tokenization_msa_transformer import ALPHABET, MsaTokenizer
 from .context import kept_layers, row_states
 from .generation_plan import batches, columns_to_change, find_rows, named_batch, residue_numbers
-from .inputs import check_whole, encode
+from .inputs import check_whole, encode, row_limit
 from .strategies import Mode, check_mode
 
 LIKELIHOOD_PASSES = 10  # one entry in ten is masked, as in the iterations by default
@@ -98,7 +98,7 @@ def generate(
     sampling: str = "greedy",
     temperature: float = 1.0,
     top_p: float | None = None,
-    rows: int = 600,
+    rows: int | None = None,
     select: str = "random",
     seed: int = 0,
     coverage: float | None = None,
@@ -138,7 +138,8 @@ def generate(
         For "sample": divide the logits by `temperature`; then keep the most probable letters that make up `top_p`.
     rows, select, seed, coverage, identity
         Which rows make up the alignment that is regenerated, as for `modeling_msa.select_rows`; no more than the
-        model reads. `seed` also determines the masks and draws, which do not depend on the device.
+        model reads. Without `rows`, all that `select_rows` has chosen, of other alignments at most 600. `seed` also
+        determines the masks and draws, which do not depend on the device.
     count : int, optional
         Maximum number of sequences to generate. Above `rows`, the family is divided into alignments of different rows,
         which are regenerated in turn. Below, the remaining rows are context. Default: as many as the model sees at
@@ -209,7 +210,7 @@ def generate(
         )
     family = alignment.drop_query_gaps()
     columns = columns_to_change(family, only_residues, fixed_residues)
-    rows = min(rows, MsaTokenizer.for_config(model.config).model_max_depth)
+    rows = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth, usual=600)
     pool = filter_rows(family.array, coverage, identity)
     if only_rows is None:
         planned = batches(family, pool, rows, select, seed, count, keep_query)

@@ -9,6 +9,8 @@ from ..alignments.sampling import select_rows
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 
+ROWS = 128  # at most, if neither the caller nor `select_rows` has chosen
+
 
 def is_split(model: PreTrainedModel) -> bool:
     """Whether the model is inside `modeling_msa.split_rows`, which replaces methods of the instance."""
@@ -24,9 +26,20 @@ def check_whole(model: MsaPreTrainedModel) -> None:
         )
 
 
+def row_limit(alignment: Alignment, rows: int | None, most: int | None = None, usual: int = ROWS) -> int:
+    """How many rows of an alignment the model may see: `rows`, but no more than `most`, which it reads.
+
+    Without `rows`, all that `select_rows` has chosen (`encode` refuses those that are too many), otherwise `usual`.
+    """
+    if rows is None and alignment.is_selected:
+        return alignment.depth
+    rows = usual if rows is None else rows
+    return rows if most is None else min(rows, most)
+
+
 def prepare_alignment(
     alignment: Alignment,
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -38,7 +51,10 @@ def prepare_alignment(
     ----------
     alignment : Alignment
         Query first.
-    rows, select, seed, coverage, identity
+    rows : int, optional
+        Maximum number of rows. Default: all rows of an alignment that `modeling_msa.select_rows` returned; of any
+        other at most 128.
+    select, seed, coverage, identity
         As `modeling_msa.select_rows`; fair-esm's examples use the 128 most diverse rows.
 
     Returns
@@ -53,7 +69,17 @@ def prepare_alignment(
     >>> seen.sequences, seen.column_residues.tolist()
     (['KVL', 'RVL'], [2, 3, 4])
     """
+    rows = row_limit(alignment, rows)
     return select_rows(alignment.drop_query_gaps(), rows, select, seed, coverage=coverage, identity=identity)
+
+
+def check_depth(alignment: Alignment, tokenizer: MsaTokenizer) -> None:
+    """Raise ValueError if an alignment has more rows than the model reads."""
+    if alignment.depth > tokenizer.model_max_depth:
+        raise ValueError(
+            f"{alignment.source or alignment.names[0]}: there are {alignment.depth} rows, but the model reads at most "
+            f"{tokenizer.model_max_depth}: choose fewer rows."
+        )
 
 
 def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
@@ -83,18 +109,14 @@ def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
             f"{where}: the query has {alignment.length} aligned residues, but the model reads at most "
             f"{tokenizer.model_max_length - 1}: cut the alignment into domains."
         )
-    if alignment.depth > tokenizer.model_max_depth:
-        raise ValueError(
-            f"{where}: there are {alignment.depth} rows, but the model reads at most {tokenizer.model_max_depth}: "
-            "choose fewer rows."
-        )
+    check_depth(alignment, tokenizer)
     return tokenizer(alignment, return_tensors="pt").to(model.device)
 
 
 def model_inputs(
     alignment: Alignment,
     model: MsaPreTrainedModel,
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int = 0,
     coverage: float | None = None,
@@ -109,6 +131,6 @@ def model_inputs(
     inputs : BatchEncoding
         Its tokens, ``(1, R, C)``.
     """
-    rows = min(rows, MsaTokenizer.for_config(model.config).model_max_depth)
+    rows = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth)
     seen = prepare_alignment(alignment, rows, select, seed, coverage, identity)
     return seen, encode(seen, model)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from .._files import whole_file
+from .._words import counted
 from .contact_precision import precision
 from .contacts import MIN_SEPARATION, ContactMap
 from .distances import Distances
 from .pictures import check_picture
-from .scoring import SubstitutionScores
+from .score_tables import paired, spearman
+from .scoring import SubstitutionScores, VariantScores
 
 # distinguishable with any colour vision (Okabe and Ito); their marks differ too
 _RIGHT, _WRONG = "#0072b2", "#d55e00"
@@ -152,6 +154,52 @@ def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, titl
     figure.colorbar(
         image, ax=list(grid), label=ratio, shrink=min(1.0, 2.5 / panels), aspect=20, extend="both", pad=0.01
     )
+    with whole_file(path) as temporary:
+        figure.savefig(temporary)
+
+
+def plot_variants(
+    scores: VariantScores,
+    measured: np.ndarray,
+    path: str | os.PathLike,
+    title: str | None = None,
+    label: str = "measured value",
+) -> None:
+    """Draw measured values against predicted scores, a point for each variant that has both.
+
+    Parameters
+    ----------
+    scores : VariantScores
+        The scores; see `modeling_msa.score_variants`.
+    measured : ndarray, shape=(N,), dtype=float64
+        Measured values of the same N variants; NaN where there is none.
+    path, title
+        As for `plot_contacts`; default title: the query's name, Spearman's correlation and the number of variants.
+    label : str
+        What was measured, for the axis.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure
+
+    predicted, values = paired(scores.score, np.asarray(measured, dtype=float))
+    figure = Figure(figsize=(5.6, 5.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    size = min(20.0, max(3.0, 20000 / max(1, len(values))))
+    # thousands of points: as pixels also in a .pdf or .svg
+    axes.scatter(predicted, values, s=size, color=_RIGHT, linewidths=0, alpha=0.5, rasterized=True)
+    low, high = axes.get_xlim()
+    if low < 0 < high:
+        axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+        how: dict[str, Any] = {"ha": "right", "va": "top", "rotation": 90, "color": "0.4"}
+        axes.annotate("wild type", (0, 1), (-2, -2), axes.get_xaxis_transform(), "offset points", **how)
+    correlation = spearman(predicted, values)
+    words = "not defined" if np.isnan(correlation) else f"{correlation:.2f}"
+    axes.set(
+        xlabel="predicted score: ln [p(mutant) / p(wild type)] (natural logarithm)",
+        ylabel=label,
+        title=title or f"{scores.name}, Spearman {words} ({counted(len(values), 'variant')})",
+    )
+    axes.spines[["right", "top"]].set_visible(False)
     with whole_file(path) as temporary:
         figure.savefig(temporary)
 

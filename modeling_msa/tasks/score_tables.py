@@ -101,6 +101,19 @@ def _cells(values: np.ndarray) -> list[str]:
     return ["" if np.isnan(value) else f"{value:.{DECIMALS}f}" for value in values.ravel().tolist()]
 
 
+def paired(scores: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the variants that have both numbers, with the scores as they are written: ties in the table are ties here.
+
+    Examples
+    --------
+    >>> paired(np.array([-1.00000012, 0.5, np.nan]), np.array([3, np.nan, 2]))
+    (array([-1.]), array([3.]))
+    """
+    scores = np.round(scores, DECIMALS)
+    both = np.isfinite(measured) & np.isfinite(scores)
+    return scores[both], measured[both]
+
+
 def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Compute Spearman's rank correlation; equal values share the mean of their ranks.
 

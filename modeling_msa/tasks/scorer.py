@@ -17,7 +17,7 @@ from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 from .context import context_layers, query_states, row_states
-from .inputs import check_whole
+from .inputs import check_depth, check_whole, row_limit
 from .strategies import check_strategy
 
 _TOKENS_PER_PASS = 2**14  # of several masked copies in one pass, without a batch_size
@@ -47,7 +47,7 @@ class Scorer:
         model: MsaPreTrainedModel,
         strategy: str,
         mode: str,
-        rows: int,
+        rows: int | None,
         select: str,
         seed: int | Sequence[int],
         coverage: float | None,
@@ -65,16 +65,17 @@ class Scorer:
         for name, value in (("window", window), ("batch_size", batch_size)):
             if value is not None and operator.index(value) < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}.")
-        self.seeds = _seeds(seed, select)
+        self.seeds = _seeds(seed, select, rows is None and alignment.is_selected)
         self.model, self.strategy, self.mode, self.batch_size = model, strategy, mode, batch_size
         self.tokenizer = MsaTokenizer.for_config(model.config)
         self.letters = dict(zip(AMINO_ACIDS, self.tokenizer(AMINO_ACIDS)["input_ids"][0][0][1:], strict=True))
         self.window = min(window or model.config.max_position_embeddings, self.tokenizer.model_max_length - 1)
-        rows = min(rows, self.tokenizer.model_max_depth)
+        rows = row_limit(alignment, rows, self.tokenizer.model_max_depth)
         # neither the filter nor the weights depend on the seed
         kept = select_rows(alignment.drop_query_gaps(), alignment.depth, "first", coverage=coverage, identity=identity)
         weights = sequence_weights(kept.array) if select == "weighted" and rows < kept.depth else None
         self.choices = [select_rows(kept, rows, select, each, weights=weights) for each in self.seeds]
+        check_depth(self.choices[0], self.tokenizer)
         self.depth = self.choices[0].depth
 
     def __call__(self, variants: Sequence[Sequence[Substitution]]) -> np.ndarray:
@@ -210,7 +211,7 @@ def _batches(jobs: Sequence[Iterator[tuple[int, ...]]], size: int) -> Iterator[n
             yield np.array(batch)
 
 
-def _seeds(seed: int | Sequence[int], select: str) -> tuple[int, ...]:
+def _seeds(seed: int | Sequence[int], select: str, is_selected: bool) -> tuple[int, ...]:
     seeds = tuple(map(operator.index, seed if isinstance(seed, Sequence) else [seed]))
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seed must be one number or several different ones, but is {seeds}.")
@@ -218,5 +219,10 @@ def _seeds(seed: int | Sequence[int], select: str) -> tuple[int, ...]:
         raise ValueError(
             f"All {len(seeds)} seeds would choose the same rows, since select={select!r} is not random: select "
             "'random' or 'weighted' rows."
+        )
+    if len(seeds) > 1 and is_selected:
+        raise ValueError(
+            f"All {len(seeds)} seeds would use the same rows, which select_rows has chosen: pass rows, or the whole "
+            "alignment."
         )
     return seeds

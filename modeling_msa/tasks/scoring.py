@@ -7,6 +7,7 @@ better tolerated variants. Variants that cannot be scored are kept, with the rea
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..alignments.alignment import Alignment
-from ..alignments.variants import AMINO_ACIDS, LOWER_CASE_ADVICE, Misfit, Substitution, better_offset, check_variants
+from ..alignments.variants import (
+    AMINO_ACIDS,
+    LOWER_CASE_ADVICE,
+    Misfit,
+    Substitution,
+    better_offset,
+    check_variants,
+    places_of,
+)
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from .scorer import Scorer
 from .strategies import Mode, Strategy
@@ -98,7 +107,7 @@ def score_variants(
     *,
     strategy: Strategy = "masked-marginals",
     mode: Mode = "exact",
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int | Sequence[int] = 0,
     coverage: float | None = None,
@@ -108,6 +117,7 @@ def score_variants(
     skip_mismatches: bool = False,
     batch_size: int | None = None,
     source: str = "variants",
+    lines: Sequence[int] | None = None,
 ) -> VariantScores:
     r"""Score variants by what the model expects in their place.
 
@@ -146,7 +156,8 @@ def score_variants(
     mode : {"exact", "fast"}, default "exact"
         See above. Fast mode exists for the two strategies that mask; "wt-marginals" is one pass in any case.
     rows, select, coverage, identity
-        Which rows the model sees; see `modeling_msa.select_rows`.
+        Which rows the model sees; see `modeling_msa.select_rows`. Without `rows`, all that `select_rows` has
+        chosen, of other alignments at most 128.
     seed : int or sequence of int, default 0
         Random seed of the row choice. With several, scores are means over row choices, and ``select`` must be "random"
         or "weighted".
@@ -162,6 +173,8 @@ def score_variants(
         up to 65,536 tokens if that is more. It does not change the scores.
     source : str
         Where the variants come from, for messages.
+    lines : sequence of int, optional
+        Their lines in `source`, for messages.
 
     Returns
     -------
@@ -187,7 +200,7 @@ def score_variants(
     >>> scores.reason
     ('', '', '', 'residue 9 of the query is R, not A.')
     """
-    parsed, reasons = fit_variants(alignment, variants, offset, skip_mismatches, source)
+    parsed, reasons = fit_variants(alignment, variants, offset, skip_mismatches, source, lines)
     scorer = Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
     scored = [k for k, reason in enumerate(reasons) if not reason]
     per_seed = np.full((len(scorer.seeds), len(parsed)), np.nan)
@@ -203,7 +216,7 @@ def score_all_singles(
     *,
     strategy: Strategy = "masked-marginals",
     mode: Mode = "exact",
-    rows: int = 128,
+    rows: int | None = None,
     select: str = "diverse",
     seed: int | Sequence[int] = 0,
     coverage: float | None = None,
@@ -262,12 +275,13 @@ def fit_variants(
     offset: int = 0,
     skip_mismatches: bool = False,
     source: str = "variants",
+    lines: Sequence[int] | None = None,
 ) -> tuple[list[tuple[Substitution, ...]], tuple[str, ...]]:
     """Find out which variants can be scored and why the others cannot, before a model is loaded.
 
     Parameters
     ----------
-    alignment, variants, offset, skip_mismatches, source
+    alignment, variants, offset, skip_mismatches, source, lines
         As for `score_variants`.
 
     Returns
@@ -291,8 +305,8 @@ def fit_variants(
     >>> fit_variants(family, ["K12R", "V13A", "L14*"])
     Traceback (most recent call last):
     ...
-    ValueError: variants: 2 of 3 variants do not fit the query. All wild types fit with the offset 10. Mismatches: K12
-    (none), V13 (none).
+    ValueError: variants: 2 of 3 variants do not fit the query, such as K12R. All wild types fit with the offset 10.
+    Mismatches: K12 (none), V13 (none).
     """
     parsed, misfits = check_variants(variants, alignment, offset)
     for substitutions, some in zip(parsed, misfits, strict=True):
@@ -300,15 +314,29 @@ def fit_variants(
             if not some and each.wild_type not in AMINO_ACIDS:
                 some.append(Misfit("coverage", f"the wild type {each.wild_type} is not one of the 20 amino acids."))
     if not skip_mismatches:
-        _raise_mismatches(alignment, variants, parsed, misfits, offset, source)
+        _raise_mismatches(alignment, variants, parsed, misfits, offset, source, lines)
     reasons = tuple(" ".join(each.words for each in some) for some in misfits)
     if variants and all(reasons):
-        common = Counter(reasons).most_common(_SHOWN)
-        shown = " ".join(f"{count} x {reason}" for reason, count in common)
+        places = places_of(variants, lines)
+        shown = " ".join(f"{count} like {places[k]}: {reasons[k]}" for count, k in common_reasons(reasons)[:_SHOWN])
         lower = all(any(each.kind == "coverage" and "lower case" in each.words for each in some) for some in misfits)
         advice = f" {LOWER_CASE_ADVICE}" if lower else ""
+        if len(variants) == 1:
+            raise ValueError(f"{source}: {places[0]}: {reasons[0]}{advice}")
         raise ValueError(f"{source}: none of the {len(variants)} variants can be scored: {shown}{advice}")
     return parsed, reasons
+
+
+def common_reasons(reasons: Sequence[str]) -> list[tuple[int, int]]:
+    """Count reasons that differ in more than residues, and give the index of the first variant with each.
+
+    Examples
+    --------
+    >>> common_reasons(["", "a stop", "residue 9 of the query is R, not A.", "residue 8 of the query is C, not D."])
+    [(2, 2), (1, 1)]
+    """
+    kinds = [re.sub(r"-?\d+|\b[A-Z]\b", "", reason) for reason in reasons]
+    return [(count, kinds.index(kind)) for kind, count in Counter(filter(None, kinds)).most_common()]
 
 
 def _raise_mismatches(
@@ -318,13 +346,14 @@ def _raise_mismatches(
     misfits: Sequence[Sequence[Misfit]],
     offset: int,
     source: str,
+    lines: Sequence[int] | None,
 ) -> None:
     """Raise if wild types are not the query's; each is named once, since a table may have thousands."""
     query = alignment.query
     better = better_offset(parsed, query, offset)
     wrong = {"wild type"} if better is None else {"wild type", "range"}
-    count = sum(any(each.kind in wrong for each in some) for some in misfits)
-    if count == 0:
+    bad = [k for k, some in enumerate(misfits) if any(each.kind in wrong for each in some)]
+    if not bad:
         return
     advice = " Check the numbering, and which sequence is first in the alignment."
     if better is not None:
@@ -335,5 +364,6 @@ def _raise_mismatches(
         if found != letter and (found != "none" or better is not None):
             named.append(f"{letter}{number + offset} ({found})")
     raise ValueError(
-        f"{source}: {count} of {len(variants)} variants do not fit the query.{advice} Mismatches: {', '.join(named)}."
+        f"{source}: {len(bad)} of {len(variants)} variants do not fit the query, such as "
+        f"{places_of(variants, lines)[bad[0]]}.{advice} Mismatches: {', '.join(named)}."
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..alignments.bundled import find_bundled
 from .arguments import DataArguments, ModelArguments
 from .shipped import find_config
 
@@ -46,7 +47,10 @@ def _of_files(data: DataArguments) -> Iterator[str]:
         paths = getattr(data, key)
         paths = [paths] if isinstance(paths, str) else paths or []
         if not (data.streaming and key == "train_data"):
-            yield from (f"{key}: {path} does not exist." for path in paths if not Path(path).exists())
+            lacking = [path for path in paths if not Path(path).exists()]
+            if key.endswith("data"):
+                lacking = [path for path in lacking if find_bundled(path) is None]
+            yield from (f"{key}: {path} does not exist." for path in lacking)
 
 
 def _of_data(model: ModelArguments, data: DataArguments, training: dict[str, Any]) -> Iterator[str]:

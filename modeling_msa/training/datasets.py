@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .._words import counted
 from ..alignments.alignment import Alignment, AlignmentError
 from ..alignments.known_contacts import check_shape, label_shape, load_contacts
 from ..alignments.listing import Peek, list_alignments, name_of, peek
@@ -149,7 +150,7 @@ class MsaDataset(_VisitedDataset):
         messages = list(self.unreadable.values())
         if not messages:
             return ""
-        return "\n".join([f"{len(messages)} of {len(self)} alignments could not be read:", *messages])
+        return "\n".join([f"{len(messages)} of {counted(len(self), 'alignment')} could not be read:", *messages])
 
     def _read(self, index: int) -> dict[str, Any]:
         item, name = self.items[index], self.names[index]
@@ -169,7 +170,9 @@ class MsaDataset(_VisitedDataset):
         kept = sorted(places.values())
         without = [name for name in self.names if name not in labels]
         if without:
-            message = f"{len(without)} of {len(self.names)} alignments have no label, the first is {without[0]!r}"
+            message = (
+                f"{len(without)} of {counted(len(self.names), 'alignment')} have no label, the first is {without[0]!r}"
+            )
             if self.on_error == "raise" or not kept:
                 raise ValueError(
                     f"{message}; a label's name must be the file's name without endings, but there are labels of "
@@ -256,10 +259,11 @@ class VariantDataset(_VisitedDataset):
     ) -> None:
         super().__init__(fixed)
         self.alignment = alignment if isinstance(alignment, Alignment) else read_alignment(alignment)
-        scores = read_variants(table, variant_column, score_column)
-        self.names = [name for name, _ in scores]
-        self.scores = [score for _, score in scores]
-        self.variants = parse_variants(self.names, self.alignment, offset, source=os.fspath(table))
+        rows = read_variants(table, variant_column, score_column)
+        self.names = [name for name, _, _ in rows]
+        self.scores = [score for _, score, _ in rows]
+        lines = [line for _, _, line in rows]
+        self.variants = parse_variants(self.names, self.alignment, offset, os.fspath(table), lines)
 
     def __len__(self) -> int:
         return len(self.variants)

@@ -21,7 +21,7 @@ def help_text() -> str:
         "Train a model as a recipe says: a YAML file of keys and values, or the name of one that comes with the",
         "package. Values given on the command line replace those of the file.",
         "",
-        "Example: msa train continue-family --train_data family.a3m --max_steps 20",
+        "Example: msa train continue-family --train_data fn3 --max_steps 20",
         "Several processes: accelerate launch --config_file configuration/accelerate/ddp.yaml -m modeling_msa.cli "
         "train RECIPE.yaml",
     ]

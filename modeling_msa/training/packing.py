@@ -26,6 +26,7 @@ from tqdm import tqdm
 from .._files import whole_file
 from .._records import Record, State, difference, is_same, locked, state_of
 from .._version import __version__
+from .._words import counted
 from ..alignments.alignment import Alignment
 from ..alignments.listing import list_alignments, name_of
 from ..alignments.reading import read_alignment
@@ -95,7 +96,7 @@ class PackReport(NamedTuple):
     remade: Mapping[str, str] = MappingProxyType({})  # shard -> why it was made again
 
     def __str__(self) -> str:
-        lines = [f"{self.packed} alignments in {len(self.shards)} shards"]
+        lines = [f"{counted(self.packed, 'alignment')} in {counted(len(self.shards), 'shard')}"]
         lines += [f"{shard} was made again, because {reason}" for shard, reason in self.remade.items()]
         if self.unreadable:
             lines += [f"{len(self.unreadable)} could not be read:", *self.unreadable.values()]
@@ -205,7 +206,7 @@ def _pack(
             record.add({"result": shard.name, "names": names, "files": made, **made_from})
     if not total:
         first = next(iter(unreadable.values()))
-        raise ValueError(f"None of the {len(paths)} alignments could be read; the first: {first}")
+        raise ValueError(f"None of {counted(len(paths), 'alignment')} could be read; the first: {first}")
     _write_card(output_dir, next(iter(plan)).suffix, total)
     shards = [shard for shard in plan if shard.exists()]
     return PackReport(shards, total["alignments"], unreadable, total["sequences"], total["residues"], remade)

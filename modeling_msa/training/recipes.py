@@ -126,9 +126,9 @@ def _values_of_file(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
+        raise ValueError(f"{path} is not a recipe, a YAML file of keys and values: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must contain lines of the form 'key: value'.")
+        raise ValueError(f"{path} is not a recipe: it must contain lines of the form 'key: value'.")
     for key, value in content.items():
         yield str(key), value
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._words import counted
 from ..hub.card import METRICS, find_source, plain
 from ..hub.reports import Result, Source, TrainingReport
 
@@ -78,7 +79,7 @@ def _of_data(trainer: Any, recipe: Recipe | None) -> Iterator[tuple[str, str]]:
     words = [_names(recipe.data.train_data)] if recipe else []
     if hasattr(trainer.train_dataset, "__len__"):
         repeats = recipe.data.repeats if recipe else 1
-        words.append(_count(len(trainer.train_dataset) // repeats, unit) + f", {repeats} visits" * (repeats > 1))
+        words.append(counted(len(trainer.train_dataset) // repeats, unit) + f", {repeats} visits" * (repeats > 1))
     if words:
         yield "data", "; ".join(words)
     limits = {"tokens": "max_tokens", "rows": "max_rows", "columns": "max_columns"}
@@ -141,13 +142,9 @@ def _held_out(trainer: Any, recipe: Recipe | None) -> str:
     if fraction is not None and len(trainer.eval_dataset) == 1 and unit == "alignment":
         return f"{names}: {fraction:g} of its rows held out"
     part = "" if fraction is None else f" ({fraction:g} of all)"
-    return f"{names}: {_count(len(trainer.eval_dataset), unit)} held out{part}"
+    return f"{names}: {counted(len(trainer.eval_dataset), unit)} held out{part}"
 
 
 def _names(paths: Sequence[str] | None) -> str:
     """Names of files and folders, without the paths of this machine."""
     return ", ".join(plain(path if "://" in path else Path(path).resolve().name) for path in paths or ())
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number:,} {unit}{'s' * (number != 1)}"

@@ -26,6 +26,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from .._version import __version__
+from .._words import counted
 from ..alignments.alignment import FORMATS, Alignment
 from ..alignments.known_contacts import load_contacts
 from ..alignments.listing import list_alignments, name_of
@@ -127,7 +128,7 @@ def load_alignments(
     except ValueError as error:
         if "corresponds to no data" not in str(error):
             raise
-        raise ValueError(f"None of the {len(files)} files could be read; the warnings say why.") from None
+        raise ValueError(f"None of {counted(len(files), 'file')} could be read; the warnings say why.") from None
 
 
 def _from_columns(

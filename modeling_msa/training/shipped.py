@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .._files import stands_for
+
 
 def _places(*parts: str) -> list[Path]:
     """Places of a shipped file: inside the installed package, or beside it in the repository."""
@@ -13,14 +15,14 @@ def _places(*parts: str) -> list[Path]:
 
 
 def find_recipe(name: str | os.PathLike) -> Path:
-    """Find a recipe: a file, or a name in ``configuration/training``.
+    """Find a recipe: a name in ``configuration/training``, or a file.
 
     Raises
     ------
     OSError
         If it does not exist.
     """
-    found = next((path for path in (Path(name), *_places("training", f"{name}.yaml")) if path.is_file()), None)
+    found = _find(name, "recipe", _places("training", f"{name}.yaml"), [Path(name)])
     if found is None:
         names = sorted(path.stem for folder in _places("training") for path in folder.glob("*.yaml"))
         raise FileNotFoundError(f"There is no recipe {name}: pass a file, or one of {', '.join(names)}.")
@@ -28,8 +30,13 @@ def find_recipe(name: str | os.PathLike) -> Path:
 
 
 def find_config(name: str | None) -> Path | None:
-    """Find a model's ``config.json``: a file, its folder, or a name in ``configuration/models``; else None."""
+    """Find a model's ``config.json``: a name in ``configuration/models``, a file, or its folder; else None."""
     if name is None:
         return None
-    candidates = [Path(name), Path(name, "config.json"), *_places("models", name, "config.json")]
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    return _find(name, "config", _places("models", name, "config.json"), [Path(name), Path(name, "config.json")])
+
+
+def _find(name: str | os.PathLike, what: str, shipped: list[Path], own: list[Path]) -> Path | None:
+    """Choose the shipped file if the name stands for it, otherwise the first of the user's that exists."""
+    found = [path for path in shipped if path.is_file() and stands_for(name, path, what)]
+    return next((path for path in found + own if path.is_file()), None)

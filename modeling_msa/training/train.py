@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from .._files import whole_file
+from .._words import counted
 from .building import make_trainer
 from .checkpoints import find_changed, find_checkpoint, last_whole, load_mean
 from .recipes import parse_recipe
@@ -34,7 +35,9 @@ class RunReport(NamedTuple):
     def __str__(self) -> str:
         keys = ("train_loss", *(key for key in self.figures if key.startswith("eval_")))
         shown = [f"{key} {self.figures[key]:.4g}" for key in keys if not key.endswith(("_runtime", "_second"))]
-        return "\n".join(filter(None, [f"{self.folder}: {self.steps} steps, {', '.join(shown)}", self.skipped]))
+        return "\n".join(
+            filter(None, [f"{self.folder}: {counted(self.steps, 'step')}, {', '.join(shown)}", self.skipped])
+        )
 
 
 def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport:
@@ -102,7 +105,7 @@ def _skipped(dataset: Any) -> str:
     if hasattr(dataset, "report"):
         return dataset.report()
     count = getattr(dataset, "skipped", 0)  # a stream's
-    return f"{count} alignments could not be read." if count else ""
+    return f"{counted(count, 'alignment')} could not be read." if count else ""
 
 
 def _merge(trainer: MsaTrainer) -> Any:

@@ -176,7 +176,7 @@ def test_from_sequences():
     assert Alignment.from_sequences(["Mk.L"], format="fasta").query == "MKL"
     with pytest.raises(AlignmentError, match=r"row 2 .* has 2 match columns"):
         Alignment.from_sequences(["MKL", "MK", "M"])
-    with pytest.raises(AlignmentError, match="1 names for 2"):
+    with pytest.raises(AlignmentError, match="1 name for 2"):
         Alignment.from_sequences(["M", "M"], ["one"])
     with pytest.raises(AlignmentError, match="line break"):
         Alignment.from_sequences(["M"], ["a\n>b"])

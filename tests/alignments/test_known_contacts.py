@@ -67,7 +67,7 @@ def test_list_of_families(tmp_path):
         table.write_text(text)
         with pytest.raises(error, match=words):
             list_families(table)
-    with pytest.raises(ValueError, match="give the folder of their structures too"):
+    with pytest.raises(ValueError, match="pass the folder of their structures too"):
         list_families(tmp_path / "families")
     (tmp_path / "few" / "f3.npy").rename(tmp_path / "few" / "other.npy")
     with pytest.raises(ValueError, match="give them the same names"):

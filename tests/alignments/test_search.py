@@ -278,5 +278,5 @@ def test_nothing_found(folder, tmp_path):
 def test_long_sequences_are_passed_over(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(search_module, "_LONGEST", 200)
     (tmp_path / "db.fasta").write_text(fasta(planted() | {"giant": QUERY * 3}))
-    with pytest.warns(UserWarning, match="1 sequences of more than 200 residues are skipped .giant"):
+    with pytest.warns(UserWarning, match="left out 1 sequence of over 200 residues .giant"):
         assert search_homologues(folder / "query.fasta", tmp_path / "db.fasta", cpus=1).depth == 13

@@ -33,7 +33,7 @@ def test_quoted_cells_and_lines(tmp_path):
     ("data", "message"),
     [
         (b"mutant,score\n", "no row below the header"),
-        (b"mutant,score\nK2R,1\nA3V\n", "line 3 has 1 cells, the header 2"),
+        (b"mutant,score\nK2R,1\nA3V\n", "line 3 has 1 cell, the header 2"),
         (b"mutant,score\nK2R,1,2\n", "line 2 has 3 cells.*double quotes"),
         (b"PK\x03\x04\xff\xfe", "is not a table in UTF-8 text"),
     ],

@@ -33,7 +33,7 @@ def test_variants_by_hand():
 def test_tables_of_variants(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("mutant,score,other\nK2R,0.5,1\n")
-    assert read_variants(table, score_column="score") == [("K2R", 0.5)]
+    assert read_variants(table, score_column="score") == [("K2R", 0.5, 2)]
     with pytest.raises(ValueError, match="score_column is None, but the columns are mutant, score, other"):
         read_variants(table)
     with pytest.raises(ValueError, match="variant_column is 'variant'"):

@@ -89,6 +89,19 @@ def test_every_command_reads_the_bundled_family(name, tmp_path):
     assert [path for path in tmp_path.iterdir() if path.stem == "out"]
 
 
+@COMMANDS
+def test_bundled_names_beside_folders_of_these_names(name, tmp_path, monkeypatch):
+    """One alignment goes into one file, by the embedded model, and each warning is shown once."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b/fn3", "b/msa-tiny"):
+        Path(folder).mkdir(parents=True)
+    for folder in ("a", "b"):
+        monkeypatch.chdir(tmp_path / folder)
+        output = msa(*command(name, "fn3", output="out"))
+    assert output.count("pass ./fn3 for the folder") == output.count("pass ./msa-tiny for the folder") == 1
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
 @real_data
 @COMMANDS
 def test_every_command_reads_real_alignments(name, tmp_path):

@@ -1,10 +1,12 @@
 """The files that a command line names: each once, in its order; what does not exist is named."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from made_up import write_folder
 
+from modeling_msa import bundled_family
 from modeling_msa.cli.inputs import list_inputs, list_known, list_structures, require
 
 
@@ -29,6 +31,18 @@ def test_inputs_are_files_folders_patterns_and_lists(msas, tmp_path, monkeypatch
         list_inputs([msas])
 
 
+@pytest.mark.parametrize("make", [lambda path: path.touch(), lambda path: write_folder(path, count=2)])
+def test_a_bundled_name_is_the_bundled_family(make, tmp_path, monkeypatch):
+    """`msa train --output_dir fn3` makes a folder fn3; it is ./fn3."""
+    monkeypatch.chdir(tmp_path)
+    make(Path("fn3"))
+    with pytest.warns(UserWarning, match=r"fn3 is the family that comes with the package; pass \./fn3 for the f"):
+        assert list_inputs(["fn3"]) == [bundled_family()]
+    own = [Path("fn3/f0.a3m"), Path("fn3/f1.a3m")] if Path("fn3").is_dir() else [Path("fn3")]
+    for path in ("./fn3", "f*3", tmp_path / "fn3", Path("fn3").resolve()):
+        assert [each.resolve() for each in list_inputs([path])] == [each.resolve() for each in own]
+
+
 def test_results_below_the_folder_of_inputs_are_not_inputs(msas):
     write_folder(msas / "new", count=2)
     assert len(list_inputs([msas], leave_out=msas / "new")) == 6
@@ -44,6 +58,19 @@ def test_structures_of_one_or_by_name(tmp_path):
     require(None, tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         require(Path("nowhere"))
+
+
+def test_structures_require_their_extra(msas, tmp_path, monkeypatch):
+    """The error comes before work starts, and not for contact maps, which NumPy reads."""
+    monkeypatch.setitem(sys.modules, "gemmi", None)
+    (tmp_path / "f1.pdb.gz").touch()
+    for read in (lambda: list_structures(tmp_path / "f1.pdb.gz"), lambda: list_known(msas, tmp_path)):
+        with pytest.raises(ImportError, match=r"gemmi: pip install 'modeling-msa\[structure\]'"):
+            read()
+    (tmp_path / "f1.pdb.gz").unlink()
+    (tmp_path / "f1.npy").touch()
+    assert list_structures(tmp_path / "f1.npy") == {"": tmp_path / "f1.npy"}
+    assert len(list_known(msas, tmp_path)) == 1
 
 
 def test_alignments_without_a_structure_are_noted(msas, tmp_path, capsys):

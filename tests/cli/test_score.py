@@ -200,7 +200,7 @@ def test_all_singles_of_several_go_on(here, model):
         (["t.csv"], "Pass an alignment before the table t.csv"),
         (["family.a3m", "t.csv", "u.csv"], "Pass one table"),
         (["family.a3m", "t.csv", "--all-singles"], "cannot be used with a table"),
-        (["family.a3m", "t.csv", "--plot", "p.png"], "pass --all-singles"),
+        (["family.a3m", "t.csv", "--plot", "p.png"], "column with --measured-column"),
         (["family.a3m", "--all-singles", "--measured-column", "x"], "a column of a table"),
         (["family.a3m", "t.csv", "--seed", "1", "--seeds", "1,2"], "cannot be used together"),
         (["family.a3m", "--all-singles", "--plot", "nowhere/p.png"], "nowhere"),
@@ -216,7 +216,7 @@ def test_all_singles_of_several_go_on(here, model):
         (["family.a3m", "t.csv", "--offset", "1"], "t.csv: 2 of 2 variants"),
         (["family.a3m", "u.csv"], "offset 10"),
         (["family.a3m", "ragged.csv"], "ragged.csv: line 3"),
-        (["family.a3m", "indels.csv"], "none of the 1 variants"),
+        (["family.a3m", "indels.csv"], "indels.csv: line 2 (A5del): an insertion"),
     ],
 )  # fmt: skip
 def test_errors_in_words(arguments, words, here, model, monkeypatch):
@@ -249,6 +249,22 @@ def test_tables_that_would_be_read_wrongly(text, options, words, here, model):
     assert not Path("out.csv").exists()
 
 
+def test_a_scatter_of_measured_values(here, model):
+    """For one alignment a file, for several a folder; titles have the correlations that are printed."""
+    Path("t.csv").write_text("mutant,DMS\nK2R,1.5\nV3A,\nL4A,2\nA5C,1\n")
+    options = ("--measured-column", "DMS", "--model", model)
+    output = run("family.a3m", "t.csv", "-o", "out.csv", *options, "--plot", "p.svg")
+    spearman = float(re.search(r"Spearman (\S+) \(3 variants\)", output)[1])
+    svg = Path("p.svg").read_text()
+    assert f"<!-- q, Spearman {spearman:.2f} (3 variants) -->" in svg
+    assert "<!-- measured: DMS -->" in svg
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        Path("in", f"{name}.a3m").write_bytes(Path("family.a3m").read_bytes())
+    run("in", "t.csv", "-o", "out", *options, "--plot", "pictures")
+    assert sorted(os.listdir("pictures")) == ["a.score.png", "b.score.png"]
+
+
 def test_values_that_were_not_measured_are_left_out(here, model):
     Path("t.csv").write_text("mutant,DMS\nK2R,1.5\nV3A,\nL4A,NA\nA5C,nan\nW6F,0.5\n")
     output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--measured-column", "DMS")
@@ -271,8 +287,44 @@ def test_an_alignment_of_one_row_is_said(here, model):
 
 def test_mismatches_can_be_kept(here, model):
     Path("t.csv").write_text("mutant\nK2R\nA3I\n")
-    run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--skip-mismatches")
+    output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--skip-mismatches")
     assert table("out.csv")[2] == ["A3I", "", "residue 3 of the query is V, not A."]
+    words = "5 of 5 rows; 1 variant has no score: t.csv, line 3 (A3I): residue 3 of the query is V, not A."
+    assert words in output.replace("\n", " ")
+
+
+def test_why_variants_have_no_score_is_printed(here, model):
+    """The most frequent reason, whatever the residue, with the line of its first variant; blank lines count."""
+    Path("t.csv").write_text("mutant,x\nK2*,1\n\nK2R,2\nA3I,3\nC4G,3\nL4A,4\n")
+    options = ("--model", model, "--skip-mismatches", "--measured-column", "x")
+    output = run("family.a3m", "t.csv", "-o", "out.csv", *options).replace("\n", " ")
+    assert "2 of 5 variants, 5 of 5 rows, Spearman" in output
+    words = "; 3 variants have no score, 2 of them like t.csv, line 5 (A3I): residue 3 of the query is V, not A."
+    assert words in output
+    Path("t.csv").write_text("mutant\nK2R\np.Lys2del\nNM_000546.6:p.Val3fs\n")
+    output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model).replace("\n", " ")
+    assert "2 variants have no score, all like t.csv, line 3 (p.Lys2del): an insertion, deletion or frame" in output
+    Path("t.csv").write_text("mutant\nK2R\n")
+    assert "no score" not in run("family.a3m", "t.csv", "-o", "out.csv", "--model", model)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "mutant,x\nK2R,1\n\nA3I,2\nA4C,2\n",
+            r"t.csv: 2 of 3 variants do not fit the query, such as line 4 \(A3I\)\.",
+        ),
+        (
+            "mutant\nK2*\nK2del\nV3del\n",
+            r"t.csv: none of the 3 variants can be scored: 2 like line 3 \(K2del\): an ins",
+        ),
+        ("mutant\nWT:K2R\n", r"t.csv: line 2 \(WT:K2R\): not a substitution"),
+    ],
+)
+def test_errors_about_variants_name_file_line_and_text(text, words, here, model):
+    Path("t.csv").write_text(text)
+    assert re.search(words, run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, ok=False).replace("\n", " "))
 
 
 @real_data
@@ -286,4 +338,4 @@ def test_gb1(tmp_path):
     assert [row[:2] for row in rows] == table(source)
     assert not any(row[3] for row in rows[1:])
     value = spearmanr([float(row[1]) for row in rows[1:]], [float(row[2]) for row in rows[1:]]).statistic
-    assert f"Spearman {value:.4f} (2076 variants)" in output
+    assert f"Spearman {value:.4f} (2,076 variants)" in output

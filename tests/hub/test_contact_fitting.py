@@ -9,7 +9,14 @@ from families import make_known
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from modeling_msa import MsaForMaskedLM, MsaForSequenceClassification, fit_contacts, list_families
+from modeling_msa import (
+    MsaForMaskedLM,
+    MsaForSequenceClassification,
+    fit_contacts,
+    list_families,
+    read_alignment,
+    select_rows,
+)
 from modeling_msa.cli.fit_contacts import fit_contacts_command
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -86,3 +93,13 @@ def test_fit_leaves_nothing_behind(places, tmp_path):
     with pytest.raises(ValueError, match="but the query has"):
         fit_contacts(wrong, places / "model", tmp_path / "new" / "fitted")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fit_on_selected_rows_uses_all_of_them(places, tmp_path):
+    """The card says how many: 4 of a family of 5 rows or more, without the argument `rows`."""
+    families = [
+        (select_rows(read_alignment(family.alignment), 4), family.structure)
+        for family in list_families(places / "families.tsv")
+    ]
+    fit_contacts(families, places / "model", tmp_path / "fitted", regularization=1e4)
+    assert "at most 4 rows" in (tmp_path / "fitted" / "README.md").read_text()

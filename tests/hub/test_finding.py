@@ -1,4 +1,4 @@
-"""What the name of a model stands for: which files decide what it computes, and where the base of adapters lies."""
+"""What the name of a model stands for, which files decide what it computes, and where the base of adapters lies."""
 
 import json
 import shutil
@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from fresh import run_fresh
 
-from modeling_msa.hub.finding import find_base, find_model, model_files
+from modeling_msa.hub import finding
+from modeling_msa.hub.finding import find_base, find_model, model_files, resolve_model
+
+TINY = Path(finding.__file__).parents[1] / "checkpoints" / "msa-tiny"
 
 
 def adapters(folder, base, **noted):
@@ -25,6 +28,19 @@ def model(folder, content=b"weights"):
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(content)
     return folder
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_the_embedded_name_is_the_embedded_model(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(resolve_model("msa-tiny")) == Path(find_model("msa-tiny")) == TINY
+    assert resolve_model(Path("msa-tiny")) == str(TINY)
+    make(Path("msa-tiny"))
+    with pytest.warns(UserWarning, match=r"msa-tiny is the model that comes with the package; pass \./msa-tiny for"):
+        assert Path(resolve_model("msa-tiny")) == TINY
+    for path in ("./msa-tiny", "msa-tiny/", str(tmp_path / "msa-tiny"), Path("msa-tiny")):
+        assert resolve_model(path) == str(path)
+    assert [resolve_model(name) for name in ("", ".", "..", "no")] == ["", ".", "..", "no"]
 
 
 def test_the_files_of_a_model(tmp_path):

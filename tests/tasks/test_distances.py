@@ -250,11 +250,11 @@ def test_fitting_requires_sklearn(model, monkeypatch):
 def test_too_little_to_fit_on_is_said_before_the_model_runs(model, fitted, monkeypatch):
     monkeypatch.setattr(phylogeny, "column_attention_features", None)
     few = families.family("few", 3, 20, 0)
-    with pytest.raises(ValueError, match=r"1 families have 3 pairs, but .* requires at least 6 pairs of rows"):
+    with pytest.raises(ValueError, match=r"1 family have 3 pairs, but .* requires at least 6 pairs of rows"):
         fit_distances([few], model)
-    with pytest.raises(ValueError, match="few/0: 2 of 3 rows are used for the fit; they have 1 pairs"):
+    with pytest.raises(ValueError, match="few/0: 2 of 3 rows are used for the fit; they have 1 pair,"):
         predict_distances(few, model)
-    with pytest.raises(ValueError, match="few/0: 2 rows are too few"):
+    with pytest.raises(ValueError, match="few/0: 2 rows, too few"):
         predict_distances(few, model, fitted, rows=2)
     with pytest.raises(ValueError, match="reads at most 63"):
         fit_distances([OTHER, families.family("long", 9, 90, 0)], model)

@@ -6,7 +6,15 @@ import pytest
 from made_up import contact_map
 from scipy.spatial.distance import squareform
 
-from modeling_msa import Distances, SubstitutionScores, plot_contacts, plot_distances, plot_substitutions
+from modeling_msa import (
+    Distances,
+    SubstitutionScores,
+    VariantScores,
+    plot_contacts,
+    plot_distances,
+    plot_substitutions,
+    plot_variants,
+)
 
 
 @pytest.fixture
@@ -53,6 +61,21 @@ def test_picture_tells_right_from_wrong(whole, drawn, tmp_path):
     upper = drawn[0].axes[0].images[0].get_array()
     assert upper[0, 6] == np.float32(0.9)
     assert upper.count() == 4  # (1, 7) (1, 8) (1, 9) (3, 9)
+
+
+def test_scatter_of_measured_values(drawn, tmp_path):
+    """Ranks of the four variants with both numbers are 1 2 3 4 and 1 3 2 4: Spearman 1 - 6 * 2 / (4 * 15) = 0.8."""
+    score = np.array([-4.0, -3.0, np.nan, -1.0, 0.5, 9.0])
+    scores = VariantScores("q", tuple("abcdef"), score, None, ("",) * 6, score[None], (0,), 1)
+    plot_variants(scores, np.array([1.0, 30, 5, 20, 40, np.nan]), tmp_path / "s.png", label="measured: yield")
+    axes = drawn[0].axes[0]
+    assert np.asarray(axes.collections[0].get_offsets()).tolist() == [[-4, 1], [-3, 30], [-1, 20], [0.5, 40]]
+    assert axes.get_title() == "q, Spearman 0.80 (4 variants)"
+    assert axes.get_ylabel() == "measured: yield"
+    assert "natural logarithm" in axes.get_xlabel()
+    assert [text.get_text() for text in axes.texts] == ["wild type"]  # at 0, which is within the scores
+    plot_variants(scores, np.array([1.0, np.nan, 5, np.nan, np.nan, np.nan]), tmp_path / "s.svg")
+    assert drawn[1].axes[0].get_title() == "q, Spearman not defined (1 variant)"
 
 
 def test_picture_without_a_structure(drawn, tmp_path):

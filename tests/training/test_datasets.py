@@ -9,7 +9,14 @@ import pytest
 from made_up import TOKENIZER, a3m, batches_equal, write_folder
 from torch.utils.data import DataLoader
 
-from modeling_msa import AlignmentError, MsaDataCollatorForMaskedLM, MsaDataset, bundled_family
+from modeling_msa import (
+    Alignment,
+    AlignmentError,
+    MsaDataCollatorForMaskedLM,
+    MsaDataset,
+    VariantDataset,
+    bundled_family,
+)
 from modeling_msa.alignments.listing import list_alignments
 from modeling_msa.training import datasets as data_module
 
@@ -125,3 +132,16 @@ def test_batches_do_not_depend_on_workers(tmp_path, workers):
         return list(DataLoader(dataset, batch_size=2, collate_fn=collator, num_workers=workers))
 
     assert all(map(batches_equal, batches(0), batches(workers)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mutant,score\nK2R,1\n\nM1delinsA,2\n", r"t.csv: line 4 \(M1delinsA\): an insertion, deletion or frameshift"),
+        ("mutant,score\nK2R,1\nV1A,2\nK3A,2\n", r"t.csv: 2 substitutions .* query: line 3 \(V1A\): residue 1 of the"),
+    ],
+)
+def test_variants_that_do_not_fit_are_named_by_file_line_and_text(text, words, tmp_path):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        VariantDataset(Alignment.from_sequences(["MKV", "MRV"]), tmp_path / "t.csv")

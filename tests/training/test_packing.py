@@ -62,7 +62,7 @@ def test_unreadable_files(tmp_path, workers):
     again = pack(folder, tmp_path / "shards", rows_per_shard=2, on_error="skip")
     assert again.packed == 3
     assert list(again.unreadable) == list(report.unreadable)
-    with pytest.raises(ValueError, match="None of the 1 alignments could be read"):
+    with pytest.raises(ValueError, match="None of 1 alignment could be read"):
         pack([folder / "f2.a3m"], tmp_path / "none", on_error="skip")
 
 

@@ -2,6 +2,8 @@
 listed at once, before anything is loaded.
 """
 
+from pathlib import Path
+
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -9,7 +11,7 @@ from typer.testing import CliRunner
 from modeling_msa.cli import app
 from modeling_msa.training.help import help_text
 from modeling_msa.training.recipes import parse_recipe
-from modeling_msa.training.shipped import find_recipe
+from modeling_msa.training.shipped import find_config, find_recipe
 
 
 def test_values_have_their_keys_types_and_the_command_line_replaces_the_file(recipe, tmp_path):
@@ -47,6 +49,22 @@ def test_all_problems_are_listed_at_once(recipe):
         assert part in message
 
 
+def test_shipped_names_are_shipped_files(recipe, tmp_path, monkeypatch):
+    """Beside files and folders of these names, which are ./contacts and ./msa-tiny."""
+    monkeypatch.chdir(tmp_path)
+    shipped = find_recipe("contacts"), find_config("msa-tiny")
+    Path("contacts").touch()
+    Path("msa-tiny").mkdir()
+    Path("msa-tiny/config.json").touch()
+    Path("fn3").mkdir()
+    with pytest.warns(UserWarning, match="pass ./contacts for the file of this name"):
+        assert (find_recipe("contacts"), find_config("msa-tiny")) == shipped
+    assert find_recipe("./contacts") == Path("contacts")
+    assert find_config("./msa-tiny") == Path("msa-tiny/config.json")
+    Path("fn3").rmdir()
+    assert parse_recipe(recipe(train_data=["fn3"])).data.train_data == ["fn3"]
+
+
 def test_forms_of_values(recipe, tmp_path):
     path = recipe(lora_r=None, report_to=["none"], lr_scheduler_kwargs={"num_cycles": 2}, resume_from_checkpoint=True)
     path.write_text(path.read_text() + "eval_data: null\n")
@@ -70,7 +88,7 @@ def test_forms_of_values(recipe, tmp_path):
     ("text", "message"),
     [
         ("- a list", "key: value"),
-        ("a: [", "not a YAML"),
+        ("a: [", "is not a recipe"),
         ("config: nonesuch", "nonesuch"),
         ("config: msa-tiny\nno_mask_gaps: 1.5", "this key has no value"),
         ("config: msa-tiny\nseed: []", "a value is missing"),

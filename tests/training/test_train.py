@@ -33,7 +33,7 @@ def test_command_line(recipe, tmp_path):
     assert "There is no recipe" in missing.output
     ran = CliRunner().invoke(app, ["train", str(recipe()), "--max_steps", "1"])
     assert ran.exit_code == 0, ran.output
-    assert "run: 1 steps, train_loss" in ran.output
+    assert "run: 1 step, train_loss" in ran.output
 
 
 def test_masked_language_modelling(recipe, data, tmp_path):
