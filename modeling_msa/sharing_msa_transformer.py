@@ -13,12 +13,15 @@
 # limitations under the License.
 """Complete repositories: what saving and pushing add to transformers' own files.
 
-A complete repository has the config, all code files, the weights, the tokenizer, a card and the code's licence.
+A complete repository has the config, all code files, the weights and their digests, the tokenizer, a card and the
+code's licence.
 transformers saves or pushes one object at a time, and copies only the code that this object imports.
 """
 
 import filecmp
+import hashlib
 import inspect
+import json
 import os
 import re
 import shutil
@@ -28,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from torch import distributed
 from transformers.utils import cached_file
 
 CODE_FILES = (
@@ -42,6 +46,7 @@ CODE_FILES = (
 OLD_CODE_FILES = tuple(name.replace("_transformer", "") for name in CODE_FILES if not name.startswith("inference"))
 LICENSE, CARD = "LICENSE", "README.md"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+DIGESTS = "weights.sha256.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TAGS = ("biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction")
 
@@ -103,8 +108,20 @@ def remove_old_code(folder: Path) -> None:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file of a repository holds its weights, some of them, or their index."""
-    return re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", name) is not None
+    """Whether a file of a repository holds its weights, some of them, their index or their digests."""
+    return name == DIGESTS or re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", name) is not None
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_digests(folder: Path) -> str:
+    """JSON with the SHA-256 of each file of weights in a folder, by name; "" if there is none."""
+    files = [path for path in sorted(folder.glob("*.safetensors")) if is_weights(path.name)]
+    return json.dumps({path.name: file_sha256(path) for path in files}, indent=2) + "\n" if files else ""
 
 
 def upload(
@@ -120,8 +137,14 @@ def upload(
     return api.create_commit(repo_id, [*map(CommitOperationDelete, replaced), *added], **commit)
 
 
+def _is_later_rank() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0
+
+
 class SharingMixin:
     """What a config, a tokenizer or a model saves and pushes."""
+
+    has_weights = False
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """Save as transformers does, with all the code and its licence."""
@@ -133,10 +156,15 @@ class SharingMixin:
         pushed = inspect.signature(self.push_to_hub).parameters
         options = {name: kwargs.pop(name) for name in kwargs.keys() & pushed.keys()}
         copy_companions(self, save_directory)
+        folder, is_main = Path(save_directory).resolve(), kwargs.get("is_main_process", True)
+        has_digests = self.has_weights and is_main and not _is_later_rank()
+        if has_digests:  # those of other weights must not lie beside half of the new ones
+            (folder / DIGESTS).unlink(missing_ok=True)
         saved = save(save_directory, **kwargs)
-        folder = Path(save_directory).resolve()
+        if has_digests and (digests := describe_digests(folder)):
+            (folder / DIGESTS).write_text(digests, encoding="utf-8")
         remove_old_code(folder)
-        if push_to_hub and kwargs.get("is_main_process", True):
+        if push_to_hub and is_main:
             self.push_to_hub(options.pop("repo_id", folder.name), **options, **kwargs, _saved_to=folder)
         return saved
 
@@ -193,6 +221,7 @@ class SharingMixin:
 class SharedModelMixin(SharingMixin):
     """What all MSA Transformer classes load and push."""
 
+    has_weights = True
     config: Any
     name_or_path: Any
     tokenizer_class: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import get_session
 
+from ..sharing_msa_transformer import file_sha256
 from .errors import ChecksumError, ConversionError
 from .finding import check_checkpoint
 
@@ -43,7 +43,7 @@ def download(url: str, sha256: str | None = None) -> Path:
     url : str
         Its last part is the file's name.
     sha256 : str, optional
-        The expected checksum, of a new file or an old one; see `file_sha256`.
+        The expected checksum, of a new file or an old one, 64 hexadecimal digits.
 
     Returns
     -------
@@ -62,12 +62,6 @@ def download(url: str, sha256: str | None = None) -> Path:
     if sha256 is not None:
         check_sha256(path, sha256)
     return path
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sha256(path: str | os.PathLike, expected: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from huggingface_hub import constants, is_offline_mode
+from huggingface_hub import constants, is_offline_mode, try_to_load_from_cache
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import get_session, validate_repo_id
 
 # httpx's base of all errors, or httpx2's: which one huggingface_hub uses depends on its version
 _HTTP_ERRORS = tuple(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
@@ -59,6 +59,26 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         words = " ".join(str(cause).split()) or type(cause).__name__
         place = "" if repo_id in words else f"{repo_id}: "
         raise HubError(f"{place}{words.rstrip('.')}. {advice}".strip()) from error
+
+
+def must_use_cache(repo_id: str) -> bool:
+    """Whether the Hub does not answer, so that a repository can only be read from the cache; asks it once, 5 seconds.
+
+    huggingface_hub itself would try for half a minute. In offline mode it does not try. Raises HubError if the cache
+    does not have the repository's config.
+    """
+    if is_offline_mode():
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except _HTTP_ERRORS as error:
+        if not isinstance(try_to_load_from_cache(repo_id, "config.json"), str):
+            raise HubError(
+                f"{repo_id}: {error or type(error).__name__}. The connection to {constants.ENDPOINT} failed, and the "
+                "model is not in the cache. Run the command again with a network, or pass the path of a folder."
+            ) from error
+        return True
+    return False
 
 
 def _advice(error: BaseException) -> str | None:

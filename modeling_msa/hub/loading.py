@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from .. import modeling_msa_transformer
-from ..configuration_msa_transformer import MsaConfig
 from ..modeling_msa_transformer import MsaForContactPrediction, MsaForMaskedLM, MsaModel, MsaPreTrainedModel
-from .errors import describe_misfit, hub_errors
-from .finding import EMBEDDED, find_model, resolve_model
+from .checks import check_numbers, check_weights, read_config
+from .errors import describe_misfit, hub_errors, must_use_cache
+from .finding import EMBEDDED, find_model
 
 _Model = TypeVar("_Model", bound=MsaPreTrainedModel)
 
@@ -57,7 +57,8 @@ def load_model(
     Raises
     ------
     ValueError
-        If the folder holds another kind of model, its weights are damaged or do not fit, or there is no such device.
+        If the folder holds another kind of model, its weights are damaged, do not fit or are not finite numbers, or
+        there is no such device.
     OSError
         If there is no such folder or repository, or the Hub cannot be reached or refuses it.
     """
@@ -89,27 +90,34 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
     Raises
     ------
     ValueError
-        If the folder holds another kind of model, or weights that are damaged or do not fit; names the tensors.
+        If the folder holds another kind of model, or weights that are damaged, do not fit or are not finite numbers;
+        names the tensors.
     OSError
         If there is no such folder or repository, files of weights are missing, or the Hub refuses them.
     """
     name = find_model(folder)
     with nullcontext() if os.path.isdir(name) else hub_errors(name):
-        saved = MsaConfig.get_config_dict(name)[0]
-        if (kind := saved.get("model_type")) != MsaConfig.model_type:
-            raise ValueError(f"{name} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
+        if not os.path.isdir(name) and must_use_cache(name):
+            options["local_files_only"] = True
+        options.setdefault("return_dict", True)  # what a config says of it is for plain transformers
+        saved = read_config(name, options.get("local_files_only", False))
         if cls is MsaModel and "quantization_config" in saved and saved.get("architectures") != [cls.__name__]:
             # quantized tensors load under the names they were saved with, which have the prefix
             whole = load_checkpoint(MsaForContactPrediction, name, **options)
             backbone: MsaModel = whole.base_model  # type: ignore[assignment]
             backbone.contact_head.requires_grad_(False)
             return backbone  # type: ignore[return-value]
-        return _load_fitting(cls, name, new_head, options)
+        return _load_fitting(cls, name, saved, new_head, options)
 
 
-def _load_fitting(cls: type[_Model], name: str, new_head: bool, options: dict[str, Any]) -> _Model:
+def _load_fitting(
+    cls: type[_Model], name: str, saved: dict[str, Any], new_head: bool, options: dict[str, Any]
+) -> _Model:
     again = "Download, copy or convert it again, whole and with its own config.json."
     try:
+        check_weights(
+            name, saved, **{key: options[key] for key in ("local_files_only", "use_safetensors") if key in options}
+        )
         # transformers' own error about shapes does not name the tensors
         model, info = cls.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
@@ -119,8 +127,13 @@ def _load_fitting(cls: type[_Model], name: str, new_head: bool, options: dict[st
         raise ValueError(f"The weights of {name}, or their index, are damaged ({reason}). {again}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"The weights of {name} are not complete: {error}. {again}") from error
+    except ValueError as error:
+        if name in str(error):
+            raise
+        raise ValueError(f"{name} cannot be loaded as its config.json says: {error}") from error
     if misfit := _misfit(model, info, new_head):
         raise ValueError(f"The weights of {name} do not fit {cls.__name__} and config.json: {misfit}. {again}")
+    check_numbers(model, name)
     return model
 
 
@@ -148,6 +161,7 @@ def _misfit(model: MsaPreTrainedModel, info: dict[str, Any], new_head: bool) -> 
 
 def saved_class(folder: str | os.PathLike) -> type[MsaPreTrainedModel]:
     """Class that a folder or Hub id was saved from, so that it keeps its head; `MsaForMaskedLM` if it does not say."""
-    saved = MsaConfig.get_config_dict(resolve_model(folder))[0].get("architectures") or []
+    name = find_model(folder)
+    saved = read_config(name, not os.path.isdir(name) and must_use_cache(name)).get("architectures") or []
     known = [getattr(modeling_msa_transformer, name) for name in saved if name in modeling_msa_transformer.__all__]
     return known[0] if known else MsaForMaskedLM

@@ -217,6 +217,7 @@ def test_folder_is_a_complete_repository(hub):
         "tokenization_msa_transformer.py",
         "tokenizer.json",
         "tokenizer_config.json",
+        "weights.sha256.json",
     ]
     for path in folder.iterdir():
         # as any new file; safetensors keeps its own to the owner

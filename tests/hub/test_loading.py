@@ -28,6 +28,7 @@ from modeling_msa import (
 from modeling_msa.hub.errors import HubError
 from modeling_msa.hub.finding import find_distance_weights
 from modeling_msa.hub.loading import load_checkpoint, saved_class
+from modeling_msa.sharing_msa_transformer import DIGESTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 AGAIN = "Download, copy or convert it again"
@@ -51,6 +52,7 @@ def with_tensors(change):
     def damage(folder):
         tensors = change(load_file(folder / "model.safetensors"))
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / DIGESTS).unlink(missing_ok=True)
 
     return damage
 
@@ -59,6 +61,7 @@ def with_bytes(change):
     def damage(folder):
         path = folder / "model.safetensors"
         path.write_bytes(change(path.read_bytes()))
+        (folder / DIGESTS).unlink(missing_ok=True)
 
     return damage
 
