@@ -26,7 +26,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,9 @@ def find_at_source(owner: Any, name: str, download: bool = False, token: str | b
         )
     except (OSError, ValueError):  # a deleted folder, or a name that no repository can have
         return None
-    return None if path is None else Path(path)
+    if path is None or (os.path.isdir(owner.name_or_path) and points_out(Path(path), Path(owner.name_or_path))):
+        return None
+    return Path(path)
 
 
 def copy_companions(
@@ -118,10 +120,15 @@ def file_sha256(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_digests(folder: Path) -> str:
-    """JSON with the SHA-256 of each file of weights in a folder, by name; "" if there is none."""
-    files = [path for path in sorted(folder.glob("*.safetensors")) if is_weights(path.name)]
-    return json.dumps({path.name: file_sha256(path) for path in files}, indent=2) + "\n" if files else ""
+def describe_digests(files: Iterable[Path]) -> str:
+    """JSON with the SHA-256 of files of weights by name, as `DIGESTS` has it."""
+    return json.dumps({path.name: file_sha256(path) for path in sorted(files)}, indent=2) + "\n"
+
+
+def points_out(path: Path, folder: Path) -> bool:
+    """Whether a file of a folder is a link to one outside, which may be private; the Hub's cache has links."""
+    target, folder = path.resolve(), folder.resolve()
+    return not target.is_relative_to(folder) and target.parent not in [each / "blobs" for each in folder.parents[1:2]]
 
 
 def upload(
@@ -161,8 +168,9 @@ class SharingMixin:
         if has_digests:  # those of other weights must not lie beside half of the new ones
             (folder / DIGESTS).unlink(missing_ok=True)
         saved = save(save_directory, **kwargs)
-        if has_digests and (digests := describe_digests(folder)):
-            (folder / DIGESTS).write_text(digests, encoding="utf-8")
+        weights = [path for path in folder.glob("*.safetensors") if is_weights(path.name)]
+        if has_digests and weights:
+            (folder / DIGESTS).write_text(describe_digests(weights), encoding="utf-8")
         remove_old_code(folder)
         if push_to_hub and is_main:
             self.push_to_hub(options.pop("repo_id", folder.name), **options, **kwargs, _saved_to=folder)
@@ -197,8 +205,9 @@ class SharingMixin:
                 shutil.copyfile(api.hf_hub_download(repo_id, CARD, revision=revision), folder / CARD)
             self.save_pretrained(folder, **kwargs)
             for name in (LICENSE, CARD, *TOKENIZER_FILES):  # the user's, beside what was saved
-                if _saved_to is not None and (_saved_to / name).is_file() and name not in there:
-                    shutil.copyfile(_saved_to / name, folder / name)
+                own = _saved_to / name if _saved_to is not None else None
+                if own and own.is_file() and not points_out(own, own.parent) and name not in there:
+                    shutil.copyfile(own, folder / name)
             copy_companions(self, folder, download=True, token=token)
             self._complete(folder, repo_id, there, tags or [], token)
             if LICENSE in there:  # theirs stays
