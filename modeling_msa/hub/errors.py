@@ -18,6 +18,7 @@ from huggingface_hub.utils import get_session, validate_repo_id
 
 # httpx's base of all errors, or httpx2's: which one huggingface_hub uses depends on its version
 _HTTP_ERRORS = tuple(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
+PATIENCE = 5.0  # seconds in which the Hub must answer
 _AGAIN = "Run the command again; files that have arrived are not sent again."
 
 
@@ -62,7 +63,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
 
 
 def must_use_cache(repo_id: str) -> bool:
-    """Whether the Hub does not answer, so that a repository can only be read from the cache; asks it once, 5 seconds.
+    """Whether the Hub does not answer, so that a repository can only be read from the cache; asks it once.
 
     huggingface_hub itself would try for half a minute. In offline mode it does not try. Raises HubError if the cache
     does not have the repository's config.
@@ -70,7 +71,7 @@ def must_use_cache(repo_id: str) -> bool:
     if is_offline_mode():
         return False
     try:
-        get_session().head(constants.ENDPOINT, timeout=5)
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
     except _HTTP_ERRORS as error:
         if not isinstance(try_to_load_from_cache(repo_id, "config.json"), str):
             raise HubError(

@@ -71,7 +71,9 @@ def find_distance_weights(model: str | os.PathLike) -> Path | None:
     from huggingface_hub import hf_hub_download  # slow to import
     from huggingface_hub.errors import EntryNotFoundError
 
+    from .errors import must_use_cache
+
     try:
-        return Path(hf_hub_download(str(model), WEIGHTS_NAME))
+        return Path(hf_hub_download(str(model), WEIGHTS_NAME, local_files_only=must_use_cache(str(model))))
     except EntryNotFoundError:  # also without a network, if it was never fetched
         return None
