@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,18 +71,11 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.chmod(mode)
         os.replace(temporary, path)
     except Exception as error:
-        if is_full_disk(error):
+        if is_disk_full(error):
             raise OSError(errno.ENOSPC, "The disk is full, so this file was not written", os.fspath(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether there was no space for a file; safetensors and torch say so only in words."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in FULL_DISK
-    return any(words in str(error) for words in ("os error 28", "os error 122", "No space left on device"))
 
 
 def stands_for(name: str | os.PathLike[str], shipped: Path, what: str) -> bool:
@@ -121,20 +115,49 @@ def require_new_folder(path: str | os.PathLike[str], error: type[Exception] = Va
         raise error(f"{path} is in use: pass a folder inside it that does not exist yet.")
 
 
+_LOCK = "lock"
+
+
 @contextmanager
 def temporary_sibling(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a hidden temporary folder beside `path`; at the end it is removed, with parents that were made in vain."""
+    """Give a hidden temporary folder beside `path`; at the end it is removed, with parents that were made in vain.
+
+    One that a killed process has left for the same path is removed first: nobody holds its lock. A full disk is an
+    OSError that says so, whatever library was writing.
+    """
+    from filelock import FileLock, Timeout  # takes 50 ms to import
+
     parent = Path(path).absolute().parent
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{Path(path).name}-", dir=parent))
+    prefix = f".{Path(path).name}-"
+    for left in parent.glob(f"{escape(prefix)}*/{_LOCK}"):
+        with suppress(Timeout, OSError), FileLock(left, timeout=0):
+            shutil.rmtree(left.parent, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
-        yield temporary
+        with FileLock(temporary / _LOCK):
+            yield temporary
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        full = OSError(f"{path} cannot be written: the disk is full. Free some space, or choose another place.")
+        full.errno = errno.ENOSPC
+        raise full from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # not empty: not in vain
             for folder in made:
                 folder.rmdir()
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error of writing means a full disk, or an exhausted quota: Python's, safetensors' or PyTorch's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL_DISK
+    # the writer of torch.save only notices that its file is too short
+    signs = ("No space left on device", "Disk quota exceeded", "unexpected pos", "PytorchStreamWriter failed")
+    return any(words in str(error) for words in signs)
 
 
 @contextmanager

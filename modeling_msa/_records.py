@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ._files import file_sha256, whole_file
 
 # a file's size, SHA-256, and the numbers that tell without reading it that it was not touched (None: do not)
@@ -105,6 +103,8 @@ def _line(entry: Mapping[str, Any]) -> str:
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
     """Keep other runs away from an output; ValueError if one writes there already."""
+    from filelock import FileLock, Timeout  # takes 50 ms to import
+
     path = output / ".msa.lock" if output.is_dir() else output.with_name(f".{output.name}.lock")
     lock = FileLock(path)
     try:

@@ -181,8 +181,10 @@ class MsaConfig(SharingMixin, PreTrainedConfig):
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act must be one of transformers' activations, got {self.hidden_act!r}.")
-        if self.layer_norm_eps <= 0 or self.initializer_range < 0:
-            raise ValueError("layer_norm_eps must be positive and initializer_range not negative.")
+        if not 0 < self.layer_norm_eps < 0.1:  # NaN is neither
+            raise ValueError(f"layer_norm_eps must be between 0 and 0.1, got {self.layer_norm_eps}.")
+        if not 0 <= self.initializer_range < float("inf"):
+            raise ValueError(f"initializer_range must not be negative, got {self.initializer_range}.")
         if self.pad_token_id is None or not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id must be in the vocabulary (0 to {self.vocab_size - 1}).")
 

@@ -13,21 +13,25 @@
 # limitations under the License.
 """Complete repositories: what saving and pushing add to transformers' own files.
 
-A complete repository has the config, all code files, the weights, the tokenizer, a card and the code's licence.
+A complete repository has the config, all code files, the weights and their digests, the tokenizer, a card and the
+code's licence.
 transformers saves or pushes one object at a time, and copies only the code that this object imports.
 """
 
 import filecmp
+import hashlib
 import inspect
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from torch import distributed
 from transformers.utils import cached_file
 
 CODE_FILES = (
@@ -42,6 +46,7 @@ CODE_FILES = (
 OLD_CODE_FILES = tuple(name.replace("_transformer", "") for name in CODE_FILES if not name.startswith("inference"))
 LICENSE, CARD = "LICENSE", "README.md"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+DIGESTS = "weights.sha256.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TAGS = ("biology", "protein", "protein-language-model", "msa", "msa-transformer", "contact-prediction")
 
@@ -69,7 +74,9 @@ def find_at_source(owner: Any, name: str, download: bool = False, token: str | b
         )
     except (OSError, ValueError):  # a deleted folder, or a name that no repository can have
         return None
-    return None if path is None else Path(path)
+    if path is None or (os.path.isdir(owner.name_or_path) and points_out(Path(path), Path(owner.name_or_path))):
+        return None
+    return Path(path)
 
 
 def copy_companions(
@@ -103,8 +110,25 @@ def remove_old_code(folder: Path) -> None:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file of a repository holds its weights, some of them, or their index."""
-    return re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", name) is not None
+    """Whether a file of a repository holds its weights, some of them, their index or their digests."""
+    return name == DIGESTS or re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", name) is not None
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_digests(files: Iterable[Path]) -> str:
+    """JSON with the SHA-256 of files of weights by name, as `DIGESTS` has it."""
+    return json.dumps({path.name: file_sha256(path) for path in sorted(files)}, indent=2) + "\n"
+
+
+def points_out(path: Path, folder: Path) -> bool:
+    """Whether a file of a folder is a link to one outside, which may be private; the Hub's cache has links."""
+    target, folder = path.resolve(), folder.resolve()
+    return not target.is_relative_to(folder) and target.parent not in [each / "blobs" for each in folder.parents[1:2]]
 
 
 def upload(
@@ -120,8 +144,14 @@ def upload(
     return api.create_commit(repo_id, [*map(CommitOperationDelete, replaced), *added], **commit)
 
 
+def _is_later_rank() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0
+
+
 class SharingMixin:
     """What a config, a tokenizer or a model saves and pushes."""
+
+    has_weights = False
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """Save as transformers does, with all the code and its licence."""
@@ -133,14 +163,19 @@ class SharingMixin:
         pushed = inspect.signature(self.push_to_hub).parameters
         options = {name: kwargs.pop(name) for name in kwargs.keys() & pushed.keys()}
         copy_companions(self, save_directory)
+        folder, is_main = Path(save_directory).resolve(), kwargs.get("is_main_process", True)
+        has_digests = self.has_weights and is_main and not _is_later_rank()
+        if has_digests:  # those of other weights must not lie beside half of the new ones
+            (folder / DIGESTS).unlink(missing_ok=True)
         saved = save(save_directory, **kwargs)
-        folder = Path(save_directory).resolve()
+        weights = [path for path in folder.glob("*.safetensors") if is_weights(path.name)]
+        if (folder / "config.json").is_file() and is_main:
+            for path in weights:  # safetensors keeps its files to their owner
+                shutil.copymode(folder / "config.json", path)
+        if has_digests and weights:
+            (folder / DIGESTS).write_text(describe_digests(weights), encoding="utf-8")
         remove_old_code(folder)
-        if (folder / "config.json").is_file() and kwargs.get("is_main_process", True):
-            for path in folder.iterdir():
-                if is_weights(path.name):  # safetensors keeps its files to their owner
-                    shutil.copymode(folder / "config.json", path)
-        if push_to_hub and kwargs.get("is_main_process", True):
+        if push_to_hub and is_main:
             self.push_to_hub(options.pop("repo_id", folder.name), **options, **kwargs, _saved_to=folder)
         return saved
 
@@ -173,8 +208,9 @@ class SharingMixin:
                 shutil.copyfile(api.hf_hub_download(repo_id, CARD, revision=revision), folder / CARD)
             self.save_pretrained(folder, **kwargs)
             for name in (LICENSE, CARD, *TOKENIZER_FILES):  # the user's, beside what was saved
-                if _saved_to is not None and (_saved_to / name).is_file() and name not in there:
-                    shutil.copyfile(_saved_to / name, folder / name)
+                own = _saved_to / name if _saved_to is not None else None
+                if own and own.is_file() and not points_out(own, own.parent) and name not in there:
+                    shutil.copyfile(own, folder / name)
             copy_companions(self, folder, download=True, token=token)
             self._complete(folder, repo_id, there, tags or [], token)
             if LICENSE in there:  # theirs stays
@@ -197,6 +233,7 @@ class SharingMixin:
 class SharedModelMixin(SharingMixin):
     """What all MSA Transformer classes load and push."""
 
+    has_weights = True
     config: Any
     name_or_path: Any
     tokenizer_class: Any

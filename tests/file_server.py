@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,6 +17,8 @@ class Server(ThreadingHTTPServer):
         self.files, self.log = files, []
         self.cut_at = None  # bytes after which a connection is lost; then nothing is served any more
         self.broken = self.ignores_range = False
+        self.headers = {}  # further ones by path, such as ETag
+        self.delay = 0.0  # seconds before a body
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,8 +42,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        for name, value in server.headers.get(self.path, {}).items():
+            self.send_header(name, value)
         self.end_headers()
         if with_body:
+            time.sleep(server.delay)
             self.wfile.write(data[start : server.cut_at])
             server.broken = server.cut_at is not None
 

@@ -47,7 +47,8 @@ from modeling_msa.training.train import train
 pytestmark = pytest.mark.usefixtures("one_thread")
 PACKAGE = Path(modeling_msa.__file__).parent
 TOKENIZER = ["tokenizer.json", "tokenizer_config.json"]
-COMPLETE = sorted(["LICENSE", "README.md", "config.json", "model.safetensors", *CODE_FILES, *TOKENIZER])
+WEIGHTS = ["model.safetensors", "weights.sha256.json"]
+COMPLETE = sorted(["LICENSE", "README.md", "config.json", *WEIGHTS, *CODE_FILES, *TOKENIZER])
 AUTO_MAP = {
     "AutoConfig": "configuration_msa_transformer.MsaConfig",
     "AutoModel": "modeling_msa_transformer.MsaModel",

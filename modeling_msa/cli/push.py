@@ -23,14 +23,22 @@ def push_command(
     ],
     private: Annotated[bool, flag("--private", "Create a private repository.")] = False,
     revision: Annotated[str | None, option("BRANCH", "Branch; created if it does not exist. Default: main.")] = None,
+    include: Annotated[
+        list[str] | None,
+        option(
+            "PATTERN",
+            "Further files to upload: a path, or a pattern such as 'figures/*.png'; repeatable.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, flag("--dry-run", "Show the files, their sizes and the model card; upload nothing.")
     ] = False,
 ) -> None:
     """Upload a folder to the Hub in one commit, after checking that it is complete.
 
-    The folder must have code, weights, tokenizer, card and licence. Checkpoints, training states and pickles are not
-    uploaded. After a failure, the same command uploads only what has not arrived.
+    The folder must have code, weights, tokenizer, card and licence. Only these are uploaded; other files are listed,
+    and --include uploads them. Secrets, pickles and hidden files must be named exactly. After a failure, the same
+    command uploads only what has not arrived.
 
     Example: msa push msa1b me/msa1b --private
     """
@@ -41,7 +49,7 @@ def push_command(
     start_torch()
     from ..hub.pushing import plan_upload, send
 
-    upload = plan_upload(folder, repo_id)
+    upload = plan_upload(folder, repo_id, include or ())
     typer.echo(upload)
     if dry_run:
         typer.echo(f"\n{upload.card}")

@@ -16,6 +16,7 @@ import torch
 from .._files import require_new_folder, temporary_sibling, whole_folder
 from ..modeling_msa_transformer import MsaForMaskedLM
 from .card import is_published
+from .checks import check_numbers
 from .downloads import find_checkpoint
 from .errors import ConversionError, some_of
 from .fair_esm import (
@@ -94,6 +95,7 @@ def convert_checkpoint(
     state = {name: tensor.to(dtype) for name, tensor in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
+    check_numbers(model, str(path))
 
     with whole_folder(output) as folder:
         model.eval().save_pretrained(folder)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from huggingface_hub import constants, is_offline_mode
+from huggingface_hub import constants, is_offline_mode, try_to_load_from_cache
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -14,10 +14,11 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import get_session, validate_repo_id
 
 # httpx's base of all errors, or httpx2's: which one huggingface_hub uses depends on its version
 _HTTP_ERRORS = tuple(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
+PATIENCE = 5.0  # seconds in which the Hub must answer
 _AGAIN = "Run the command again; files that have arrived are not sent again."
 
 
@@ -59,6 +60,27 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         words = " ".join(str(cause).split()) or type(cause).__name__
         place = "" if repo_id in words else f"{repo_id}: "
         raise HubError(f"{place}{words.rstrip('.')}. {advice}".strip()) from error
+
+
+def must_use_cache(repo_id: str, revision: str = "main") -> bool:
+    """Whether the Hub does not answer, so that a repository can only be read from the cache; asks it once.
+
+    huggingface_hub itself would try for half a minute. In offline mode it does not try. Raises HubError if the cache
+    does not have the repository's config.
+    """
+    if is_offline_mode():
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+    except _HTTP_ERRORS as error:
+        names = ("config.json", "adapter_config.json")
+        if not any(isinstance(try_to_load_from_cache(repo_id, name, revision=revision), str) for name in names):
+            raise HubError(
+                f"{repo_id}: {error or type(error).__name__}. The connection to {constants.ENDPOINT} failed, and the "
+                "model is not in the cache. Run the command again with a network, or pass the path of a folder."
+            ) from error
+        return True
+    return False
 
 
 def _advice(error: BaseException) -> str | None:

@@ -11,6 +11,7 @@ import argparse
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,10 @@ def _is_state(content: Any) -> bool:
     )
 
 
-def unpickle(path: str | os.PathLike) -> Any:
+def unpickle(path: str | os.PathLike, map_location: str = "cpu") -> Any:
     """Unpickle tensors, containers and argparse.Namespace, and refuse everything else before it runs.
+
+    The CRC of each part is compared, which PyTorch does not do. `map_location` "meta" gives shapes without numbers.
 
     Raises
     ------
@@ -153,8 +156,12 @@ def unpickle(path: str | os.PathLike) -> Any:
         If the file holds anything else, or is not a whole PyTorch checkpoint.
     """
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if part := archive.testzip():
+                    raise zipfile.BadZipFile(f"the CRC of {part} does not match")
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location=map_location, weights_only=True)
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:  # a damaged file fails anywhere in the unpickler: IndexError, struct.error, OSError ...
@@ -164,8 +171,8 @@ def unpickle(path: str | os.PathLike) -> Any:
                 "argparse.Namespace; do not load this file unless you know where it comes from."
             ) from None
         raise ConversionError(
-            f"{path} is not a PyTorch checkpoint, or it is truncated or damaged: remove it, and copy or download it "
-            "again."
+            f"{path} is not a PyTorch checkpoint, or it is truncated or damaged ({error!s:.200}): remove it, and copy "
+            "or download it again."
         ) from error
 
 
@@ -181,8 +188,10 @@ def config_from_fair_esm(
             )
         if name in state and state[name].ndim != axes:
             raise ConversionError(f"{name} must have {axes} axes; its shape is {tuple(state[name].shape)}.")
-    layers = 1 + max(int(match[1]) for name in state if (match := re.match(r"layers\.(\d+)\.", name)))
-    layers = getattr(args, "layers", layers)
+    held = 1 + max(int(match[1]) for name in state if (match := re.match(r"layers\.(\d+)\.", name)))
+    layers = getattr(args, "layers", held)
+    if isinstance(layers, int) and layers > 2 * held + 100:  # would take long to build
+        raise ConversionError(f"This checkpoint's arguments tell of {layers} layers, but it holds {held}.")
     contacts = state.get(CONTACT_NAMES[0])
     heads = getattr(args, "attention_heads", attention_heads)
     if heads is None and contacts is not None:

@@ -206,15 +206,16 @@ def fetch_model(repo_id: str) -> Path:
     """
     from huggingface_hub import snapshot_download  # slow to import
 
-    from .errors import hub_errors
+    from .errors import hub_errors, must_use_cache
 
     named = ["config.json", "adapter_config.json"]
     endings = "{}*.safetensors", "{}*.safetensors.index.json"
     with hub_errors(repo_id):
+        hub: dict[str, Any] = {"local_files_only": must_use_cache(repo_id)}
         names = [*named, *(each.format(stem) for stem in ("model", "adapter_model") for each in endings)]
-        folder = Path(snapshot_download(repo_id, allow_patterns=names))
+        folder = Path(snapshot_download(repo_id, allow_patterns=names, **hub))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(repo_id, allow_patterns=["pytorch_model*.bin*", "adapter_model.bin"]))
+            folder = Path(snapshot_download(repo_id, allow_patterns=["pytorch_model*.bin*"], **hub))
     return folder
 
 
@@ -226,7 +227,9 @@ def find_distance_weights(model: str | os.PathLike) -> Path | None:
     from huggingface_hub import hf_hub_download  # slow to import
     from huggingface_hub.errors import EntryNotFoundError
 
+    from .errors import must_use_cache
+
     try:
-        return Path(hf_hub_download(str(model), WEIGHTS_NAME))
+        return Path(hf_hub_download(str(model), WEIGHTS_NAME, local_files_only=must_use_cache(str(model))))
     except EntryNotFoundError:  # also without a network, if it was never fetched
         return None

@@ -17,7 +17,8 @@ from .. import modeling_msa_transformer
 from ..configuration_msa_transformer import MsaConfig
 from ..modeling_msa_transformer import MsaForContactPrediction, MsaForMaskedLM, MsaModel, MsaPreTrainedModel
 from .adapters import merge_adapters, read_adapter_weights
-from .errors import describe_misfit, hub_errors
+from .checks import check_numbers, check_weights, read_config
+from .errors import describe_misfit, hub_errors, must_use_cache
 from .finding import ADAPTER_CONFIG, EMBEDDED, find_base, find_model, is_adapter, read_adapter
 
 _Model = TypeVar("_Model", bound=MsaPreTrainedModel)
@@ -63,7 +64,8 @@ def load_model(
     Raises
     ------
     ValueError
-        If the folder holds another kind of model, its weights are damaged or do not fit, or there is no such device.
+        If the folder holds another kind of model, its weights are damaged, do not fit or are not finite numbers, or
+        there is no such device.
     OSError
         If there is no such folder or repository, the model that adapters belong to is missing, or the Hub cannot be
         reached or refuses it.
@@ -98,31 +100,35 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
     Raises
     ------
     ValueError
-        If the folder holds another kind of model, or weights that are damaged or do not fit; names the tensors.
+        If the folder holds another kind of model, or weights that are damaged, do not fit or are not finite numbers;
+        names the tensors.
     OSError
         If there is no such folder or repository, files of weights are missing, or the Hub refuses them.
     """
     name = find_model(folder)
-    if adapters := _adapter_folder(name, options.get("revision", "main")):
-        return _load_adapted(cls, adapters, new_head, options)
     with nullcontext() if os.path.isdir(name) else hub_errors(name):
-        saved = MsaConfig.get_config_dict(name, revision=options.get("revision", "main"))[0]
-        if (kind := saved.get("model_type")) != MsaConfig.model_type:
-            raise ValueError(f"{name} holds a model of the type {kind!r}, not {MsaConfig.model_type!r}.")
+        if not os.path.isdir(name) and must_use_cache(name, options.get("revision", "main")):
+            options["local_files_only"] = True
+        hub = {key: options[key] for key in ("local_files_only", "revision") if key in options}
+        if adapters := _adapter_folder(name, **hub):
+            return _load_adapted(cls, adapters, new_head, options)
+        options.setdefault("return_dict", True)  # what a config says of it is for plain transformers
+        saved = read_config(name, **hub)
         if cls is MsaModel and "quantization_config" in saved and saved.get("architectures") != [cls.__name__]:
             # quantized tensors load under the names they were saved with, which have the prefix
             whole = load_checkpoint(MsaForContactPrediction, name, **options)
             backbone: MsaModel = whole.base_model  # type: ignore[assignment]
             backbone.contact_head.requires_grad_(False)
             return backbone  # type: ignore[return-value]
-        return _load_fitting(cls, name, new_head, options)
+        return _load_fitting(cls, name, saved, new_head, options)
 
 
-def _adapter_folder(name: str, revision: str = "main") -> str | None:
+def _adapter_folder(name: str, revision: str = "main", local_files_only: bool = False) -> str | None:
     """Folder of the adapters that `name` stands for, downloaded if need be; None if it is a whole model."""
     if os.path.isdir(name):
         return name if is_adapter(name) else None
-    options: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False, "revision": revision}
+    options: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+    options["_raise_exceptions_for_missing_entries"] = False
     with hub_errors(name):
         if cached_file(name, "config.json", **options) is not None:
             return None
@@ -165,14 +171,19 @@ def _load_adapted(cls: type[_Model], folder: str, new_head: bool, options: dict[
     config = options.pop("config", whole.config).to_dict()
     config, options = MsaConfig.from_dict(config, return_unused_kwargs=True, **options)
     options |= kept | {"config": config, "state_dict": whole.state_dict()}
-    model = _load_fitting(cls, folder, new_head, options)
+    model = _load_fitting(cls, folder, {}, new_head, options)
     model.name_or_path = model.config.name_or_path = folder
     return model
 
 
-def _load_fitting(cls: type[_Model], name: str, new_head: bool, options: dict[str, Any]) -> _Model:
+def _load_fitting(
+    cls: type[_Model], name: str, saved: dict[str, Any], new_head: bool, options: dict[str, Any]
+) -> _Model:
     again = "Download, copy or convert it again, whole and with its own config.json."
     try:
+        if "state_dict" not in options:
+            hub = ("local_files_only", "revision", "use_safetensors")
+            check_weights(name, saved, **{key: options[key] for key in hub if key in options})
         # transformers' own error about shapes does not name the tensors
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = cls.from_pretrained(None if "state_dict" in options else name, **options)
@@ -183,8 +194,13 @@ def _load_fitting(cls: type[_Model], name: str, new_head: bool, options: dict[st
         raise ValueError(f"The weights of {name}, or their index, are damaged ({reason}). {again}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"The weights of {name} are not complete: {error}. {again}") from error
+    except ValueError as error:
+        if name in str(error):
+            raise
+        raise ValueError(f"{name} cannot be loaded as its config.json says: {error}") from error
     if misfit := _misfit(model, info, new_head):
         raise ValueError(f"The weights of {name} do not fit {cls.__name__} and config.json: {misfit}. {again}")
+    check_numbers(model, name)
     return model
 
 
@@ -213,9 +229,10 @@ def _misfit(model: MsaPreTrainedModel, info: dict[str, Any], new_head: bool) -> 
 def saved_class(folder: str | os.PathLike) -> type[MsaPreTrainedModel]:
     """Class that a folder or Hub id was saved from, so that it keeps its head; `MsaForMaskedLM` if it does not say."""
     name = find_model(folder)
-    if adapters := _adapter_folder(name):
+    hub: dict[str, Any] = {"local_files_only": not os.path.isdir(name) and must_use_cache(name)}
+    if adapters := _adapter_folder(name, **hub):
         saved = [read_adapter(adapters)["auto_mapping"].get("base_model_class")]
     else:
-        saved = MsaConfig.get_config_dict(name)[0].get("architectures") or []
+        saved = read_config(name, **hub).get("architectures") or []
     known = [getattr(modeling_msa_transformer, name) for name in saved if name in modeling_msa_transformer.__all__]
     return known[0] if known else MsaForMaskedLM

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,20 +21,44 @@ from ..modeling_msa_transformer import MsaModel
 from ..sharing_msa_transformer import (
     CARD,
     CODE_FILES,
+    DIGESTS,
     INDEX,
     LICENSE,
     OLD_CODE_FILES,
     TOKENIZER_FILES,
     WEIGHTS,
+    describe_digests,
     is_weights,
+    points_out,
     upload,
 )
+from ..tasks.distance_model import WEIGHTS_NAME
+from .checks import check_digest
 from .errors import HubError, check_repo_id, hub_errors
 from .loading import load_checkpoint
 
-# What a folder may hold that is not for others: why, and names of files or of folders above them. Pickles run code
-# when they are loaded; what training leaves tells of paths and machines.
+# What a complete repository may hold besides its weights; `recipe.yaml` is what the card of a trained model refers to.
+REPOSITORY = {
+    CARD,
+    LICENSE,
+    "config.json",
+    "generation_config.json",
+    "recipe.yaml",
+    *CODE_FILES,
+    *OLD_CODE_FILES,
+    *TOKENIZER_FILES,
+    "special_tokens_map.json",
+    WEIGHTS_NAME,
+}
+
+# What never goes up unless it is named exactly: why, and names, in lower case, of files or of folders above them.
+# Pickles run code when they are loaded; what training leaves tells of paths and machines.
 LEFT_OUT = {
+    "a secret": (
+        *("*token", "*token.*", "*tokens.*", "*token[_-]*", "*secret*", "*password*", "*passwd*", "*credential*"),
+        *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx"),
+        *("kaggle.json", ".env*", "*.env", "*.env.*", ".netrc", "_netrc", ".ssh", ".aws", "*api[_-]key*"),
+    ),
     "hidden": (".*",),
     "of training": (
         "checkpoint-*",
@@ -44,11 +69,11 @@ LEFT_OUT = {
         "wandb",
         "*.log",
     ),
-    "a secret": ("*token", "id_rsa*", "id_ed25519*", "*.pem", "*.key"),
     "a pickle": ("*.pt", "*.pth", "*.bin", "*.ckpt", "*.pkl", "*.pickle", "*.joblib"),
     "compiled": ("__pycache__", "*.pyc"),
     "temporary": ("*.tmp", "*.part", "*.incomplete", "*.lock", "*~"),
 }
+OTHER, LINK = "not part of a model", "a link to a file outside"
 
 
 @dataclass
@@ -59,6 +84,7 @@ class Upload:
     repo_id: str  # OWNER/NAME; or NAME, the owner being the user who is logged in
     files: dict[str, int] = field(default_factory=dict)  # sizes in bytes by path in the repository
     left_out: dict[str, str] = field(default_factory=dict)  # files, or folders (which end in a slash), and why
+    digests: str = ""  # of the weights, as they go up
 
     @property
     def card(self) -> str:
@@ -80,14 +106,17 @@ class Upload:
         lines = [f"{name:<{names}}  {figure:>{figures}}" for name, figure in [*rows, total]]
         lines.insert(-1, "-" * len(lines[0]))
         if self.left_out:
-            lines.append("\nLeft out:")
+            lines.append("\nLeft out (--include uploads more):")
             width = max(map(len, self.left_out))
             lines += [f"{name:<{width}}  {why}" for name, why in sorted(self.left_out.items())]
         return "\n".join(lines)
 
 
-def plan_upload(folder: str | os.PathLike, repo_id: str) -> Upload:
+def plan_upload(folder: str | os.PathLike, repo_id: str, include: Iterable[str] = ()) -> Upload:
     """Check that a folder is a complete repository, and choose what of it goes up. Nothing is sent.
+
+    Only the files that make up a model do: config, code, weights that are loaded, tokenizer, card, licence, the recipe
+    of a training run and the weights of distances. A link that points out of the folder is never followed.
 
     Parameters
     ----------
@@ -95,6 +124,9 @@ def plan_upload(folder: str | os.PathLike, repo_id: str) -> Upload:
         With config, code, weights, tokenizer, card and licence.
     repo_id : str
         OWNER/NAME, or NAME alone.
+    include : iterable of str, optional
+        Further files: paths in the folder, patterns such as ``"figures/*.png"``, or folders. What may be a secret,
+        pickles, hidden files and what training leaves must be named exactly.
 
     Returns
     -------
@@ -103,7 +135,8 @@ def plan_upload(folder: str | os.PathLike, repo_id: str) -> Upload:
     Raises
     ------
     ValueError
-        If something is missing, damaged or does not fit, with what to do about it, or `repo_id` cannot be a name.
+        If something is missing, damaged or does not fit, with what to do about it, `repo_id` cannot be a name, or an
+        entry of `include` stands for no file.
     FileNotFoundError
         If there is no such folder.
     """
@@ -114,25 +147,44 @@ def plan_upload(folder: str | os.PathLike, repo_id: str) -> Upload:
     if problems := find_problems(folder):
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ValueError(f"{folder} is not a complete repository, so nothing was sent:{listed}")
-    planned, loaded = Upload(folder, repo_id), _weight_files(folder)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        parts = path.relative_to(folder).parts
-        if found := _left_out(parts):
-            planned.left_out[found[0]] = found[1]
-        elif path.parent == folder and is_weights(path.name) and path.name not in loaded:
-            planned.left_out[path.name] = "not loaded, as there are other weights"
+    planned, loaded, include = Upload(folder, repo_id), _weight_files(folder), list(include)
+    reasons = {}
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    for name, path in paths.items():
+        if reason := _reason(name, path, folder, loaded, include):
+            reasons[name] = reason
         else:
-            planned.files["/".join(parts)] = path.stat().st_size
+            planned.files[name] = path.stat().st_size
+    for pattern in include:
+        if not any(_matches(name, pattern) for name in paths):
+            raise ValueError(f"{folder} has no file {pattern}, which is to be included: pass a path in the folder.")
+    for name, reason in reasons.items():  # by the topmost folder of which nothing goes up
+        above = [f"{parent}/" for parent in reversed(Path(name).parents[:-1])]
+        bare = [parent for parent in above if not any(each.startswith(parent) for each in planned.files)]
+        planned.left_out.setdefault(bare[0] if bare else name, reason)
+    planned.digests = describe_digests(folder / name for name in loaded if name != INDEX)
+    planned.files[DIGESTS] = len(planned.digests)
     return planned
 
 
-def _left_out(parts: tuple[str, ...]) -> tuple[str, str] | None:
-    """The file, or the topmost folder, that does not go up, and why; None if it does."""
-    for depth, part in enumerate(parts, start=1):
+def _matches(name: str, pattern: str) -> bool:
+    pattern = pattern.removeprefix("./").rstrip("/")
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
+
+
+def _reason(name: str, path: Path, folder: Path, loaded: Collection[str], include: Iterable[str]) -> str:
+    """Why a file does not go up; "" if it does."""
+    if points_out(path, folder):
+        return LINK
+    if name in REPOSITORY or name in loaded or name in include:
+        return ""
+    if is_weights(name):
+        return "" if name == DIGESTS else "not loaded, as there are other weights"
+    for part in name.lower().split("/"):
         for why, patterns in LEFT_OUT.items():
             if any(fnmatchcase(part, pattern) for pattern in patterns):
-                return "/".join(parts[:depth]) + ("/" if depth < len(parts) else ""), why
-    return None
+                return why
+    return "" if any(_matches(name, pattern) for pattern in include) else OTHER
 
 
 def find_problems(folder: Path) -> list[str]:
@@ -149,6 +201,9 @@ def find_problems(folder: Path) -> list[str]:
     code = OLD_CODE_FILES if maps.get("AutoModel") == "modeling_msa.MsaModel" else CODE_FILES
     names = [*code, *TOKENIZER_FILES, LICENSE, CARD]
     problems = [f"{name} is missing." for name in names if not (folder / name).is_file()]
+    links = [name for name in ("config.json", *names, *_weight_files(folder)) if points_out(folder / name, folder)]
+    if links:
+        return [f"{name} is a link to a file outside, which is not followed: copy the file itself." for name in links]
     lacking = [key for key in (*AUTO_MAP, "AutoTokenizer") if key not in maps or "--" in str(maps[key])]
     if lacking:
         problems.append(f"The auto_map lacks {', '.join(lacking)}.")
@@ -187,9 +242,10 @@ def _weight_files(folder: Path) -> list[str]:
 
 def _file_problem(path: Path) -> str:
     try:
+        check_digest(path)
         with safe_open(path, framework="pt"):
             return ""
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         return f"{path.name} is missing or damaged ({error}). Save the model again, or copy it again."
 
 
@@ -220,13 +276,18 @@ def require_login() -> str:
 
 
 def push_folder(
-    folder: str | os.PathLike, repo_id: str, *, private: bool | None = None, revision: str | None = None
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    include: Iterable[str] = (),
 ) -> str:
     """Upload a complete folder to the Hub in one commit, creating the repository and the branch if needed.
 
     Parameters
     ----------
-    folder, repo_id
+    folder, repo_id, include
         As in `plan_upload`.
     private : bool, optional
         Whether a new repository is private; default: as the owner has set it.
@@ -245,7 +306,7 @@ def push_folder(
     HubError
         If the Hub refused it, or could not be reached. Files that have arrived are not sent again by the next call.
     """
-    return send(plan_upload(folder, repo_id), private=private, revision=revision)
+    return send(plan_upload(folder, repo_id, include), private=private, revision=revision)
 
 
 def send(planned: Upload, *, private: bool | None = None, revision: str | None = None) -> str:
@@ -267,7 +328,7 @@ def send(planned: Upload, *, private: bool | None = None, revision: str | None =
         commit = upload(
             api,
             repo_id,
-            files | {CARD: planned.card.encode()},
+            files | {CARD: planned.card.encode(), DIGESTS: planned.digests.encode()},
             api.list_repo_files(repo_id, revision=revision),
             commit_message="Upload MSA Transformer",
             revision=revision,

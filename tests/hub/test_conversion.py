@@ -4,9 +4,11 @@ Or nothing is written, and the error says why and what to do. fair-esm itself re
 swap of rows and columns (their weights have the same shapes) shows as another output.
 """
 
+import errno
 import re
 import shutil
 import stat
+import zipfile
 from pathlib import Path
 
 import hub_server
@@ -16,15 +18,17 @@ import torch
 from fair_esm import REGRESSION, listing, load, random_model, read_published, refused, write_published
 from fresh import run_fresh
 from huggingface_hub import ModelCard
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import modeling_msa
-from modeling_msa import MsaForMaskedLM, MsaForTokenClassification, MsaModel, MsaTokenizer
+from modeling_msa import MsaForMaskedLM, MsaForTokenClassification, MsaModel, MsaTokenizer, _files
 from modeling_msa.hub import conversion, repository
 from modeling_msa.hub import fair_esm as fair_esm_format
 from modeling_msa.hub.card import is_published
 from modeling_msa.hub.conversion import convert_checkpoint, revert_checkpoint
+from modeling_msa.hub.finding import resolve_model
 
 # layers, width, heads, feed-forward, width of the row embedding
 SIZES = {"wide": (2, 16, 4, 24, 16), "as-msa-1": (2, 16, 4, 24, 1), "no-rows": (2, 16, 4, 24, None)}
@@ -217,6 +221,7 @@ def test_folder_is_a_complete_repository(hub):
         "tokenization_msa_transformer.py",
         "tokenizer.json",
         "tokenizer_config.json",
+        "weights.sha256.json",
     ]
     for path in folder.iterdir():
         # as any new file; safetensors keeps its own to the owner
@@ -391,7 +396,75 @@ convert_checkpoint(sys.argv[1], sys.argv[2])
     process = run_fresh(code, tmp_path / "cwd", raw, tmp_path / "out", packaged=True)
     assert process.returncode == -9, process.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []
-    convert_checkpoint(raw, tmp_path / "out")  # what is left is not in the way
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out-")] != []
+    with _files.temporary_sibling(tmp_path / "out") as of_a_living_one:
+        convert_checkpoint(raw, tmp_path / "out")  # what is left is not in the way, and goes
+        assert [path for path in tmp_path.iterdir() if path.name.startswith(".out-")] == [of_a_living_one]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out-")] == []
+
+
+FULL = {
+    "python": OSError(errno.ENOSPC, "No space left on device"),
+    "safetensors": SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    "torch": RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+}
+
+
+@pytest.mark.parametrize("error", FULL.values(), ids=FULL)
+def test_full_disk(raw, hub, tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr(MsaTokenizer, "save_pretrained", fail)
+    for convert, source, output in ((convert_checkpoint, raw, "out"), (revert_checkpoint, hub / "wide", "back.pt")):
+        with refused(tmp_path, f"{output} cannot be written: the disk is full", error=OSError):
+            convert(source, tmp_path / output)
+    from modeling_msa.cli import app
+
+    done = CliRunner().invoke(app, ["convert", str(raw), str(tmp_path / "out")])
+    assert (done.exit_code, done.stderr.startswith("error: ")) == (1, True)
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "regression"])
+def test_flipped_bit(raw, tmp_path, where):
+    """PyTorch reads it without a word; the CRC in the file tells."""
+    path = raw if where == "checkpoint" else raw.with_name("wide-contact-regression.pt")
+    bad = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        entry = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
+        content = archive.read(entry)
+    bad[bad.index(content, entry.header_offset)] ^= 1
+    path.write_bytes(bad)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() == entry.filename
+    torch.load(path, weights_only=False)
+    with refused(tmp_path, str(path), f"the CRC of {entry.filename} does not match"):
+        convert_checkpoint(raw, tmp_path / "out")
+
+
+def test_values_that_are_not_finite(raw, tmp_path):
+    content = load(raw)
+    name = next(name for name in content["model"] if name.endswith("fc1.bias"))
+    content["model"][name][0] = float("nan")
+    torch.save(content, raw)
+    with refused(tmp_path, "NaN or infinity", error=ValueError):
+        convert_checkpoint(raw, tmp_path / "out")
+
+
+def test_embedded_checkpoint_back_without_a_network(tmp_path, monkeypatch):
+    from modeling_msa.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    done = CliRunner().invoke(app, ["convert", "msa-tiny", "back", "--reverse"])
+    assert done.exit_code == 0, done.output
+    assert listing(tmp_path / "back") == ["msa-tiny-contact-regression.pt", "msa-tiny.pt"]
+    tokens = torch.randint(4, 24, (1, 3, 9), generator=torch.Generator().manual_seed(0))
+    expected = MsaForMaskedLM.from_pretrained(resolve_model("msa-tiny"))(tokens).logits
+    logits = read_published(tmp_path / "back" / "msa-tiny.pt")(tokens)["logits"]
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
 # Upload

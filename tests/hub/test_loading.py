@@ -6,12 +6,14 @@ loopback (hub_server.py).
 """
 
 import shutil
+import socket
 
 import hub_server
 import pytest
 import torch
 import yaml
 from families import make_folder
+from fresh import run_fresh
 from safetensors.torch import load_file, save_file
 from small import small_model
 from transformers import AutoModelForMaskedLM
@@ -25,9 +27,11 @@ from modeling_msa import (
     MsaTokenizer,
     load_model,
 )
+from modeling_msa.hub import errors
 from modeling_msa.hub.errors import HubError
 from modeling_msa.hub.finding import find_distance_weights
 from modeling_msa.hub.loading import load_checkpoint, saved_class
+from modeling_msa.sharing_msa_transformer import DIGESTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 AGAIN = "Download, copy or convert it again"
@@ -51,6 +55,7 @@ def with_tensors(change):
     def damage(folder):
         tensors = change(load_file(folder / "model.safetensors"))
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / DIGESTS).unlink(missing_ok=True)
 
     return damage
 
@@ -59,6 +64,7 @@ def with_bytes(change):
     def damage(folder):
         path = folder / "model.safetensors"
         path.write_bytes(change(path.read_bytes()))
+        (folder / DIGESTS).unlink(missing_ok=True)
 
     return damage
 
@@ -256,3 +262,45 @@ def test_private_and_offline(whole, hub, tmp_path, monkeypatch):
         state = load_model("me/secret", cls=MsaForMaskedLM).state_dict()
         assert all(torch.equal(state[name], expected[name]) for name in expected)
         assert bool(hub.log) != offline
+
+
+UNREACHABLE = """
+import time
+from modeling_msa.hub.finding import find_distance_weights
+from modeling_msa.hub.loading import load_model, saved_class
+from modeling_msa.hub.pushing import require_login
+
+for call in (lambda: load_model("me/secret"), lambda: saved_class("me/secret"), require_login,
+             lambda: find_distance_weights("me/secret")):
+    start = time.perf_counter()
+    try:
+        print(call().__class__.__name__, end=" ")
+    except OSError as error:
+        print(type(error).__name__, "failed" in str(error) and "127.0.0.1:9" in str(error), end=" ")
+    print(time.perf_counter() - start < 5)
+"""
+
+
+def test_unreachable_hub_is_said_at_once(whole, hub, tmp_path):
+    """Not after half a minute; from the cache, models load as they do offline."""
+    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}  # nobody listens there
+    hub.seed("me/secret", whole, private=True)
+    env = hub.env(tmp_path / "home", hub_server.WRITE)
+    done = run_fresh(UNREACHABLE, tmp_path, packaged=True, env=env | closed)
+    assert done.stdout.splitlines() == ["HubError True True"] * 4, done.stderr
+    run_fresh("from modeling_msa import load_model; load_model('me/secret')", tmp_path, packaged=True, env=env)
+    done = run_fresh(UNREACHABLE, tmp_path, packaged=True, env=env | closed)
+    expected = ["MsaModel True", "type True", "HubError True True", "NoneType True"]
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
+def test_slow_hub(monkeypatch):
+    """One that takes the connection and does not answer is given up after seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        constants = hub_server.huggingface_hub.constants
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(errors, "PATIENCE", 0.3)
+        hub_server.huggingface_hub.utils.close_session()
+        with pytest.raises(HubError, match="and the model is not in the cache"):
+            load_model("me/secret")

@@ -34,7 +34,8 @@ fill = pipeline("fill-mask", model="model", trust_remote_code=True)
 base = AutoModel.from_pretrained("them/base", trust_remote_code=True)
 """
 CODE = set(CODE_FILES)
-OTHERS = {"LICENSE", "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+WEIGHTS = {"model.safetensors", "weights.sha256.json"}
+OTHERS = {"LICENSE", "README.md", "config.json", "tokenizer.json", "tokenizer_config.json"} | WEIGHTS
 
 
 def make(folder, seed=0, **options):
@@ -99,15 +100,15 @@ def test_dry_run_shows_all_and_sends_nothing(folder, hub, login):
     for name in (*left, "runs/figure.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"1234")
-    result = run("push", folder, "me/thing", "--dry-run")
+    result = run("push", folder, "me/thing", "--dry-run", "--include", "runs/*.png")
     assert result.exit_code == 0, result.output
-    files, left_out, card = re.split(r"\nLeft out:\n|\n(?=---\nlicense)", result.stdout)
+    files, left_out, card = re.split(r"\nLeft out \(.*\n|\n(?=---\nlicense)", result.stdout)
     rows = dict(re.findall(r"^(\S+) +([\d.]+ k?B)$", files, flags=re.MULTILINE))
     assert rows.keys() == CODE | OTHERS | {"runs/figure.png"}
     assert rows["runs/figure.png"] == "4 B"
     weights = (folder / "model.safetensors").stat().st_size
     assert rows["model.safetensors"] == f"{weights / 1000:.1f} kB"
-    assert "13 files" in files
+    assert "14 files" in files
     assert re.findall(r"^(\S+) ", left_out, flags=re.MULTILINE) == [
         ".cache/", "checkpoint-2/", "model-1-of-2.safetensors", "optimizer.pt", "training_args.bin"
     ]  # fmt: skip
@@ -162,12 +163,99 @@ def test_only_weights_that_are_loaded_go_up(shards, tmp_path):
     for name in ("model-00009-of-00009.safetensors", "other/model.safetensors"):
         (copy / name).write_bytes(b"1234")
     planned = plan_upload(copy, "me/thing")
-    assert planned.left_out == {"model-00009-of-00009.safetensors": "not loaded, as there are other weights"}
-    assert {"other/model.safetensors", "model.safetensors.index.json"} <= planned.files.keys()
+    assert planned.left_out == {
+        "model-00009-of-00009.safetensors": "not loaded, as there are other weights",
+        "other/": "not part of a model",
+    }
+    assert {"model.safetensors.index.json", "weights.sha256.json"} <= planned.files.keys()
+
+
+PRIVATE = (
+    "token.txt", "kaggle.json", "id_ed25519", ".env.txt", ".env", "hf_token", "credentials.json", "my_secret.yaml",
+    "server.pem", "weights.pkl", ".git/config",
+)  # fmt: skip
+OWN = ("private.a3m", "families/one.a3m", "notes.md", "figures/map.png", "all_results.json")
+
+
+def spoil(folder):
+    for name in (*PRIVATE, *OWN):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("private")
+
+
+def test_only_the_files_of_a_model_go_up(folder, hub, login):
+    spoil(folder)
+    for name in ("recipe.yaml", "distances.json"):
+        (folder / name).write_text("{}")
+    assert run("push", folder, "me/thing").exit_code == 0
+    assert hub.files("me/thing").keys() == CODE | OTHERS | {"recipe.yaml", "distances.json"}
+    left_out = plan_upload(folder, "me/thing").left_out
+    assert {name: left_out[name] for name in ("private.a3m", "figures/", "token.txt", ".git/", "weights.pkl")} == {
+        "private.a3m": "not part of a model",
+        "figures/": "not part of a model",
+        "token.txt": "a secret",
+        ".git/": "hidden",
+        "weights.pkl": "a pickle",
+    }
+
+
+def test_include(folder, hub, login):
+    spoil(folder)
+    (folder / "figures" / "token.txt").write_text("private")
+    done = run("push", folder, "me/thing", "--include", "figures", "--include", "*.a3m", "--include", "*")
+    assert done.exit_code == 0, done.output
+    assert hub.files("me/thing").keys() == CODE | OTHERS | set(OWN)
+    planned = plan_upload(folder, "me/thing", include=["weights.pkl", "not*.md"])
+    assert planned.files.keys() == CODE | OTHERS | {"weights.pkl", "notes.md"}
+    with pytest.raises(ValueError, match=r"has no file other/\*, which is to be included"):
+        plan_upload(folder, "me/thing", include=["other/*"])
+
+
+def test_links_that_point_out_are_not_followed(folder, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "private").write_text("private")
+    (folder / "notes.md").symlink_to(tmp_path / "home" / "private")
+    (folder / "home").symlink_to(tmp_path / "home")
+    (folder / "inside.md").symlink_to("README.md")
+    planned = plan_upload(folder, "me/thing", include=["*", "notes.md", "inside.md"])
+    assert planned.files.keys() == CODE | OTHERS | {"inside.md"}
+    assert planned.left_out["notes.md"] == "a link to a file outside"
+    for name in ("LICENSE", "generation_config.json"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(tmp_path / "home" / "private")
+        if name == "LICENSE":
+            with pytest.raises(ValueError, match="LICENSE is a link to a file outside, which is not followed"):
+                plan_upload(folder, "me/thing")
+            (folder / name).unlink()
+            (folder / name).write_text("Apache")
+    assert plan_upload(folder, "me/thing").left_out["generation_config.json"] == "a link to a file outside"
+
+
+def test_models_do_not_push_what_links_point_to(folder, hub, login, tmp_path):
+    (tmp_path / "private").write_text("private")
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to(tmp_path / "private")
+    MsaForMaskedLM.from_pretrained(folder).push_to_hub("me/thing")
+    MsaForMaskedLM.from_pretrained(folder).save_pretrained(folder, push_to_hub=True, repo_id="me/other")
+    for repo_id in ("me/thing", "me/other"):
+        assert b"private" not in hub.files(repo_id)["README.md"]
+
+
+def test_digests_go_up(folder, hub, login):
+    """Of the weights as they are, also where an earlier version saved them without."""
+    (folder / "weights.sha256.json").unlink()
+    push_folder(folder, "me/thing")
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert json.loads(hub.files("me/thing")["weights.sha256.json"]) == {"model.safetensors": digest}
+    small_model(MsaForMaskedLM, seed=5).push_to_hub("me/thing")
+    files = hub.files("me/thing")
+    digest = hashlib.sha256(files["model.safetensors"]).hexdigest()
+    assert json.loads(files["weights.sha256.json"]) == {"model.safetensors": digest}
 
 
 def test_damaged_and_foreign_folders(folder, shards, tmp_path):
     weights = folder / "model.safetensors"
+    (folder / "weights.sha256.json").unlink()
     tensors = {name: tensor.clone() for name, tensor in load_file(weights).items()}
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match="damaged"):
@@ -339,6 +427,6 @@ def test_push_offline(whole, hub, login, monkeypatch):
 def test_complete_folder_adds_tokenizer_and_card(tmp_path):
     config = MsaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=64)
     complete_folder(tmp_path, config, "mine", license="mit")
-    assert {path.name for path in tmp_path.iterdir()} == CODE | OTHERS - {"config.json", "model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == CODE | OTHERS - WEIGHTS - {"config.json"}
     assert MsaTokenizer.from_pretrained(tmp_path).model_max_length == 64
     assert "license: mit" in (tmp_path / "README.md").read_text()
