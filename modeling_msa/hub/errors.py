@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, validate_repo_id
 
 # httpx's base of all errors, or httpx2's: which one huggingface_hub uses depends on its version
-_HTTP_ERRORS = tuple(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
+_HTTP_ERRORS: tuple[type[Exception], ...] = tuple(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
 PATIENCE = 5.0  # seconds in which the Hub must answer
 _AGAIN = "Run the command again; files that have arrived are not sent again."
 

@@ -112,7 +112,8 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
         hub = {key: options[key] for key in ("local_files_only", "revision") if key in options}
         if adapters := _adapter_folder(name, **hub):
             return _load_adapted(cls, adapters, new_head, options)
-        options.setdefault("return_dict", True)  # what a config says of it is for plain transformers
+        if "config" not in options:  # what a config says of it is for plain transformers
+            options.setdefault("return_dict", True)
         saved = read_config(name, **hub)
         if cls is MsaModel and "quantization_config" in saved and saved.get("architectures") != [cls.__name__]:
             # quantized tensors load under the names they were saved with, which have the prefix
