@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import typer
+
 from .._files import check_ending
 from .._ranges import format_ranges
 from .._words import counted
@@ -14,7 +16,7 @@ from ..hub.finding import find_model
 from ..tasks.prediction_files import FORMATS, check_table, gather_tables, write_prediction
 from ..tasks.score_tables import FORMATS as TABLES
 from .inputs import list_inputs, require
-from .options import Inputs, ModelArgument, Output, Plot, choice, flag, option
+from .options import Inputs, Output, Plot, choice, flag, option
 from .session import Session, command, start_torch
 from .variant_tables import check_columns, find_table, without_score
 
@@ -27,7 +29,13 @@ _TABLE = "Table of variants"
 
 @command("model")
 def predict_command(
-    model: ModelArgument,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Model with a trained head: folder of msa train, also of a LoRA run, or Hub id (OWNER/NAME).",
+        ),
+    ],
     alignments: Inputs,
     output: Output,
     session: Session,
@@ -57,7 +65,7 @@ def predict_command(
     numbered on the whole query, from 1; those in lower case have no column and are left out. A model with one answer
     for each alignment also writes many alignments into one table. --plot draws classes of residues, and contacts.
 
-    Use the --rows and --select that the model was trained with.
+    Pass --rows and --select as in the recipe that the model was trained with (max_rows, select).
 
     Example: msa predict runs/secondary-structure fn3 -o structure.tsv --plot structure.png
     """
@@ -169,9 +177,7 @@ def _line(result: Any, target: Path, depth: int) -> str:
             pairs = [max(pairs, key=lambda pair: pair[1])]
         found = ", ".join(f"{label} {score:.4g}" for label, score in pairs[:5]) + " ..." * (len(pairs) > 5)
     elif of == "variants":
-        found = (
-            f"{len(result.reasons) - sum(map(bool, result.reasons)):,} of {counted(len(result.reasons), 'variant')}"
-        )
+        found = f"{result.reasons.count(''):,} of {counted(len(result.reasons), 'variant')}"
     else:
         found = counted(len(result.residues), "residue")
     line = f"{target}: {result.name}, {found}, {result.depth} of {counted(depth, 'row')}"
