@@ -102,7 +102,7 @@ def predict_command(
             if run.picture is not None:
                 _draw(result, run.picture(target))
             write_prediction(result, target, name=name_of(path))
-            return _line(result, target, family.depth)
+            return f"{name_of(path) if in_one_table else target}: {_line(result, family.depth)}"
         source, table = _read_variants(path, variants, variant_column)
         cells, more = table.cells(variant_column), {"source": str(source), "lines": table.lines}
         fit_variants(family, cells, offset, skip_mismatches, **more)  # before the model is loaded
@@ -114,7 +114,8 @@ def predict_command(
         more |= {"offset": offset, "skip_mismatches": skip_mismatches}
         result = predict(family, network, cells, **more, **session.row_options())
         write_prediction(result, target, table)
-        return _line(result, target, family.depth) + without_score(result.reasons, cells, source, table.lines)
+        lacking = without_score(result.reasons, cells, source, table.lines)
+        return f"{target}: {_line(result, family.depth)}{lacking}"
 
     run(work)
 
@@ -168,7 +169,7 @@ def _draw(result: Prediction | ContactMap, picture: Path) -> None:
         plot_prediction(result, picture)
 
 
-def _line(result: Any, target: Path, depth: int) -> str:
+def _line(result: Any, depth: int) -> str:
     """Say what was predicted, and which residues of the query were left out."""
     of = getattr(result, "of", "residues")
     if of == "alignment":
@@ -180,7 +181,7 @@ def _line(result: Any, target: Path, depth: int) -> str:
         found = f"{result.reasons.count(''):,} of {counted(len(result.reasons), 'variant')}"
     else:
         found = counted(len(result.residues), "residue")
-    line = f"{target}: {result.name}, {found}, {result.depth} of {counted(depth, 'row')}"
+    line = f"{result.name}, {found}, {result.depth} of {counted(depth, 'row')}"
     left_out = sorted(set(range(1, len(result.query) + 1)).difference(result.residues.tolist()))
     if left_out:
         line += f"; residues of the query without a column, left out: {format_ranges(left_out)}"
