@@ -104,7 +104,8 @@ def predict_command(
             write_prediction(result, target, name=name_of(path))
             return f"{name_of(path) if in_one_table else target}: {_line(result, family.depth)}"
         source, table = _read_variants(path, variants, variant_column)
-        cells, more = table.cells(variant_column), {"source": str(source), "lines": table.lines}
+        cells = table.cells(variant_column)
+        more: dict[str, Any] = {"source": str(source), "lines": table.lines}
         fit_variants(family, cells, offset, skip_mismatches, **more)  # before the model is loaded
         network = load()
         try:
@@ -112,10 +113,10 @@ def predict_command(
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
         more |= {"offset": offset, "skip_mismatches": skip_mismatches}
-        result = predict(family, network, cells, **more, **session.row_options())
-        write_prediction(result, target, table)
-        lacking = without_score(result.reasons, cells, source, table.lines)
-        return f"{target}: {_line(result, family.depth)}{lacking}"
+        of_variants: Any = predict(family, network, cells, **more, **session.row_options())
+        write_prediction(of_variants, target, table)
+        lacking = without_score(of_variants.reasons, cells, source, table.lines)
+        return f"{target}: {_line(of_variants, family.depth)}{lacking}"
 
     run(work)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -107,9 +107,9 @@ def check_variants_of(head: str) -> None:
 
 def outputs_of(model: MsaPreTrainedModel) -> tuple[str, tuple[str, ...]]:
     """Return what a classifier gives, a `Prediction`'s `kind`, and the names of its classes or values."""
-    config = model.config
-    problem = problem_of(config) if head_of(model) == ALIGNMENT else _CLASSES
-    return _KINDS[problem], tuple(config.id2label[k] for k in range(config.num_labels))
+    names: Any = model.config.id2label
+    problem = problem_of(model.config) if head_of(model) == ALIGNMENT else _CLASSES
+    return _KINDS[problem], tuple(names[k] for k in sorted(names))
 
 
 def predict(

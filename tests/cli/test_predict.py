@@ -11,6 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
+import hub_server
 import numpy as np
 import pytest
 import torch
@@ -275,6 +276,19 @@ def test_errors_in_words_before_work(line, words, root, trained, tmp_path, monke
     output = msa(*line.split(), code=1)
     assert re.search(words, " ".join(output.split()))
     assert sorted(Path().iterdir()) == before
+
+
+def test_a_head_on_the_hub(root, trained, tmp_path, monkeypatch):
+    folder, _ = trained("token")
+    with hub_server.running() as hub:
+        hub.here(monkeypatch, tmp_path / "home", hub_server.WRITE)
+        hub.seed("me/head", folder)
+        hub.seed("me/base", root / "base")
+        msa("me/head", root / "gapped.a3m", "-o", tmp_path / "hub.tsv")
+        assert "me/base has no trained head" in msa("me/base", root / "gapped.a3m", "-o", tmp_path / "o.tsv", code=1)
+    hub_server.huggingface_hub.utils.close_session()
+    msa(folder, root / "gapped.a3m", "-o", tmp_path / "here.tsv")
+    assert (tmp_path / "hub.tsv").read_text() == (tmp_path / "here.tsv").read_text()
 
 
 def test_a_lora_run_without_its_base(root, trained, tmp_path):
