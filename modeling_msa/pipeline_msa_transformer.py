@@ -376,7 +376,8 @@ class MsaTextClassificationPipeline(MsaPipeline):
         order = torch.arange(len(scores))
         if problem != "regression":
             order = scores.argsort(descending=True, stable=True)[: 1 if top_k == "" else top_k]
-        found = [{"label": config.id2label[k], "score": scores[k].item()} for k in order.tolist()]
+        names = label_names(config)
+        found = [{"label": names[k], "score": scores[k].item()} for k in order.tolist()]
         return found[0] if top_k == "" and len(found) == 1 else found
 
 
@@ -422,7 +423,7 @@ class MsaTokenClassificationPipeline(MsaPipeline):
 
     def postprocess(self, model_outputs: Any) -> list[dict[str, Any]]:
         """Name the class of each residue."""
-        msa, names = model_outputs["msa"], self.model.config.id2label
+        msa, names = model_outputs["msa"], label_names(self.model.config)
         scores, classes = class_scores(model_outputs["output"][0]).max(-1)
         letters = self.tokenizer.convert_ids_to_tokens(msa.ids[0, 1:].tolist())
         found = zip(classes.tolist(), scores.tolist(), letters, msa.residues.tolist(), strict=True)
@@ -501,6 +502,20 @@ def problem_of(config: Any) -> str:
     "single_label_classification", "multi_label_classification" or "regression".
     """
     return config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+
+
+def label_names(config: Any) -> tuple[str, ...]:
+    """Return the names of a head's classes or values, in the order of its outputs.
+
+    Raises ValueError if a config numbers them in another way than from 0.
+    """
+    names = config.id2label
+    if wrong := [k for k in range(len(names)) if k not in names]:
+        numbers = ", ".join(map(str, names))
+        raise ValueError(
+            f"id2label of the model's config has no name for {wrong[0]}: number the names from 0, not {numbers}."
+        )
+    return tuple(names[k] for k in range(len(names)))
 
 
 def class_scores(logits: torch.Tensor, problem: str = "single_label_classification") -> torch.Tensor:
@@ -658,6 +673,7 @@ __all__ = [
     "check_head",
     "class_scores",
     "classes_of",
+    "label_names",
     "problem_of",
     "rank_pairs",
     "unwrapped",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ..alignments.sampling import select_rows
 from ..alignments.variants import Substitution, mutate
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaPreTrainedModel
-from ..pipeline_msa_transformer import check_head, class_scores, classes_of, problem_of, unwrapped
+from ..pipeline_msa_transformer import check_head, class_scores, classes_of, label_names, problem_of, unwrapped
 from ..tokenization_msa_transformer import MsaTokenizer
 from .contacts import ContactMap, predict_contacts
 from .inputs import check_whole, encode, row_limit
@@ -107,9 +107,8 @@ def check_variants_of(head: str) -> None:
 
 def outputs_of(model: MsaPreTrainedModel) -> tuple[str, tuple[str, ...]]:
     """Return what a classifier gives, a `Prediction`'s `kind`, and the names of its classes or values."""
-    names: Any = model.config.id2label
     problem = problem_of(model.config) if head_of(model) == ALIGNMENT else _CLASSES
-    return _KINDS[problem], tuple(names[k] for k in sorted(names))
+    return _KINDS[problem], label_names(model.config)
 
 
 def predict(
@@ -175,10 +174,11 @@ def predict(
         return predict_contacts(alignment, model, rows, **chosen)  # type: ignore[arg-type]
     check_head(model, head)
     check_whole(model)
+    kind, labels = outputs_of(model)
     parsed: list[tuple[Substitution, ...]] = [()]
     reasons: tuple[str, ...] = ("",)
     if variants is not None:
-        if not variants:
+        if len(variants) == 0:
             raise ValueError("variants is empty: pass at least one, or leave it out for the query itself.")
         parsed, reasons = fit_variants(alignment, variants, offset, skip_mismatches, source, lines)
     rows = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth)
@@ -186,7 +186,6 @@ def predict(
     residues = seen.column_residues
     logits = _logits(seen, model, [each for each, reason in zip(parsed, reasons, strict=True) if not reason])
     problem = problem_of(model.config) if head == ALIGNMENT else _CLASSES
-    kind, labels = outputs_of(model)
     found = class_scores(logits, problem).cpu().numpy()
     if head == RESIDUES:
         scores = found[0, 1:][residues > 0]  # without <cls>
@@ -201,7 +200,7 @@ def predict(
         labels=labels,
         scores=scores,
         residues=residues[residues > 0],
-        variants=tuple(variants or ()),
+        variants=() if variants is None else tuple(variants),
         reasons=() if variants is None else reasons,
         depth=seen.depth,
     )

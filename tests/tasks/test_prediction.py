@@ -190,6 +190,18 @@ def test_models_that_cannot_answer(tmp_path):
             predict(FAMILY, small_model(cls), ["V3I"])
 
 
+@pytest.mark.parametrize("cls", [MsaForTokenClassification, MsaForSequenceClassification])
+def test_names_that_are_not_numbered_from_0(cls):
+    """They would stand beside the probabilities of other classes."""
+    model = small_model(cls, id2label={1: "helix", 2: "strand"})
+    words = "id2label of the model's config has no name for 0: number the names from 0, not 1, 2"
+    with pytest.raises(ValueError, match=words):
+        predict(FAMILY, model)
+    task = "token-classification" if cls is MsaForTokenClassification else "text-classification"
+    with pytest.raises(ValueError, match=words):
+        pipeline(task, model=model, tokenizer=MsaTokenizer(), device="cpu")(ROWS)
+
+
 def test_bad_input_before_the_model_runs(monkeypatch):
     model = small_model(MsaForSequenceClassification)
     monkeypatch.setattr(MsaForSequenceClassification, "forward", None)
