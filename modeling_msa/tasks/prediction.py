@@ -209,14 +209,18 @@ def predict(
 @torch.inference_mode()
 def _logits(seen: Alignment, model: MsaPreTrainedModel, variants: Sequence[tuple[Substitution, ...]]) -> torch.Tensor:
     """Logits of an alignment with each variant as its query, equal ones run once: ``(N, K)`` or ``(N, C, K)``."""
-    network = evaluation_copy(unwrapped(model))
+    inputs = encode(seen, model)
     place = {each: k for k, each in enumerate(dict.fromkeys(variants))}
-    distinct = list(place)
-    size = max(1, _TOKENS_PER_PASS // (seen.depth * (seen.length + 1)))
-    starts = range(0, len(distinct), size)
+    rows = [mutate(seen.take([0]), each).sequences[0] for each in place]
+    # verbose=False: these are rows of as many alignments
+    queries = MsaTokenizer()(rows, return_tensors="pt", verbose=False)["input_ids"][0]  # (N, C)
+    network = evaluation_copy(unwrapped(model))
+    size = max(1, _TOKENS_PER_PASS // inputs["input_ids"].numel())
     logits = []
+    starts = range(0, len(place), size)
     for start in tqdm(starts, "predicting", unit="batch", disable=None if len(starts) > 1 else True, leave=False):
-        inputs = [encode(mutate(seen, each), model) for each in distinct[start : start + size]]
-        together = {name: torch.cat([each[name] for each in inputs]) for name in inputs[0]}
+        part = queries[start : start + size].to(model.device)
+        together = {name: each.repeat(len(part), 1, 1) for name, each in inputs.items()}
+        together["input_ids"][:, 0] = part
         logits.append(network(**together).logits)
     return torch.cat(logits)[[place[each] for each in variants]]

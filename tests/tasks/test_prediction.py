@@ -4,6 +4,8 @@ By hand means: the tokenizer on the rows as they stand in the file, the model's 
 out in double precision. The pipelines for these heads give the same numbers.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,8 @@ from modeling_msa import (
     select_rows,
 )
 from modeling_msa.alignments.sampling import diverse_rows
+from modeling_msa.tasks import prediction
+from modeling_msa.tasks.inputs import encode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = {"id2label": {0: "helix", 1: "strand", 2: "coil"}, "label2id": {"helix": 0, "strand": 1, "coil": 2}}
@@ -102,12 +106,20 @@ def test_variants_take_the_querys_place(labels):
     assert offset.scores == pytest.approx(result.scores[:1], abs=1e-6)
 
 
-def test_many_variants_in_several_passes(monkeypatch):
+def test_many_variants(monkeypatch):
+    """In several passes; the alignment is encoded once, and a tokenizer's limit on rows is not for variants."""
     model = small_model(MsaForSequenceClassification, num_labels=2)
-    variants = [f"V3{letter}" for letter in "ACDEFGHIK"]
-    whole = predict(FAMILY, model, variants).scores
-    monkeypatch.setattr("modeling_msa.tasks.prediction._TOKENS_PER_PASS", 4 * 8 * 2)
-    assert predict(FAMILY, model, variants).scores == pytest.approx(whole, abs=1e-6)
+    letters = "ACDEFGHIKLMNPQRSTVWY"
+    variants = [f"V3{a}:L4{b}:A5{c}" for a in letters for b in letters for c in letters[:3]]  # 1,200
+    some = [0, 7, 511, 512, 1199]
+    alone = [predict(FAMILY, model, [variants[k]]).scores[0] for k in some]
+    encoded = []
+    monkeypatch.setattr(prediction, "encode", lambda *given: encoded.append(1) or encode(*given))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = predict(FAMILY, model, variants).scores
+    assert len(encoded) == 1
+    assert whole[some] == pytest.approx(np.array(alone), abs=1e-6)
 
 
 def test_contacts_are_those_of_the_head():
