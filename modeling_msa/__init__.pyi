@@ -63,6 +63,10 @@ from .tasks.plotting import plot_contacts as plot_contacts
 from .tasks.plotting import plot_distances as plot_distances
 from .tasks.plotting import plot_substitutions as plot_substitutions
 from .tasks.plotting import plot_variants as plot_variants
+from .tasks.prediction import Prediction as Prediction
+from .tasks.prediction import predict as predict
+from .tasks.prediction_files import write_prediction as write_prediction
+from .tasks.prediction_plotting import plot_prediction as plot_prediction
 from .tasks.score_tables import spearman as spearman
 from .tasks.score_tables import write_scores as write_scores
 from .tasks.scoring import SubstitutionScores as SubstitutionScores

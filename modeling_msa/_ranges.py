@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _PART = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
@@ -40,3 +41,20 @@ def parse_ranges(text: str, what: str) -> list[int]:
             raise ValueError(f"{what}: {part.strip()!r} is not a number or a range; write them like 3,10-12.")
         numbers += range(first, last + 1)
     return numbers
+
+
+def format_ranges(numbers: Iterable[int]) -> str:
+    """Write ascending numbers as `parse_ranges` reads them.
+
+    Examples
+    --------
+    >>> format_ranges([3, 10, 11, 12])
+    '3,10-12'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

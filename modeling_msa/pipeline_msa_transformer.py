@@ -227,7 +227,7 @@ class MsaFillMaskPipeline(MsaPipeline, FillMaskPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _check_head(self.model, "MsaForMaskedLM", "lm_head")
+        check_head(self.model, "MsaForMaskedLM")
 
     def _sanitize_parameters(self, top_k: int | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
         _check_positive(top_k=top_k)
@@ -316,7 +316,7 @@ class MsaFeatureExtractionPipeline(MsaPipeline, FeatureExtractionPipeline):
         return super()._sanitize_parameters(truncation, settings, return_tensors)
 
     def _run(self, msas: list[_Msa], batch: Any) -> list[torch.Tensor]:
-        states = _unwrapped(self.model).base_model(**batch).last_hidden_state
+        states = unwrapped(self.model).base_model(**batch).last_hidden_state
         return [states[index, : msa.ids.shape[0], : msa.ids.shape[1]] for index, msa in enumerate(msas)]
 
     def postprocess(self, model_outputs: Any, return_tensors: bool = False) -> Any:
@@ -352,7 +352,7 @@ class MsaTextClassificationPipeline(MsaPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _check_head(self.model, "MsaForSequenceClassification", "classifier")
+        check_head(self.model, "MsaForSequenceClassification")
 
     def _sanitize_parameters(self, top_k: Any = "", tokenizer_kwargs: dict | None = None) -> tuple[dict, dict, dict]:
         before = {} if tokenizer_kwargs is None else {"tokenizer_kwargs": tokenizer_kwargs}
@@ -370,14 +370,14 @@ class MsaTextClassificationPipeline(MsaPipeline):
 
     def postprocess(self, model_outputs: Any, top_k: Any = "") -> Any:
         """Name the classes and rank them, or name the values."""
-        scores, config = model_outputs["output"][0].float(), self.model.config
-        # as transformers decides it in the loss
-        problem = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+        config = self.model.config
+        problem = problem_of(config)
+        scores = class_scores(model_outputs["output"][0], problem)
         order = torch.arange(len(scores))
         if problem != "regression":
-            scores = scores.sigmoid() if problem == "multi_label_classification" else scores.softmax(-1)
             order = scores.argsort(descending=True, stable=True)[: 1 if top_k == "" else top_k]
-        found = [{"label": config.id2label[k], "score": scores[k].item()} for k in order.tolist()]
+        names = label_names(config)
+        found = [{"label": names[k], "score": scores[k].item()} for k in order.tolist()]
         return found[0] if top_k == "" and len(found) == 1 else found
 
 
@@ -408,7 +408,7 @@ class MsaTokenClassificationPipeline(MsaPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _check_head(self.model, "MsaForTokenClassification", "classifier")
+        check_head(self.model, "MsaForTokenClassification")
 
     def _sanitize_parameters(self, tokenizer_kwargs: dict | None = None) -> tuple[dict, dict, dict]:
         return {} if tokenizer_kwargs is None else {"tokenizer_kwargs": tokenizer_kwargs}, {}, {}
@@ -423,8 +423,8 @@ class MsaTokenClassificationPipeline(MsaPipeline):
 
     def postprocess(self, model_outputs: Any) -> list[dict[str, Any]]:
         """Name the class of each residue."""
-        msa, names = model_outputs["msa"], self.model.config.id2label
-        scores, classes = model_outputs["output"][0].float().softmax(-1).max(-1)
+        msa, names = model_outputs["msa"], label_names(self.model.config)
+        scores, classes = class_scores(model_outputs["output"][0]).max(-1)
         letters = self.tokenizer.convert_ids_to_tokens(msa.ids[0, 1:].tolist())
         found = zip(classes.tolist(), scores.tolist(), letters, msa.residues.tolist(), strict=True)
         return [
@@ -496,6 +496,36 @@ class MsaContactPredictionPipeline(MsaPipeline):
         return {"probabilities": probabilities, "residues": residues, "contacts": contacts}
 
 
+def problem_of(config: Any) -> str:
+    """Return what the head of a config's `MsaForSequenceClassification` was trained on, as transformers' loss does.
+
+    "single_label_classification", "multi_label_classification" or "regression".
+    """
+    return config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+
+
+def label_names(config: Any) -> tuple[str, ...]:
+    """Return the names of a head's classes or values, in the order of its outputs.
+
+    Raises ValueError if a config numbers them in another way than from 0.
+    """
+    names = config.id2label
+    if wrong := [k for k in range(len(names)) if k not in names]:
+        numbers = ", ".join(map(str, names))
+        raise ValueError(
+            f"id2label of the model's config has no name for {wrong[0]}: number the names from 0, not {numbers}."
+        )
+    return tuple(names[k] for k in range(len(names)))
+
+
+def class_scores(logits: torch.Tensor, problem: str = "single_label_classification") -> torch.Tensor:
+    """Turn logits ``(..., K)`` into float32 probabilities of the K classes; of a "regression" they are the values."""
+    logits = logits.float()
+    if problem == "regression":
+        return logits
+    return logits.sigmoid() if problem == "multi_label_classification" else logits.softmax(-1)
+
+
 def rank_pairs(
     scores: np.ndarray, residues: np.ndarray, min_separation: int = 6, max_separation: int | None = None
 ) -> np.ndarray:
@@ -536,26 +566,26 @@ def _check_residues(msa: _Msa) -> None:
         raise ValueError("MSA 0: the query has no residues.")
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """Remove the wrappers of torch.compile and PEFT; adapters stay."""
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _classes_of(model: Any) -> list[str]:
+def classes_of(model: Any) -> list[str]:
     """Names of a model's class and of those it inherits from, such as FSDP's subclasses do."""
-    return [cls.__name__ for cls in type(_unwrapped(model)).__mro__]
+    return [cls.__name__ for cls in type(unwrapped(model)).__mro__]
 
 
 def _usable_tasks(model: Any) -> str:
-    names = [TASKS_OF_HEADS[name] for name in _classes_of(model) if name in TASKS_OF_HEADS]
+    names = [TASKS_OF_HEADS[name] for name in classes_of(model) if name in TASKS_OF_HEADS]
     return f"{', '.join([*names, 'feature-extraction'])} or {CONTACT_TASK}"
 
 
-def _check_head(model: Any, needed: str, head: str) -> None:
+def check_head(model: Any, needed: str) -> None:
     """Raise ValueError unless a model is of the class `needed`, and its head neither random nor another class's."""
-    task = TASKS_OF_HEADS[needed]
-    if needed not in _classes_of(model):
+    task, head = TASKS_OF_HEADS[needed], "lm_head" if needed == "MsaForMaskedLM" else "classifier"
+    if needed not in classes_of(model):
         name = type(model).__name__
         raise ValueError(f"{task} requires an {needed}; {name} has no such head. Use {_usable_tasks(model)} with it.")
     saved = model.config.architectures or [needed]
@@ -640,5 +670,11 @@ __all__ = [
     "MsaPipeline",
     "MsaTextClassificationPipeline",
     "MsaTokenClassificationPipeline",
+    "check_head",
+    "class_scores",
+    "classes_of",
+    "label_names",
+    "problem_of",
     "rank_pairs",
+    "unwrapped",
 ]

@@ -74,11 +74,11 @@ def make_config(folder, **options):
     return folder / "config.json"
 
 
-def make_model(folder, **options):
+def make_model(folder, cls=MsaForMaskedLM, **options):
     """Save a small model with random weights, every one of which matters."""
     import torch
 
-    model = MsaForMaskedLM(MsaConfig(**SIZES | options))
+    model = cls(MsaConfig(**SIZES | options))
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

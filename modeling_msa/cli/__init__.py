@@ -20,6 +20,7 @@ from .fit_distances import fit_distances_command
 from .generate import generate_command
 from .options import option
 from .pack import pack_command
+from .predict import predict_command
 from .push import push_command
 from .score import score_command
 from .search import search_command
@@ -81,6 +82,7 @@ app.command("embed")(embed_command)
 app.command("generate")(generate_command)
 app.command("distances")(distances_command)
 app.command("fit-distances")(fit_distances_command)
+app.command("predict")(predict_command)
 app.command("search")(search_command)
 app.command("export")(export_command)
 app.command("push")(push_command)

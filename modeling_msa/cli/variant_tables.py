@@ -1,4 +1,4 @@
-"""Tables of variants on the command line of ``msa score``: finding them, and checking their columns."""
+"""Tables of variants on the command line: finding them, and checking their columns."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def find_table(path: Path, tables: Path | None) -> Path | None:
     return next((table for table in candidates if table.is_file()), None)
 
 
-def check_columns(table: Table, source: Path, variant_column: str, measured_column: str | None, new: str) -> None:
+def check_columns(
+    table: Table, source: Path, variant_column: str, measured_column: str | None = None, new: str | None = None
+) -> None:
     """Raise ValueError if the table lacks a column that is read, or has the one that is to be written."""
     for option, column in (("--variant-column", variant_column), ("--measured-column", measured_column)):
         if column is not None and column not in table.columns:
@@ -56,7 +58,8 @@ def check_columns(table: Table, source: Path, variant_column: str, measured_colu
             hint = "; write decimals with a point" if number_in(cell.replace(",", ".")) is not None else ""
             raise ValueError(f"{source}: line {line}: {cell!r} in {measured_column} is not a number{hint}.")
     try:
-        score_columns(table, new)
+        if new is not None:
+            score_columns(table, new)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 

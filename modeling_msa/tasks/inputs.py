@@ -105,9 +105,12 @@ def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
     tokenizer = MsaTokenizer.for_config(model.config)
     where = alignment.source or alignment.names[0]
     if alignment.length >= tokenizer.model_max_length:
+        what, remedy = "aligned residues", "cut the alignment into domains"
+        if not alignment.column_residues.all():
+            what, remedy = "columns", f"remove those in which the query has a gap, or {remedy}"
         raise ValueError(
-            f"{where}: the query has {alignment.length} aligned residues, but the model reads at most "
-            f"{tokenizer.model_max_length - 1}: cut the alignment into domains."
+            f"{where}: the query has {alignment.length} {what}, but the model reads at most "
+            f"{tokenizer.model_max_length - 1}: {remedy}."
         )
     check_depth(alignment, tokenizer)
     return tokenizer(alignment, return_tensors="pt").to(model.device)

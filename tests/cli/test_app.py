@@ -8,17 +8,24 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
-from families import make_folder
+from families import make_folder, make_model
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import modeling_msa
-from modeling_msa import bundled_family, load_model, predict_contacts, read_alignment, write_alignment
+from modeling_msa import (
+    MsaForTokenClassification,
+    bundled_family,
+    load_model,
+    predict_contacts,
+    read_alignment,
+    write_alignment,
+)
 from modeling_msa.alignments.reading import SUFFIXES
 from modeling_msa.alignments.sampling import select_rows
 from modeling_msa.cli import app, session
 from modeling_msa.hub import exporting
-from modeling_msa.tasks import contact_files, distance_files, embedding_files
+from modeling_msa.tasks import contact_files, distance_files, embedding_files, prediction_files
 from modeling_msa.tasks.strategies import PROTOCOLS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,6 +49,8 @@ def msa(*arguments, code=0):
         (["contacts", "nowhere.a3m", "-o", "x.tsv"], "error: nowhere.a3m"),
         (["score", "fn3", "nowhere.csv", "-o", "x.csv"], "error: nowhere.csv"),
         (["embed", "fn3", "-o", "x.npz", "--model", "nowhere"], "error: nowhere"),
+        (["predict", "nowhere", "fn3", "-o", "x.tsv"], "error: nowhere"),
+        (["predict", "msa-tiny", "nowhere.a3m", "-o", "x.tsv"], "error: nowhere.a3m"),
     ],
 )
 def test_help_and_mistyped_paths_do_without_torch(arguments, words, tmp_path):
@@ -123,6 +132,8 @@ def example_folder(tmp_path_factory):
     family = rows.drop_query_gaps().take(range(16))
     write_alignment(family, folder / "family.a3m")
     make_folder(folder / "families", count=3)
+    (folder / "runs").mkdir()
+    make_model(folder / "runs" / "secondary-structure", MsaForTokenClassification, max_position_embeddings=128)
     (folder / "query.fasta").write_text(f">LAR\n{family.query}\n")
     probable = predict_contacts(family, load_model())  # contacts that some weight of the regression explains
     known = np.zeros(probable.probabilities.shape, dtype=np.int8)
@@ -163,6 +174,7 @@ def choices(command, option):
 
 def test_choices_are_those_of_the_tasks():
     formats = {"contacts": contact_files, "distances": distance_files, "embed": embedding_files}
+    formats["predict"] = prediction_files
     for name, module in formats.items():
         assert [f".{each}" for each in choices(name, "format")] == list(module.FORMATS)
     assert set(choices("contacts", "input_format")) == set(SUFFIXES.values())

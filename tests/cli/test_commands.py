@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from families import make_folder
+from families import make_folder, make_model
 from made_up import LAUNCH, SHARED, real_data
 from typer.testing import CliRunner
 
-from modeling_msa import bundled_family, read_alignment, write_alignment
+from modeling_msa import MsaForTokenClassification, bundled_family, read_alignment, write_alignment
 from modeling_msa.cli import app
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +31,9 @@ PER_ALIGNMENT = {
     "embed": "-o {}.npz --rows 4",
     "generate": "-o {}.a3m --rows 4 --iterations 1",
     "distances": "-o {}.phy --rows 12",
+    "predict": "-o {}.tsv --rows 4",
 }
+MODEL_ARGUMENT = {}  # of the commands whose first argument is a model
 COMMANDS = pytest.mark.parametrize("name", PER_ALIGNMENT)
 
 
@@ -42,8 +44,18 @@ def msa(*arguments, code=0):
     return result.output
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _model_with_a_head(tmp_path_factory):
+    """For `msa predict`, which has no use for the embedded model."""
+    folder = tmp_path_factory.mktemp("head")
+    MODEL_ARGUMENT["predict"] = make_model(folder, MsaForTokenClassification, max_position_embeddings=512)
+
+
 def command(name, *alignments, output, more=()):
-    return [name, *alignments, *PER_ALIGNMENT[name].format(output).split(), *more]
+    model = [MODEL_ARGUMENT[name]] if name in MODEL_ARGUMENT else []
+    if model and "--model" in more:
+        model, more = more[-1:], ()
+    return [name, *model, *alignments, *PER_ALIGNMENT[name].format(output).split(), *more]
 
 
 def contents(folder):
@@ -98,7 +110,8 @@ def test_bundled_names_beside_folders_of_these_names(name, tmp_path, monkeypatch
     for folder in ("a", "b"):
         monkeypatch.chdir(tmp_path / folder)
         output = msa(*command(name, "fn3", output="out"))
-    assert output.count("pass ./fn3 for the folder") == output.count("pass ./msa-tiny for the folder") == 1
+    assert output.count("pass ./fn3 for the folder") == 1
+    assert output.count("pass ./msa-tiny for the folder") == (name not in MODEL_ARGUMENT)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 

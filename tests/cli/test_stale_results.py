@@ -18,7 +18,14 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from modeling_msa import Alignment, DistanceModel, load_model, write_alignment
+from modeling_msa import (
+    Alignment,
+    DistanceModel,
+    MsaForSequenceClassification,
+    MsaForTokenClassification,
+    load_model,
+    write_alignment,
+)
 from modeling_msa.cli import app, runs
 from modeling_msa.sharing_msa_transformer import DIGESTS
 from modeling_msa.tasks import distance_model
@@ -34,13 +41,23 @@ COMMANDS = {
     "generate": "generate families -o out --iterations 1",
     "distances": "distances families -o out --weights weights.json --rows 4",
     "evaluate-contacts": "evaluate-contacts families.tsv -o out/all.tsv",
+    "predict": "predict families -o out",
+    "predict in one file": "predict families -o out/all.tsv",
+    "predict variants": "predict families -o out --variants tables",
 }
-IN_ONE_FILE = ("embed in one file", "evaluate-contacts")
+HEADS = {"predict": MsaForTokenClassification} | dict.fromkeys(
+    ("predict in one file", "predict variants"), MsaForSequenceClassification
+)
+IN_ONE_FILE = ("embed in one file", "evaluate-contacts", "predict in one file")
 ALL = dict.fromkeys(COMMANDS, NAMES)
 
 
 def msa(arguments, code=0):
-    result = CliRunner().invoke(app, arguments.split())
+    words = arguments.split()
+    if words[0] == "predict":  # the model is its first argument
+        place = words.index("--model")
+        words = [words[0], words[place + 1], *words[1:place], *words[place + 2 :]]
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == code, (result.output, result.exception)
     return result.output
 
@@ -98,6 +115,8 @@ def done(tmp_path_factory):
     for number, (name, command) in enumerate(COMMANDS.items()):
         folders[name] = Path(shutil.copytree(start, root / str(number)))
         (folders[name] / "out").mkdir()
+        if name in HEADS:
+            make_model(folders[name] / "model", HEADS[name])
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folders[name])
             msa(f"{command} --model model")
@@ -199,7 +218,7 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "older input": (older_input, ALL, "", ONE, "the alignment has changed: f1"),
     "letter": (one_letter_and_the_same_date, ALL, "", ONE, "the alignment has changed: f1"),
     "inputs": (other_inputs_of_the_same_names, ALL, "", NAMES, "the alignment has changed: f0, f1, f2"),
-    "table": (other_table, ["score"], "", ONE, "the table has changed: f1"),
+    "table": (other_table, ["score", "predict variants"], "", ONE, "the table has changed: f1"),
     "structure": (other_structure, ["contacts", "evaluate-contacts"], "", ONE, "the structure has changed: f1"),
     "model": (other_model_of_the_same_date, ALL, "", NAMES, "the model's model.safetensors has changed: f0, f1, f2"),
     "config": (other_config, ALL, "", NAMES, "the model's config.json has changed: f0, f1, f2"),

@@ -225,6 +225,8 @@ def test_blocks_run_against_the_very_folder(root, cards):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_text_is_clean(cards, name):
     assert_clean(cards[name].text)
+    has_head = name in ("token", "kinds", "variants", "contacts", "lora", "lora/merged")
+    assert (f'msa predict "{name}" alignments/ -o predictions/' in cards[name].text) == has_head
     blocks = re.findall(r"```python\n(.*?)```", cards[name].text, flags=re.DOTALL)
     assert [re.findall(r"^ *(\w+) = .*?  # .*$", code, flags=re.MULTILINE) for code in blocks] == EXPECTED[name][1]
     shown = headings(cards[name])

@@ -8,10 +8,12 @@ from small import small_model
 from modeling_msa import (
     Alignment,
     MsaForMaskedLM,
+    MsaForTokenClassification,
     embed,
     evaluate_contacts,
     fit_distances,
     generate,
+    predict,
     predict_contacts,
     predict_distances,
     prepare_alignment,
@@ -44,6 +46,7 @@ def test_rows_are_at_most_those_that_the_model_reads():
 
 
 MASKED = small_model(MsaForMaskedLM, max_row_position_embeddings=512)
+LABELLED = small_model(MsaForTokenClassification, max_row_position_embeddings=512)
 TASKS = {
     "prepare_alignment": lambda family, **rows: prepare_alignment(family, **rows).depth,
     "predict_contacts": lambda family, **rows: predict_contacts(family, MASKED, **rows).depth,
@@ -53,6 +56,7 @@ TASKS = {
     "fit_distances": lambda family, **rows: fit_distances([family], MASKED, **rows).families[0][1],
     "score_variants": lambda family, **rows: score_variants(family, ["WT"], MASKED, **rows).depth,
     "score_all_singles": lambda f, **rows: score_all_singles(f, MASKED, strategy="wt-marginals", **rows).depth,
+    "predict": lambda family, **rows: predict(family, LABELLED, **rows).depth,
     "generate": lambda family, **rows: len(generate(family, MASKED, iterations=1, **rows).names),
 }
 KNOWN = np.zeros((9, 9), dtype=np.int8)
