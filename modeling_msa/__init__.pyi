@@ -59,10 +59,14 @@ from .tasks.generation import generate as generate
 from .tasks.generation import row_log_likelihoods as row_log_likelihoods
 from .tasks.generation_files import write_generated as write_generated
 from .tasks.inputs import prepare_alignment as prepare_alignment
+from .tasks.logos import plot_profile as plot_profile
 from .tasks.plotting import plot_contacts as plot_contacts
 from .tasks.plotting import plot_distances as plot_distances
 from .tasks.plotting import plot_substitutions as plot_substitutions
 from .tasks.plotting import plot_variants as plot_variants
+from .tasks.profile_files import write_profile as write_profile
+from .tasks.profiles import Profile as Profile
+from .tasks.profiles import predict_profile as predict_profile
 from .tasks.score_tables import spearman as spearman
 from .tasks.score_tables import write_scores as write_scores
 from .tasks.scoring import SubstitutionScores as SubstitutionScores

@@ -29,6 +29,7 @@ COMMANDS = {
     "contacts": "contacts families -o out --structure maps",
     "score": "score families -o out --variants tables --strategy wt-marginals",
     "singles": "score families -o out --all-singles --strategy wt-marginals",
+    "profile": "profile families -o out --mode fast",
     "embed": "embed families -o out",
     "embed in one file": "embed families -o out/all.npz",
     "generate": "generate families -o out --iterations 1",
