@@ -22,9 +22,7 @@ def profile_command(
     session: Session,
     mode: Annotated[
         Mode,
-        choice(
-            "exact: one pass of all rows per residue. fast: run the homologs once; they see the query masked."
-        ),
+        choice("exact: one pass of all rows per residue. fast: run the homologs once; they see the query masked."),
     ] = "exact",
     frequencies: Annotated[
         Frequencies, choice("Rows whose residues are counted: all of the file, or those that the model has seen.")
