@@ -128,12 +128,14 @@ Written by `benchmarks/jacobian.py` on {date.today()}: {arguments.model}, {argum
 torch {torch.__version__}, {torch.get_num_threads()} CPU thread(s) of a machine that other programs used too.
 
 P@L and P@L/2 of pairs at least 6 apart, in Pfam domains of known structure. All methods see the same rows. The
-regression is the checkpoint's; it was fitted on other families. The Jacobian is in fast mode and uses no regression;
-mutual information is APC-corrected and uses no model. Difference of the Jacobian, mean over families and 95 %
-bootstrap interval: {differences}. Seconds for all families: {times}.
+regression is the checkpoint's. The Jacobian is in fast mode and uses no regression; mutual information is
+APC-corrected and uses no model. Difference of the Jacobian, mean over families and 95 % bootstrap interval:
+{differences}. Seconds for all families: {times}.
 
 {chr(10).join(lines)}
-
+"""
+    if shortest:
+        text += f"""
 Fast and exact Jacobians of the {len(shortest)} shortest families, and Spearman's correlation of their scores over
 pairs at least 6 apart ({seconds[EXACT]:.0f} seconds for the exact ones):
 
