@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from .._files import check_ending
 from .._words import counted
@@ -73,7 +73,7 @@ def jacobian_command(
         if ending != suffix:
             raise ValueError(f"{output} does not end with {suffix}: change it, or leave out --format.")
     model = session.model_of(run, "MsaForMaskedLM")
-    options = {"mode": mode, "pairs": pairs, "full": full, "batch_size": batch_size}
+    options: dict[str, Any] = {"mode": mode, "pairs": pairs, "full": full, "batch_size": batch_size}
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def profile_command(
     """
     ending = output.suffix.lower()
     suffix = f".{format}" if format else ending if ending in FORMATS else FORMATS[0]
-    own = {"mode": mode, "frequencies": frequencies, "offset": offset, "window": window}
+    own: dict[str, Any] = {"mode": mode, "frequencies": frequencies, "offset": offset, "window": window}
     run = session.run(alignments, output, suffix, "profile", settings=session.settings(**own), plot=plot)
     if run.is_single:
         check_ending(output, FORMATS)

@@ -312,7 +312,7 @@ class _Blocks:
         self.of_rows[row] = change.mean(axis=0, dtype=np.float64)
         self.of_columns += change / self.length
         self.file.seek(row * change.nbytes)
-        self.file.write(np.ascontiguousarray(change))
+        self.file.write(change.tobytes())  # in the order of its axes
 
     def get(self, i: slice, j: slice) -> np.ndarray:
         """Block ``(I, J, 20, 20)``, its axes i, j, a, b."""

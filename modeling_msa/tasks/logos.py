@@ -48,15 +48,16 @@ def plot_profile(profile: Profile, path: str | os.PathLike, title: str | None = 
     """
     check_picture(path)
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Patch
 
     first, last = int(profile.residues[0]), int(profile.residues[-1])
     length = last - first + 1
     panels = -(-length // (60 if length <= 240 else 80))
     width = -(-length // panels)  # all panels alike
-    figure = Figure(figsize=(max(6.5, width * 0.2 + 1.2), panels * 2.5 + 0.9), dpi=150, layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.04, hspace=0)  # type: ignore[union-attr]
-    parts = np.atleast_1d(figure.subfigures(panels, 1))
+    size = (max(6.5, width * 0.2 + 1.2), panels * 2.5 + 0.9)
+    figure = Figure(figsize=size, dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.04, hspace=0))
+    parts = figure.subfigures(panels, 1, squeeze=False)[:, 0]
     for panel, part in enumerate(parts):
         start = first + panel * width
         above, below = part.subplots(2, 1, sharex=True)

@@ -70,7 +70,7 @@ def plot_contacts(
 
     is_probability, most = contacts.measure == "probability", 1.0
     if not is_probability and len(pairs):
-        most = max(float(np.quantile(contacts.values[pairs[:, 0], pairs[:, 1]], 0.9)), np.finfo(np.float32).tiny)
+        most = max(1e-30, float(np.quantile(contacts.values[pairs[:, 0], pairs[:, 1]], 0.9)))
     image = draw(contacts.values, False, cmap="Blues", vmin=0, vmax=most)
     name = title or contacts.name
     if known is None:
