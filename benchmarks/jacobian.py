@@ -108,13 +108,16 @@ def write(arguments, families, values, shortest, agreement, seconds) -> None:
     for name, (_, family, _) in families.items():
         cells = [f"{value:.2f}" for method in METHODS for value in values[name][method]]
         lines.append(row([name, str(family.depth), str(family.length), *cells]))
+    folders = {name: structure.parent.name for name, (_, _, structure) in families.items()}
+    of_each = {folder: [name for name in families if folders[name] == folder] for folder in folders.values()}
+    for title, names in [*of_each.items(), ("all", list(families))] if len(of_each) > 1 else of_each.items():
+        means = np.mean([[values[name][method] for method in METHODS] for name in names], axis=0)
+        lines.append(row([f"mean of {len(names)} ({title})", "", "", *(f"**{value:.3f}**" for value in means.flat)]))
     table = {method: np.array([each[method] for each in values.values()]) for method in METHODS}
-    means = [f"**{value:.3f}**" for method in METHODS for value in table[method].mean(axis=0)]
-    lines.append(row([f"mean of {len(families)}", "", "", *means]))
-    differences = "; ".join(
-        f"P@{top} {interval(table['Jacobian'][:, k] - table[other][:, k])} to {other}"
+    differences = chr(10).join(
+        f"- to {other}: P@L {interval((table['Jacobian'] - table[other])[:, 0])}, "
+        f"P@L/2 {interval((table['Jacobian'] - table[other])[:, 1])}"
         for other in ("regression", "mutual information")
-        for k, top in enumerate(FIGURES)
     )
     exact = [row(["family", "fast, P@L", "exact, P@L", "fast, P@L/2", "exact, P@L/2", "Spearman"]), "|---" * 6 + "|"]
     for name in shortest:
@@ -129,8 +132,11 @@ torch {torch.__version__}, {torch.get_num_threads()} CPU thread(s) of a machine 
 
 P@L and P@L/2 of pairs at least 6 apart, in Pfam domains of known structure. All methods see the same rows. The
 regression is the checkpoint's. The Jacobian is in fast mode and uses no regression; mutual information is
-APC-corrected and uses no model. Difference of the Jacobian, mean over families and 95 % bootstrap interval:
-{differences}. Seconds for all families: {times}.
+APC-corrected and uses no model. Seconds for all families: {times}.
+
+Difference of the Jacobian, mean over all families and 95 % bootstrap interval:
+
+{differences}
 
 {chr(10).join(lines)}
 """

@@ -115,7 +115,7 @@ def test_table_of_jacobians(coevolution, tiny, tmp_path, monkeypatch):
     jacobian.main()
     lines = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     cells = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines[2:]]
-    assert [row[:3] for row in cells] == [["6e6r", "4", "56"], ["mean of 1", "", ""]]
+    assert [row[:3] for row in cells] == [["6e6r", "4", "56"], [f"mean of 1 ({tmp_path.name})", "", ""]]
     values = np.array([row[3:] for row in cells], dtype=float)
     assert values.shape == (2, 6)
     assert np.abs(values[0] - values[1]).max() <= 0.006
