@@ -40,6 +40,7 @@ from .tasks.contact_evaluation import ContactEvaluation as ContactEvaluation
 from .tasks.contact_evaluation import evaluate_contacts as evaluate_contacts
 from .tasks.contact_evaluation import write_evaluation as write_evaluation
 from .tasks.contact_files import write_contacts as write_contacts
+from .tasks.contact_files import write_pairs as write_pairs
 from .tasks.contact_precision import precision as precision
 from .tasks.contact_precision import precisions as precisions
 from .tasks.contact_regression import ContactFit as ContactFit
@@ -59,6 +60,10 @@ from .tasks.generation import generate as generate
 from .tasks.generation import row_log_likelihoods as row_log_likelihoods
 from .tasks.generation_files import write_generated as write_generated
 from .tasks.inputs import prepare_alignment as prepare_alignment
+from .tasks.jacobian import CategoricalJacobian as CategoricalJacobian
+from .tasks.jacobian import categorical_jacobian as categorical_jacobian
+from .tasks.jacobian import epistasis_of as epistasis_of
+from .tasks.logos import plot_profile as plot_profile
 from .tasks.plotting import plot_contacts as plot_contacts
 from .tasks.plotting import plot_distances as plot_distances
 from .tasks.plotting import plot_substitutions as plot_substitutions
@@ -67,6 +72,9 @@ from .tasks.prediction import Prediction as Prediction
 from .tasks.prediction import predict as predict
 from .tasks.prediction_files import write_prediction as write_prediction
 from .tasks.prediction_plotting import plot_prediction as plot_prediction
+from .tasks.profile_files import write_profile as write_profile
+from .tasks.profiles import Profile as Profile
+from .tasks.profiles import predict_profile as predict_profile
 from .tasks.score_tables import spearman as spearman
 from .tasks.score_tables import write_scores as write_scores
 from .tasks.scoring import SubstitutionScores as SubstitutionScores

@@ -8,6 +8,8 @@ import pytest
 from made_up import SHARED, real_data
 from sklearn.metrics import mutual_info_score
 
+from modeling_msa import load_model, precision, predict_contacts, read_alignment, structure_contacts
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,3 +101,25 @@ def test_table_of_real_families(coevolution, tiny, tmp_path, monkeypatch, capsys
     values = np.array(cells, dtype=float)
     assert values.shape == (3, 8)
     assert np.abs(values[:2].mean(0) - values[2]).max() < 1e-3
+
+
+@real_data
+def test_table_of_jacobians(coevolution, tiny, tmp_path, monkeypatch):
+    """Two figures of each method, and their means; the regression's are those of the package."""
+    import jacobian
+
+    for folder, ending in (("msa", "a3m"), ("structure", "pdb")):
+        (tmp_path / f"6e6r.{ending}").symlink_to(SHARED / folder / f"6e6r.{ending}")
+    options = ["--rows", "4", "--exact", "0", "--model", str(tiny), "--output", str(tmp_path / "table.md")]
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path), *options])
+    jacobian.main()
+    lines = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    cells = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[:3] for row in cells] == [["6e6r", "4", "56"], [f"mean of 1 ({tmp_path.name})", "", ""]]
+    values = np.array([row[3:] for row in cells], dtype=float)
+    assert values.shape == (2, 6)
+    assert np.abs(values[0] - values[1]).max() <= 0.006
+    family = read_alignment(tmp_path / "6e6r.a3m")
+    found = predict_contacts(family, load_model(tiny), rows=4)
+    expected = precision(found, structure_contacts(tmp_path / "6e6r.pdb", family))
+    assert values[0, 0] == pytest.approx(expected, abs=0.005)

@@ -18,9 +18,11 @@ from .export import export_command
 from .fit_contacts import fit_contacts_command
 from .fit_distances import fit_distances_command
 from .generate import generate_command
+from .jacobian import jacobian_command
 from .options import option
 from .pack import pack_command
 from .predict import predict_command
+from .profile import profile_command
 from .push import push_command
 from .score import score_command
 from .search import search_command
@@ -78,6 +80,8 @@ app.command("contacts")(contacts_command)
 app.command("evaluate-contacts")(evaluate_contacts_command)
 app.command("fit-contacts")(fit_contacts_command)
 app.command("score")(score_command)
+app.command("profile")(profile_command)
+app.command("jacobian")(jacobian_command)
 app.command("embed")(embed_command)
 app.command("generate")(generate_command)
 app.command("distances")(distances_command)

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from .._words import counted
-from .contacts import shown
 from .inputs import list_known
 from .options import Families, Structures, output_option
 from .session import Session, command
+from .structures import shown
 
 
 @command("input_format")

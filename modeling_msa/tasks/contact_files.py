@@ -1,4 +1,4 @@
-"""Write contact maps: tab-separated tables, CASP's RR and NumPy arrays."""
+"""Write contact maps and pairs of substitutions: tab-separated tables, CASP's RR and NumPy arrays."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ import numpy as np
 from .._files import check_ending, whole_file
 
 if TYPE_CHECKING:  # so that the formats are known without torch
-    from .contacts import ContactMap
+    from .contacts import PairMap
+    from .jacobian import CategoricalJacobian
 
 FORMATS = (".tsv", ".npz", ".rr")
 
 
-def write_contacts(contacts: ContactMap, path: str | os.PathLike, min_separation: int = 6) -> None:
+def write_contacts(contacts: PairMap, path: str | os.PathLike, min_separation: int = 6) -> None:
     """Write a contact map, in the format given by the ending; the file appears whole or not at all.
 
     Parameters
     ----------
-    contacts : ContactMap
+    contacts : ContactMap or CategoricalJacobian
         The map to write.
     path : path
-        ``.tsv``: a tab-separated table i, j, probability, with query residue numbers from 1, most probable pair
-        first. ``.rr``: CASP's format RR, in the same order; a submission also requires a line ``AUTHOR`` with the
-        group's code. ``.npz``: the attributes of `ContactMap` under their names, for `numpy.load`; it has all pairs,
-        and no pickled object.
+        ``.tsv``: a tab-separated table i, j, probability (of a Jacobian: score), with query residue numbers from 1,
+        most probable pair first. ``.rr``: CASP's format RR, in the same order; a submission also requires a line
+        ``AUTHOR`` with the group's code. RR has probabilities, so that scores are divided by the highest and negative
+        ones are 0. ``.npz``: the attributes of the map under their names, for `numpy.load`; it has all pairs, and no
+        pickled object. The whole Jacobian is float16 there.
     min_separation : int, default 6
         Smallest difference of residue numbers of the pairs in a ``.tsv`` or ``.rr``.
 
@@ -55,25 +57,43 @@ def write_contacts(contacts: ContactMap, path: str | os.PathLike, min_separation
     with whole_file(path) as temporary:
         if suffix == ".npz":
             with temporary.open("wb") as file:  # given a name, NumPy appends .npz to .NPZ
-                np.savez_compressed(file, **vars(contacts))
+                np.savez_compressed(file, **contacts.arrays())
         elif suffix == ".tsv":
             lines = _pair_lines(contacts, min_separation, "{}\t{}\t{:.6f}\n")
-            temporary.write_text(f"i\tj\tprobability\n{lines}")
+            temporary.write_text(f"i\tj\t{contacts.measure}\n{lines}")
         else:
             temporary.write_text(_casp_rr(contacts, min_separation))
 
 
-def _pair_lines(contacts: ContactMap, min_separation: int, form: str) -> str:
+def _pair_lines(contacts: PairMap, min_separation: int, form: str, scaled: bool = False) -> str:
     pairs = contacts.top(min_separation=min_separation)
     numbers = contacts.residues[pairs].tolist()
-    values = contacts.probabilities[pairs[:, 0], pairs[:, 1]].tolist()
-    return "".join(form.format(i, j, value) for (i, j), value in zip(numbers, values, strict=True))
+    values = contacts.values[pairs[:, 0], pairs[:, 1]]
+    if scaled and len(values):
+        values = np.maximum(values, 0) / max(values[0], np.finfo(np.float32).tiny)
+    return "".join(form.format(i, j, value) for (i, j), value in zip(numbers, values.tolist(), strict=True))
 
 
-def _casp_rr(contacts: ContactMap, min_separation: int) -> str:
+def _casp_rr(contacts: PairMap, min_separation: int) -> str:
     # blanks separate, tabs are not allowed; a contact is a distance of 0 to 8 Angstrom
     name = (contacts.name.split() or ["unknown"])[0]
     query = "".join(f"{contacts.query[start : start + 50]}\n" for start in range(0, len(contacts.query), 50))
     rows = f"{contacts.depth} row{'s' if contacts.depth != 1 else ''}"
-    head = f"PFRMAT RR\nTARGET {name}\nMETHOD MSA Transformer, {rows} of the alignment\nMODEL 1\n"
-    return head + query + _pair_lines(contacts, min_separation, "{} {} 0 8 {:.6f}\n") + "END\n"
+    head = f"PFRMAT RR\nTARGET {name}\nMETHOD {contacts.method}, {rows} of the alignment\n"
+    scaled = contacts.measure != "probability"
+    if scaled:
+        head += "REMARK scores, divided by the highest; they are not probabilities\n"
+    pairs = _pair_lines(contacts, min_separation, "{} {} 0 8 {:.6f}\n", scaled)
+    return f"{head}MODEL 1\n{query}{pairs}END\n"
+
+
+def write_pairs(jacobian: CategoricalJacobian, path: str | os.PathLike) -> None:
+    """Write a Jacobian's strongest pairs of substitutions as a tab-separated table, whole or not at all.
+
+    The columns are mutant, such as ``A42V:G57D``, as `modeling_msa.score_variants` reads it, and epistasis, in nats.
+    """
+    values = zip(jacobian.pairs, jacobian.epistasis.tolist(), strict=True)
+    lines = "".join(f"{name}\t{value:.6f}\n" for name, value in values)
+    check_ending(path, (".tsv",))
+    with whole_file(path) as temporary:
+        temporary.write_text(f"mutant\tepistasis\n{lines}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._files import whole_file
 from ..pipeline_msa_transformer import rank_pairs
-from .contacts import MIN_SEPARATION, ContactMap
+from .contacts import MIN_SEPARATION, PairMap
 
 # smallest and largest separation; short, medium and long range are CASP's
 RANGES: dict[str, tuple[int, int | None]] = {
@@ -32,7 +32,7 @@ def figure_name(range_name: str, top: str) -> str:
 
 
 def precision(
-    scores: np.ndarray | ContactMap,
+    scores: np.ndarray | PairMap,
     contacts: np.ndarray,
     *,
     top: int | str = "L",
@@ -48,11 +48,11 @@ def precision(
 
     Parameters
     ----------
-    scores : ndarray, shape=(L, L), or ContactMap
+    scores : ndarray, shape=(L, L), or ContactMap, CategoricalJacobian
         Probabilities or any other score; only those with i < j are used. Of equal scores, the pair that comes first
         counts as higher.
     contacts : ndarray, shape=(L, L), dtype=bool or int
-        1 (True) contact, 0 not, -100 unknown. For a `ContactMap` over its residues or over the whole query, (N, N).
+        1 (True) contact, 0 not, -100 unknown. For a map over its residues or over the whole query, (N, N).
     top : {"L", "L/2", "L/5"} or "L/" with another number, or int, default "L"
         Number of pairs; L is the size of the map.
     min_separation, max_separation : int, optional
@@ -80,8 +80,8 @@ def precision(
     >>> precision(scores, contacts, top=2)
     0.5
     """
-    if isinstance(scores, ContactMap):
-        residues, values = scores.residues, scores.probabilities
+    if isinstance(scores, PairMap):
+        residues, values = scores.residues, scores.values
         sizes = {len(residues): "the map's residues", len(scores.query): "the query's"}
     else:
         values = np.asarray(scores, dtype=float)
@@ -136,7 +136,7 @@ def check_contact_array(contacts: np.ndarray, sizes: dict[int, str], where: str)
     return contacts
 
 
-def precisions(scores: np.ndarray | ContactMap, contacts: np.ndarray) -> dict[str, float]:
+def precisions(scores: np.ndarray | PairMap, contacts: np.ndarray) -> dict[str, float]:
     """Compute P@L, P@L/2 and P@L/5 of all pairs at least 6 apart, and of each range; see `precision`.
 
     The keys are "P@L", "P@L/2", "P@L/5", then "short P@L" ... "long P@L/5".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +15,46 @@ from .inputs import model_inputs
 MIN_SEPARATION = 6  # pairs closer in sequence are not counted as contacts (CASP's convention)
 
 
+class PairMap:
+    """A number for each pair of a query's residues, which contact files and pictures hold."""
+
+    measure: ClassVar[str] = "probability"  # what the numbers are
+    method: ClassVar[str] = "MSA Transformer"
+
+    name: str
+    query: str
+    residues: np.ndarray
+    depth: int
+
+    @property
+    def values(self) -> np.ndarray:
+        """The numbers, shape=(L, L), symmetric; higher is more likely in contact."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, Any]:
+        """Return what an .npz file holds, by name."""
+        return vars(self)
+
+    def top(self, count: int | None = None, min_separation: int = MIN_SEPARATION) -> np.ndarray:
+        """Pairs of map indices i < j, the most likely contacts first.
+
+        Parameters
+        ----------
+        count : int, optional
+            Number of pairs; default: all.
+        min_separation : int, default 6
+            Smallest difference of residue numbers.
+
+        Returns
+        -------
+        ndarray, shape=(pairs, 2), dtype=int64
+            Indices from 0 into `residues`.
+        """
+        return rank_pairs(self.values, self.residues, min_separation)[:count]
+
+
 @dataclass(frozen=True, eq=False)
-class ContactMap:
+class ContactMap(PairMap):
     """Contact probabilities of a query's residues.
 
     Attributes
@@ -39,22 +78,10 @@ class ContactMap:
     probabilities: np.ndarray
     depth: int
 
-    def top(self, count: int | None = None, min_separation: int = MIN_SEPARATION) -> np.ndarray:
-        """Pairs of map indices i < j, most probable first.
-
-        Parameters
-        ----------
-        count : int, optional
-            Number of pairs; default: all.
-        min_separation : int, default 6
-            Smallest difference of residue numbers.
-
-        Returns
-        -------
-        ndarray, shape=(pairs, 2), dtype=int64
-            Indices from 0 into `probabilities` and `residues`.
-        """
-        return rank_pairs(self.probabilities, self.residues, min_separation)[:count]
+    @property
+    def values(self) -> np.ndarray:
+        """The probabilities."""
+        return self.probabilities
 
 
 def predict_contacts(

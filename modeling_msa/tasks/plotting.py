@@ -10,7 +10,7 @@ import numpy as np
 from .._files import whole_file
 from .._words import counted
 from .contact_precision import precision
-from .contacts import MIN_SEPARATION, ContactMap
+from .contacts import MIN_SEPARATION, PairMap
 from .distances import Distances
 from .pictures import check_picture
 from .score_tables import paired, spearman
@@ -22,7 +22,7 @@ _KNOWN, _UNKNOWN = "#c4c4c4", "#f5eedc"
 
 
 def plot_contacts(
-    contacts: ContactMap, path: str | os.PathLike, title: str | None = None, known: np.ndarray | None = None
+    contacts: PairMap, path: str | os.PathLike, title: str | None = None, known: np.ndarray | None = None
 ) -> None:
     """Draw a contact map: probabilities above the diagonal, the L most probable contacts below it.
 
@@ -32,8 +32,8 @@ def plot_contacts(
 
     Parameters
     ----------
-    contacts : ContactMap
-        The map to draw.
+    contacts : ContactMap or CategoricalJacobian
+        The map to draw. The darkest colour is the probability 1, or of scores that of the strongest tenth of these L.
     path : path
         Picture to write; its ending (.png, .pdf, .svg) is the format. It appears whole or not at all.
     title : str, optional
@@ -68,10 +68,13 @@ def plot_contacts(
         marked = residues[pairs[chosen]]
         axes.scatter(marked[:, 0], marked[:, 1], label=f"{label} ({len(marked)})", **how)
 
-    image = draw(contacts.probabilities, False, cmap="Blues", vmin=0, vmax=1)
+    is_probability, most = contacts.measure == "probability", 1.0
+    if not is_probability and len(pairs):
+        most = max(1e-30, float(np.quantile(contacts.values[pairs[:, 0], pairs[:, 1]], 0.9)))
+    image = draw(contacts.values, False, cmap="Blues", vmin=0, vmax=most)
     name = title or contacts.name
     if known is None:
-        label = f"most probable pairs with |i - j| ≥ {MIN_SEPARATION}"
+        label = f"{'most probable' if is_probability else 'strongest'} pairs with |i - j| ≥ {MIN_SEPARATION}"
         mark(np.ones(len(pairs), dtype=bool), label, s=radius, color="0.25", marker="s", linewidths=0)
     else:
         value = precision(contacts, known)
@@ -90,7 +93,8 @@ def plot_contacts(
     axes.plot([first, last], [first, last], color="0.7", linewidth=0.8)
     axes.set(xlabel="residue", ylabel="residue", title=name)
     figure.legend(loc="outside lower center", frameon=False, ncols=2)
-    figure.colorbar(image, ax=axes, label="contact probability", shrink=0.85)
+    how_much = "contact probability" if is_probability else "score of the categorical Jacobian"
+    figure.colorbar(image, ax=axes, label=how_much, shrink=0.85, extend="neither" if is_probability else "both")
     with whole_file(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight")
 

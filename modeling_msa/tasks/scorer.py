@@ -89,6 +89,11 @@ class Scorer:
             scores.append(scores[same] if same is not None else score(self._encode(seen), changes))
         return np.array(scores).reshape(len(self.seeds), len(variants))
 
+    def log_probabilities(self) -> np.ndarray:
+        """Log-probabilities of all tokens at each residue, masked alone, with the first seed: ``(L, V)`` float64."""
+        ids = self._encode(self.choices[0])
+        return self._masked(ids, range(ids.shape[2] - 1))
+
     def _changes(self, substitutions: Sequence[Substitution]) -> _Changes:
         """Columns and new tokens; a residue that is replaced by itself is no change."""
         columns = self.choices[0].residue_columns
@@ -102,17 +107,24 @@ class Scorer:
     def _marginals(self, ids: torch.Tensor, changes: Sequence[_Changes]) -> np.ndarray:
         columns = sorted({column for each in changes for column, _ in each})
         wild = ids[0, 0, 1:].cpu().numpy()
-        logs = np.full((len(wild), self.model.config.vocab_size), np.nan)
         if self.strategy == "wt-marginals":
+            logs = np.full((len(wild), self.model.config.vocab_size), np.nan)
             for inside, values in self._unmasked_logs(ids, columns):
                 logs[inside] = values
         else:
-            for _, masked, values in self._masked_logs(ids, wild[None], columns):
-                logs[masked] = values
+            logs = self._masked(ids, columns)
         return np.array(
             [sum(logs[column, token] - logs[column, wild[column]] for column, token in each) for each in changes],
             dtype=np.float64,
         )
+
+    def _masked(self, ids: torch.Tensor, columns: Sequence[int]) -> np.ndarray:
+        """Log-probabilities ``(L, V)`` at these columns of the query, each masked alone; NaN at others."""
+        wild = ids[0, 0, 1:].cpu().numpy()
+        logs = np.full((len(wild), self.model.config.vocab_size), np.nan)
+        for _, masked, values in self._masked_logs(ids, wild[None], columns):
+            logs[masked] = values
+        return logs
 
     def _likelihoods(self, ids: torch.Tensor, changes: Sequence[_Changes]) -> np.ndarray:
         wild = ids[0, 0, 1:].cpu().numpy()

@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PER_ALIGNMENT = {
     "contacts": "-o {}.tsv --rows 4",
     "score": "-o {}.csv --rows 4 --all-singles --strategy wt-marginals",
+    "profile": "-o {}.tsv --rows 4 --mode fast",
+    "jacobian": "-o {}.tsv --rows 4",
     "embed": "-o {}.npz --rows 4",
     "generate": "-o {}.a3m --rows 4 --iterations 1",
     "distances": "-o {}.phy --rows 12",

@@ -36,6 +36,8 @@ COMMANDS = {
     "contacts": "contacts families -o out --structure maps",
     "score": "score families -o out --variants tables --strategy wt-marginals",
     "singles": "score families -o out --all-singles --strategy wt-marginals",
+    "profile": "profile families -o out --mode fast",
+    "jacobian": "jacobian families -o out --structure maps --pairs 3",
     "embed": "embed families -o out",
     "embed in one file": "embed families -o out/all.npz",
     "generate": "generate families -o out --iterations 1",
@@ -49,6 +51,7 @@ HEADS = {"predict": MsaForTokenClassification} | dict.fromkeys(
     ("predict in one file", "predict variants"), MsaForSequenceClassification
 )
 IN_ONE_FILE = ("embed in one file", "evaluate-contacts", "predict in one file")
+WITH_STRUCTURE = ["contacts", "jacobian", "evaluate-contacts"]
 ALL = dict.fromkeys(COMMANDS, NAMES)
 
 
@@ -204,7 +207,7 @@ def removed(folder):
 
 
 def side_file_removed(folder):
-    for name in ("f1.precision.tsv", "f1.generated.tsv", "all.means.tsv"):
+    for name in ("f1.precision.tsv", "f1.pairs.tsv", "f1.generated.tsv", "all.means.tsv"):
         (folder / "out" / name).unlink(missing_ok=True)
 
 
@@ -219,7 +222,7 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "letter": (one_letter_and_the_same_date, ALL, "", ONE, "the alignment has changed: f1"),
     "inputs": (other_inputs_of_the_same_names, ALL, "", NAMES, "the alignment has changed: f0, f1, f2"),
     "table": (other_table, ["score", "predict variants"], "", ONE, "the table has changed: f1"),
-    "structure": (other_structure, ["contacts", "evaluate-contacts"], "", ONE, "the structure has changed: f1"),
+    "structure": (other_structure, WITH_STRUCTURE, "", ONE, "the structure has changed: f1"),
     "model": (other_model_of_the_same_date, ALL, "", NAMES, "the model's model.safetensors has changed: f0, f1, f2"),
     "config": (other_config, ALL, "", NAMES, "the model's config.json has changed: f0, f1, f2"),
     "weights": (other_weights_of_distances, ["distances"], "", NAMES, "the file of weights has changed"),
@@ -229,7 +232,7 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "removed": (removed, ALL, "", ONE, "is missing or was changed: f"),
     "side file": (
         side_file_removed,
-        ["contacts", "generate", "evaluate-contacts"],
+        ["contacts", "jacobian", "generate", "evaluate-contacts"],
         "",
         ONE,
         r"tsv is missing or was changed: f",

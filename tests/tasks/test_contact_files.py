@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from made_up import contact_map
 
-from modeling_msa import write_contacts
+from modeling_msa import Alignment, CategoricalJacobian, write_contacts, write_pairs
+from modeling_msa.alignments.variants import parse_variants as parse
 
 
 def test_table_by_hand(tmp_path):
@@ -45,3 +46,47 @@ def test_other_endings(tmp_path):
         with pytest.raises(ValueError, match=r"unknown output format .*; use \.tsv, \.npz or \.rr"):
             write_contacts(contact_map(), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def jacobian(scores=None, **more):
+    scores = contact_map(8, p0_6=2.5, p1_7=5.0).probabilities if scores is None else scores
+    scores[0, 7] = scores[7, 0] = -1
+    return CategoricalJacobian("1abc_A", "MKVLAWYC", np.arange(1, 9), scores, 7, "fast", **more)
+
+
+def test_scores_are_not_called_probabilities(tmp_path):
+    """A table has them as they are; RR, which has probabilities, as parts of the highest, none below 0."""
+    write_contacts(jacobian(), tmp_path / "c.tsv")
+    lines = (tmp_path / "c.tsv").read_text().splitlines()
+    assert lines == ["i\tj\tscore", "2\t8\t5.000000", "1\t7\t2.500000", "1\t8\t-1.000000"]
+    write_contacts(jacobian(), tmp_path / "c.rr")
+    assert (tmp_path / "c.rr").read_text() == (
+        "PFRMAT RR\nTARGET 1abc_A\nMETHOD categorical Jacobian of an MSA Transformer, 7 rows of the alignment\n"
+        "REMARK scores, divided by the highest; they are not probabilities\nMODEL 1\nMKVLAWYC\n"
+        "2 8 0 8 1.000000\n1 7 0 8 0.500000\n1 8 0 8 0.000000\nEND\n"
+    )
+    write_contacts(jacobian(np.zeros((8, 8), dtype=np.float32) - 1), tmp_path / "c.rr")  # none is above 0
+    assert (tmp_path / "c.rr").read_text().count(" 0 8 0.000000\n") == 3
+
+
+def test_the_whole_jacobian_is_float16(tmp_path):
+    whole = np.random.default_rng(0).normal(size=(8, 20, 8, 20)).astype(np.float32)
+    write_contacts(jacobian(pairs=("M1A:Y7V",), epistasis=np.array([0.5]), jacobian=whole), tmp_path / "c.npz")
+    with np.load(tmp_path / "c.npz", allow_pickle=False) as loaded:
+        assert loaded["jacobian"].dtype == np.float16
+        assert np.abs(loaded["jacobian"] - whole).max() < 2e-3
+        assert loaded["pairs"].tolist() == ["M1A:Y7V"]
+        assert str(loaded["amino_acids"]) == "ACDEFGHIKLMNPQRSTVWY"
+    write_contacts(jacobian(), tmp_path / "d.npz")
+    with np.load(tmp_path / "d.npz", allow_pickle=False) as loaded:
+        assert "jacobian" not in loaded
+
+
+def test_pairs_can_be_scored(tmp_path):
+    made = jacobian(pairs=("M1A:Y7V", "K2R:C8W"), epistasis=np.array([0.5, -0.25]))
+    write_pairs(made, tmp_path / "p.tsv")
+    assert (tmp_path / "p.tsv").read_text() == "mutant\tepistasis\nM1A:Y7V\t0.500000\nK2R:C8W\t-0.250000\n"
+    parsed = parse(made.pairs, Alignment.from_sequences([made.query]))
+    assert [len(each) for each in parsed] == [2, 2]
+    with pytest.raises(ValueError, match=r"unknown output format '.txt'; use \.tsv"):
+        write_pairs(made, tmp_path / "p.txt")

@@ -7,6 +7,7 @@ from made_up import contact_map
 from scipy.spatial.distance import squareform
 
 from modeling_msa import (
+    CategoricalJacobian,
     Distances,
     SubstitutionScores,
     VariantScores,
@@ -139,3 +140,14 @@ def test_endings(tmp_path):
     with pytest.raises(ValueError, match=r"unknown picture format '.docx'; use .png, .pdf or .svg"):
         plot_contacts(contacts, tmp_path / "map.docx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.pdf", "map.png", "map.svg"]
+
+
+def test_scores_of_a_jacobian(drawn, tmp_path):
+    """They are not called probabilities; the darkest colour is the 90 % quantile of the L strongest, 1 to 3 here."""
+    scores = contact_map(8, p0_6=3.0, p1_7=2.0, p0_7=1.0).probabilities
+    jacobian = CategoricalJacobian("q", "MKVLAWYC", np.arange(1, 9), scores, 7, "fast")
+    plot_contacts(jacobian, tmp_path / "map.png")
+    image = drawn[0].axes[0].images[0]
+    assert (image.norm.vmin, image.norm.vmax) == (0, pytest.approx(2.8))
+    assert drawn[0].axes[1].get_ylabel() == "score of the categorical Jacobian"
+    assert marks(drawn[0])["strongest pairs with |i - j| ≥ 6 (3)"] == [[1, 7], [2, 8], [1, 8]]
