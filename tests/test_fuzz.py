@@ -6,20 +6,26 @@ config is whole, it gives what the whole folder gives.
 """
 
 import gzip
+import json
 import os
 import re
+import resource
+import shutil
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from families import make_model
 from made_up import real_alignments
 
 from modeling_msa import AlignmentError, MsaForMaskedLM, load_model, read_alignment
 from modeling_msa.hub.repository import complete_folder
+from modeling_msa.sharing_msa_transformer import DIGESTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,6 +151,7 @@ def test_mutated_alignments(model, tmp_path):
     assert 400 < len(readable) < 1_600
     command = [sys.executable, "-m", "modeling_msa.cli", "contacts", folder, "-o", tmp_path / "out", "--model", model]
     done = run(*command, "--rows", "4", seconds=120)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 < MEGABYTES
     assert "Traceback" not in done.stderr
     refused = set(re.findall(r"^failed: \S+/(f\d+)\.a3m\S*: \S", done.stderr, re.MULTILINE))
     made = {path.stem for path in (tmp_path / "out").glob("*.tsv")}
@@ -155,3 +162,59 @@ def test_mutated_alignments(model, tmp_path):
         residues = np.flatnonzero(readable[name].residue_columns >= 0) + 1
         assert set(table[:, :2].ravel()) <= set(residues)
     assert len(set(readable) - made) < 20
+
+
+VALUES = (None, [], {}, "", "x", True, -1, 0, 1, 33, 10**6, 10**12, 1e300, float("nan"), [1], {"a": 1}, "NaN")
+
+
+def other_value(text, rng):
+    """JSON in which one value is another, or is missing."""
+    content = json.loads(text)
+    key = sorted(content)[rng.integers(len(content))]
+    choice = rng.integers(len(VALUES) + 1)
+    if choice == len(VALUES):
+        del content[key]
+    else:
+        content[key] = VALUES[choice]
+    return json.dumps(content)
+
+
+def test_mutated_folders(model, tmp_path):
+    """The files of a model, or none; its documents and code are not read."""
+    rng = np.random.default_rng(0)
+    tokens = torch.randint(4, 24, (1, 4, 12), generator=torch.Generator().manual_seed(0))
+    expected = load_model(model, cls=MsaForMaskedLM)(tokens).logits
+    names = ["config.json"] * 4 + ["model.safetensors"] * 4 + [DIGESTS, "tokenizer_config.json", "README.md"]
+    counts = {"loaded": 0, "refused": 0}
+    for k in range(200):
+        folder = Path(shutil.copytree(model, tmp_path / str(k)))
+        path = folder / names[rng.integers(len(names))]
+        if k % 20 == 0:
+            path.unlink()
+        elif path.name == "config.json" and k % 2:
+            path.write_text(other_value(path.read_text(), rng))
+        else:
+            path.write_bytes(mutated(path.read_bytes(), rng))
+        is_whole = (folder / "config.json").exists() and (
+            (folder / "config.json").read_bytes() == (model / "config.json").read_bytes()
+        )
+        begin = time.monotonic()
+        loaded = load(folder)
+        assert time.monotonic() - begin < SECONDS
+        if isinstance(loaded, Exception):
+            counts["refused"] += 1
+            assert str(folder) in str(loaded), loaded
+            assert len(str(loaded)) < 2_000
+        else:
+            counts["loaded"] += 1
+            assert not is_whole or torch.equal(loaded(tokens).logits, expected), path
+        shutil.rmtree(folder)
+    assert min(counts.values()) > 40, counts
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 < MEGABYTES
+
+
+def load(folder):
+    try:
+        return load_model(folder, cls=MsaForMaskedLM)
+    except (ValueError, OSError) as error:
+        return error
