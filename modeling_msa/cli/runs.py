@@ -196,7 +196,10 @@ class Run:
         files = entry["files"]
         wanted = list(files) if self.gather is not None else [self._name(file) for file in self.files(path)]
         wrong = [name for name in wanted if name not in files or not is_same(self._file(name), files[name])]
-        return f"{wrong[0]} is missing or was changed" if wrong else ""
+        if not wrong:
+            return ""
+        name = self._file(wrong[0]).name.replace(name_of(path), "NAME", 1)  # one reason for all that lack such a file
+        return f"{name} is missing or was changed"
 
     def _name(self, file: Path) -> str:
         return os.path.relpath(file, self.folder)

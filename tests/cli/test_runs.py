@@ -103,7 +103,7 @@ def test_a_second_run_makes_what_is_missing_or_older_than_its_alignment(msas, tm
     shown = capsys.readouterr()
     assert shown.out.splitlines() == ["copied f2", "copied f4", f"{output}: 6 alignments, 4 of them finished before"]
     assert shown.err.splitlines() == [
-        "made again, because f2.txt is missing or was changed: f2",
+        "made again, because NAME.txt is missing or was changed: f2",
         "made again, because the alignment has changed: f4",
     ]
     Run([msas], output, ".txt", command="copy", settings={"rows": 3})(pytest.fail)  # is not called

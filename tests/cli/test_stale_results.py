@@ -310,7 +310,7 @@ def test_a_picture_can_be_added_and_goes_with_its_result(folder):
     assert {path.name for path in (folder / "plain").glob("*.svg")} == {f"{name}.contacts.svg" for name in NAMES}
     (folder / "plain" / "f1.contacts.svg").unlink()
     again = msa("contacts families -o plain --model model --plot svg")
-    assert "made again, because f1.contacts.svg is missing or was changed: f1" in again
+    assert "made again, because NAME.contacts.svg is missing or was changed: f1" in again
     assert "3 of them finished before" in msa("contacts families -o plain --model model")
     other_input(folder)
     msa("contacts families -o plain --model model")
