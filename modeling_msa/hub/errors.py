@@ -72,7 +72,7 @@ def must_use_cache(repo_id: str) -> bool:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except _HTTP_ERRORS as error:
+    except _HTTP_ERRORS as error:  # type: ignore[misc]
         if not isinstance(try_to_load_from_cache(repo_id, "config.json"), str):
             raise HubError(
                 f"{repo_id}: {error or type(error).__name__}. The connection to {constants.ENDPOINT} failed, and the "
