@@ -158,9 +158,9 @@ def test_mutated_alignments(model, tmp_path):
     assert made | refused == {f"f{k}" for k in range(2_000)}
     assert made <= set(readable)
     for name in made:  # others are too long for the model, or too short for a pair
-        table = np.loadtxt(tmp_path / "out" / f"{name}.tsv", skiprows=1, ndmin=2)
+        lines = (tmp_path / "out" / f"{name}.tsv").read_text().splitlines()[1:]
         residues = np.flatnonzero(readable[name].residue_columns >= 0) + 1
-        assert set(table[:, :2].ravel()) <= set(residues)
+        assert {int(each) for line in lines for each in line.split("\t")[:2]} <= set(residues)
     assert len(set(readable) - made) < 20
 
 

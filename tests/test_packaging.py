@@ -150,7 +150,7 @@ def test_the_metadata_are_what_is_declared(built):
     assert metadata["Version"] == modeling_msa.__version__
     assert metadata["Requires-Python"] == PROJECT["requires-python"]
     scripts = wheel[f"{STEM}.dist-info/entry_points.txt"].decode().split()
-    assert scripts == ["[console_scripts]", "msa", "=", "modeling_msa.cli:app"]
+    assert scripts == ["[console_scripts]", "msa", "=", "modeling_msa._main:main"]
 
 
 # `msa` as installed in a folder, in a process that sees what is installed but not the checkout

@@ -47,9 +47,9 @@ Header = dict[str, tuple[str, tuple[int, ...], int]]  # type, shape and bytes of
 
 def read_config(name: str, local_files_only: bool = False, revision: str = "main") -> dict[str, Any]:
     """Read the config.json of a folder or Hub id; ValueError, which names file and key, if no model can be of it."""
-    path: Any = cached_file(name, "config.json", local_files_only=local_files_only, revision=revision)
+    path = Path(cast(str, cached_file(name, "config.json", local_files_only=local_files_only, revision=revision)))
     try:
-        saved = json.loads(Path(path).read_bytes())
+        saved = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged: it is not JSON ({error}). Download, copy or convert the model again."

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small import random_tokens, small_model
+from torch.testing._internal.two_tensor import TwoTensor
 from transformers import Trainer, TrainingArguments
 from typer.testing import CliRunner
 
@@ -217,6 +218,17 @@ def test_quantized_values(folder):
     weight = model.layers[0].feed_forward.fc1.weight
     getattr(weight, next(name for name in weight.__tensor_flatten__()[0] if "scale" in name)).data[1] = float("nan")
     with pytest.raises(ValueError, match=r"layers\.0\.feed_forward\.fc1\.weight \(1 of 128 values\)"):
+        check_numbers(model, "model")
+
+
+def test_values_inside_a_tensor_of_tensors():
+    """As quantized ones are: of numbers and of scales."""
+    model = torch.nn.Linear(4, 2)
+    scales = torch.ones(2, 4)
+    model.weight = torch.nn.Parameter(TwoTensor(torch.ones(2, 4), scales), requires_grad=False)
+    check_numbers(model, "model")
+    scales[1, 2] = float("inf")
+    with pytest.raises(ValueError, match=r"weight \(1 of 8 values\)"):
         check_numbers(model, "model")
 
 
