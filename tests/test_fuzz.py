@@ -150,17 +150,16 @@ def test_mutated_alignments(model, tmp_path):
             assert expected in (None, alignment.sequences), path.read_bytes()
     assert 400 < len(readable) < 1_600
     command = [sys.executable, "-m", "modeling_msa.cli", "contacts", folder, "-o", tmp_path / "out", "--model", model]
-    done = run(*command, "--rows", "4", seconds=120)
+    done = run(*command, "--rows", "4", "--format", "npz", seconds=300)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 < MEGABYTES
     assert "Traceback" not in done.stderr
     refused = set(re.findall(r"^failed: \S+/(f\d+)\.a3m\S*: \S", done.stderr, re.MULTILINE))
-    made = {path.stem for path in (tmp_path / "out").glob("*.tsv")}
+    made = {path.stem for path in (tmp_path / "out").glob("*.npz")}
     assert made | refused == {f"f{k}" for k in range(2_000)}
     assert made <= set(readable)
     for name in made:  # others are too long for the model, or too short for a pair
-        lines = (tmp_path / "out" / f"{name}.tsv").read_text().splitlines()[1:]
-        residues = np.flatnonzero(readable[name].residue_columns >= 0) + 1
-        assert {int(each) for line in lines for each in line.split("\t")[:2]} <= set(residues)
+        with np.load(tmp_path / "out" / f"{name}.npz") as arrays:
+            assert arrays["residues"].tolist() == [k + 1 for k in np.flatnonzero(readable[name].residue_columns >= 0)]
     assert len(set(readable) - made) < 20
 
 
