@@ -20,6 +20,7 @@ from .fit_distances import fit_distances_command
 from .generate import generate_command
 from .options import option
 from .pack import pack_command
+from .proteingym import proteingym_command
 from .push import push_command
 from .score import score_command
 from .search import search_command
@@ -77,6 +78,7 @@ app.command("contacts")(contacts_command)
 app.command("evaluate-contacts")(evaluate_contacts_command)
 app.command("fit-contacts")(fit_contacts_command)
 app.command("score")(score_command)
+app.command("proteingym")(proteingym_command)
 app.command("embed")(embed_command)
 app.command("generate")(generate_command)
 app.command("distances")(distances_command)
