@@ -63,6 +63,12 @@ from .tasks.plotting import plot_contacts as plot_contacts
 from .tasks.plotting import plot_distances as plot_distances
 from .tasks.plotting import plot_substitutions as plot_substitutions
 from .tasks.plotting import plot_variants as plot_variants
+from .tasks.proteingym import AssayAverage as AssayAverage
+from .tasks.proteingym import average_assays as average_assays
+from .tasks.proteingym import score_assay as score_assay
+from .tasks.proteingym_files import Assay as Assay
+from .tasks.proteingym_files import read_assay as read_assay
+from .tasks.proteingym_files import read_reference as read_reference
 from .tasks.score_tables import spearman as spearman
 from .tasks.score_tables import write_scores as write_scores
 from .tasks.scoring import SubstitutionScores as SubstitutionScores

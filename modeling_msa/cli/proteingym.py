@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,10 +106,10 @@ def proteingym_command(
         depths = f"{result.depth} of {counted(family.depth, 'row')}"
         return f"{target}: {counted(len(table.rows), 'variant')}, {depths}, theta {assay.theta:g}"
 
-    def summarise() -> None:
+    def summarise(failed: Collection[Path] = ()) -> None:
         from ..tasks.proteingym import write_summary
 
-        done = [assay for path, assay in listed.items() if path not in run.pending]
+        done = [assay for path, assay in listed.items() if path not in failed]
         if done and is_main_process():
             averages = write_summary(done, output, numbers, score_column)
             shown = ", ".join(
@@ -118,8 +119,8 @@ def proteingym_command(
 
     try:
         run(work)
-    except RunError:
-        summarise()
+    except RunError as error:
+        summarise(error.failed)
         raise
     summarise()
 

@@ -77,8 +77,8 @@ def choose_benchmark_rows(
         )
     if len(seeds) > 1 and select in ("first", "diverse"):
         raise ValueError(
-            f"All {len(seeds)} seeds would choose the same rows, since select={select!r} is not random: pass one seed, "
-            "or select 'random' or 'weighted' rows."
+            f"All {len(seeds)} seeds would choose the same rows, since select={select!r} is not random: pass one "
+            "seed, or select 'random' or 'weighted' rows."
         )
     kept = select_rows(alignment.drop_query_gaps(), alignment.depth, "first", coverage=coverage, identity=identity)
     gaps = kept.array == ord("-")
@@ -141,7 +141,7 @@ def score_assay(
     """
     assay.check_query(alignment)
     variants, seeds = table.cells("mutant"), tuple(seed)
-    where = {"offset": assay.start - 1, "source": str(assay.table), "lines": table.lines}
+    where: dict[str, Any] = {"offset": assay.start - 1, "source": str(assay.table), "lines": table.lines}
     check_scored(assay, table, fit_variants(alignment, variants, **where)[1])
     depth = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth)
     chosen = choose_benchmark_rows(
@@ -168,7 +168,7 @@ def score_assay(
 
 
 @dataclass(frozen=True, eq=False)
-class Average:
+class AssayAverage:
     """The average of one metric over assays.
 
     Attributes
@@ -189,7 +189,7 @@ class Average:
     functions: dict[str, float]
 
 
-def average_assays(values: Sequence[float] | np.ndarray, assays: Sequence[Assay]) -> Average:
+def average_assays(values: Sequence[float] | np.ndarray, assays: Sequence[Assay]) -> AssayAverage:
     """Average a metric as ProteinGym does: within proteins (UniProt_ID), then within functions, then over functions.
 
     A protein that is measured for two functions counts in both. Values that are NaN are left out.
@@ -203,7 +203,7 @@ def average_assays(values: Sequence[float] | np.ndarray, assays: Sequence[Assay]
 
     Returns
     -------
-    Average
+    AssayAverage
         The bootstrap has 10,000 samples and a fixed seed. ProteinGym's own standard error is that of the difference
         to the best model of its table; here it is that of the average itself.
     """
@@ -217,9 +217,9 @@ def average_assays(values: Sequence[float] | np.ndarray, assays: Sequence[Assay]
     samples = [each[random.integers(len(each), size=(_RESAMPLED, len(each)))].mean(axis=1) for each in means.values()]
     count = int(np.isfinite(np.asarray(values, dtype=float)).sum())
     if not means:
-        return Average(float("nan"), float("nan"), 0, {})
+        return AssayAverage(float("nan"), float("nan"), 0, {})
     value = float(np.mean(list(functions.values())))
-    return Average(value, float(np.mean(samples, axis=0).std(ddof=1)), count, functions)
+    return AssayAverage(value, float(np.mean(samples, axis=0).std(ddof=1)), count, functions)
 
 
 def measure_assay(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -231,12 +231,12 @@ def measure_assay(path: Path, names: Sequence[str]) -> dict[str, dict[str, float
 
 def write_summary(
     assays: Sequence[Assay], folder: Path, seeds: Sequence[int], score_column: str
-) -> dict[str, Average]:
+) -> dict[str, AssayAverage]:
     """Write the metrics of each assay and their averages beside the tables of scores.
 
     Returns
     -------
-    dict of str to Average
+    dict of str to AssayAverage
         The ensemble's, by metric.
     """
     names = [*(f"{score_column}_seed{seed}" for seed in seeds), f"{score_column}_ensemble"]
