@@ -14,6 +14,7 @@ GPU's time is that of the cost model of `gpu.py --count`, by which nothing is me
 import argparse
 import csv
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from modeling_msa import Alignment, MsaConfig, MsaForMaskedLM, filter_rows, scor
 from modeling_msa.tasks.strategies import PROTOCOLS
 
 RESULTS = Path(__file__).parent / "results"
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "static" / "proteingym_cost.png"
 LETTERS = list("ACDEFGHIKLMNPQRSTVWY")
 ROWS, SEEDS, WINDOW, STEPS, CORES = 400, 5, 1023, 8, 8
 assert PROTOCOLS["proteingym"]["rows"] == ROWS
@@ -115,11 +117,17 @@ def measure() -> list[tuple[str, int, float, float]]:
         variants = [f"{letter}{k}{'A' if letter != 'A' else 'C'}" for k, letter in enumerate(family.query, start=1)]
         for mode in ("exact", "fast"):
             some = variants[:1] if mode == "exact" else variants
-            taken = seconds(lambda: score_variants(family, some, model, mode=mode, rows=ROWS, select="first"))
+            work = functools.partial(score_variants, family, some, model, mode=mode, rows=ROWS, select="first")
+            taken = seconds(work)
             done = Work("", length, len(some), 0, ROWS, 0.0)
             lines.append((mode, length, taken, flops(done, mode) / SEEDS / taken))
             print(*lines[-1], flush=True)
     return lines
+
+
+def slowest(timed: list[tuple[str, int, float, float]]) -> dict[str, float]:
+    """Operations a second by mode."""
+    return {mode: min(rate for kind, _, _, rate in timed if kind == mode) for mode in ("exact", "fast")}
 
 
 def measure_rows(depth: int = 4000, length: int = 250) -> tuple[float, float]:
@@ -171,7 +179,7 @@ def table(works: list[Work], rates: dict[str, float], choice: tuple[float, float
     ]
     groups = [
         (f"{low + 1:,} to {high:,}" if high < 10**6 else f"more than {low:,}", low, high)
-        for low, high in zip(BINS, BINS[1:], strict=False)
+        for low, high in itertools.pairwise(BINS)
     ]
     for name, low, high in [*groups, ("all", 0, 10**6)]:
         some = [work for work in works if low < work.residues <= high]
@@ -191,7 +199,7 @@ def _hours(value: float) -> str:
 
 def page(works: list[Work], timed: list[tuple[str, int, float, float]], choice: tuple[float, float]) -> str:
     """The page of results."""
-    rates = {mode: min(rate for kind, _, _, rate in timed if kind == mode) for mode in ("exact", "fast")}
+    rates = slowest(timed)
     lines = [
         "# What ProteinGym costs",
         "",
@@ -223,11 +231,30 @@ def page(works: list[Work], timed: list[tuple[str, int, float, float]], choice: 
         "Residues mutated are those of `region_mutated`, all of the region: an upper bound where an assay skips some. "
         f"How many rows pass the filter is not in the reference file; {KEPT} for each effective sequence are assumed, "
         f"so that column is a rough estimate. Most of it is {largest.name} "
-        f"({_hours(rows_seconds(largest, choice))} h on one core), whose alignment has {largest.rows:,} rows. Rows are "
-        "chosen anew for each assay.",
+        f"({_hours(rows_seconds(largest, choice))} h on one core), whose alignment has {largest.rows:,} rows. Rows "
+        "are chosen anew for each assay.",
         "",
     ]
     return "\n".join(lines)
+
+
+def draw(works: list[Work], rates: dict[str, float], path: Path) -> None:
+    """Draw the hours of each assay on eight cores."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    for mode, color in (("exact", "tab:orange"), ("fast", "tab:blue")):
+        hours = [flops(work, mode) / rates[mode] / CORES / 3600 for work in works]
+        axes.scatter([work.residues for work in works], hours, s=14, color=color, alpha=0.6, linewidths=0, label=mode)
+    axes.set(xscale="log", yscale="log", xlabel="residues of the alignment", ylabel="hours on 8 cores, extrapolated")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xticks([50, 100, 200, 500, 1000, 2000], minor=False)
+    axes.minorticks_off()
+    axes.legend(title="mode, 400 rows, 5 seeds", frameon=False)
+    axes.spines[["right", "top"]].set_visible(False)
+    figure.savefig(path)
 
 
 def main() -> None:
@@ -237,8 +264,10 @@ def main() -> None:
     arguments = parser.parse_args()
     works = read(arguments.reference)
     torch.set_num_threads(1)
-    text = page(works, measure(), measure_rows())
+    timed = measure()
+    text = page(works, timed, measure_rows())
     arguments.output.write_text(text)
+    draw(works, slowest(timed), PICTURE)
     print(text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from .inputs import require
 from .options import choice, flag, option, output_option
 from .runs import RunError
 from .session import Session, command
+
+if TYPE_CHECKING:  # it imports torch
+    from ..tasks.proteingym import AssayAverage
 
 _BENCHMARK, _SCORES = "Benchmark", "Scores"
 _PROTOCOL: dict[str, Any] = PROTOCOLS["proteingym"]
@@ -112,9 +115,7 @@ def proteingym_command(
         done = [assay for path, assay in listed.items() if path not in failed]
         if done and is_main_process():
             averages = write_summary(done, output, numbers, score_column)
-            shown = ", ".join(
-                f"{name} {each.value:.3f} ± {each.standard_error:.3f}" for name, each in averages.items()
-            )
+            shown = ", ".join(f"{key} {_with_error(each)}" for key, each in averages.items())
             typer.echo(f"{output / SUMMARY}: {len(done)} of {counted(len(listed), 'assay')}: {shown}")
 
     try:
@@ -123,6 +124,11 @@ def proteingym_command(
         summarise(error.failed)
         raise
     summarise()
+
+
+def _with_error(average: AssayAverage) -> str:
+    known = average.standard_error == average.standard_error
+    return f"{average.value:.3f}" + (f" ± {average.standard_error:.3f}" if known else "")
 
 
 def _sources(assay: Assay) -> dict[str, Path | str]:

@@ -176,7 +176,8 @@ class AssayAverage:
     value : float
         Mean over the functions, each the mean over proteins, each the mean over its assays of this function.
     standard_error : float
-        Standard deviation of `value` when the proteins of each function are drawn anew, with replacement.
+        Standard deviation of `value` when the proteins of each function are drawn anew, with replacement; NaN if a
+        function has a single protein, whose spread is not known.
     assays : int
         Number of assays that have the metric.
     functions : dict of str to float
@@ -213,13 +214,13 @@ def average_assays(values: Sequence[float] | np.ndarray, assays: Sequence[Assay]
             groups.setdefault(assay.function, {}).setdefault(assay.protein, []).append(float(value))
     means = {name: np.array([np.mean(each) for each in groups[name].values()]) for name in sorted(groups)}
     functions = {name: float(each.mean()) for name, each in means.items()}
-    random = np.random.default_rng(0)
-    samples = [each[random.integers(len(each), size=(_RESAMPLED, len(each)))].mean(axis=1) for each in means.values()]
-    count = int(np.isfinite(np.asarray(values, dtype=float)).sum())
     if not means:
         return AssayAverage(float("nan"), float("nan"), 0, {})
-    value = float(np.mean(list(functions.values())))
-    return AssayAverage(value, float(np.mean(samples, axis=0).std(ddof=1)), count, functions)
+    random = np.random.default_rng(0)
+    samples = [each[random.integers(len(each), size=(_RESAMPLED, len(each)))].mean(axis=1) for each in means.values()]
+    error = float(np.mean(samples, axis=0).std(ddof=1)) if min(map(len, means.values())) > 1 else float("nan")
+    count = int(np.isfinite(np.asarray(values, dtype=float)).sum())
+    return AssayAverage(float(np.mean(list(functions.values()))), error, count, functions)
 
 
 def measure_assay(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -185,15 +185,18 @@ def made_table(mutants):
 
 def test_averages_by_hand():
     """Within protein and function, then function, then all; NaN left out."""
-    values = [0.1, 0.3, 0.6, 0.5, np.nan, 0.9]
-    kinds = [("P", "A"), ("P", "A"), ("Q", "A"), ("P", "B"), ("R", "B"), ("R", "C")]
+    values = [0.1, 0.3, 0.6, 0.5, np.nan, 0.9, 0.1]
+    kinds = [("P", "A"), ("P", "A"), ("Q", "A"), ("P", "B"), ("R", "B"), ("R", "C"), ("S", "B")]
     listed = [made_assay("M", 1, 1, protein=protein, function=function) for protein, function in kinds]
     average = average_assays(values, listed)
-    assert average.functions == pytest.approx({"A": 0.4, "B": 0.5, "C": 0.9})
-    assert average.value == pytest.approx(0.6)
-    assert average.assays == 5
-    # of the functions only A varies: the mean of two draws out of 0.2 and 0.6
-    assert average.standard_error == pytest.approx(0.2 / np.sqrt(2) / 3, rel=0.03)
+    assert average.functions == pytest.approx({"A": 0.4, "B": 0.3, "C": 0.9})
+    assert average.value == pytest.approx(1.6 / 3)
+    assert average.assays == 6
+    assert np.isnan(average.standard_error)  # C has one protein
+    average = average_assays(values[:5] + values[6:], listed[:5] + listed[6:])
+    assert average.value == pytest.approx(0.35)
+    # means of two draws out of 0.2 and 0.6, and out of 0.1 and 0.5, halved
+    assert average.standard_error == pytest.approx(np.sqrt(0.2**2 / 2 + 0.2**2 / 2) / 2, rel=0.03)
     assert np.isnan(average_assays([np.nan], listed[:1]).value)
 
 
