@@ -19,9 +19,9 @@ from ..alignments.tables import Table, read_table
 from ..alignments.variants import AMINO_ACIDS
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
-from .fitness_metrics import metrics
 from .inputs import row_limit
 from .proteingym_files import PER_ASSAY, SUMMARY, Assay, check_scored, write_rows
+from .proteingym_metrics import benchmark_metrics
 from .scoring import VariantScores, fit_variants, score_variants
 from .strategies import Mode
 
@@ -227,7 +227,7 @@ def measure_assay(path: Path, names: Sequence[str]) -> dict[str, dict[str, float
     """Compute the metrics of a table of scores, for each of its columns `names`."""
     table = read_table(path)
     measured, fit = (np.array(table.cells(name), dtype=float) for name in ("DMS_score", "DMS_score_bin"))
-    return {name: metrics(measured, np.array(table.cells(name), dtype=float), fit) for name in names}
+    return {name: benchmark_metrics(measured, np.array(table.cells(name), dtype=float), fit) for name in names}
 
 
 def write_summary(
