@@ -15,6 +15,7 @@ import argparse
 import csv
 import functools
 import itertools
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -204,7 +205,8 @@ def page(works: list[Work], timed: list[tuple[str, int, float, float]], choice: 
         "# What ProteinGym costs",
         "",
         f"Written by `benchmarks/proteingym_cost.py` on {date.today()}: torch {torch.__version__}, float32, the",
-        f"published size with random weights, {torch.get_num_threads()} CPU thread of a machine that others used too.",
+        f"published size with random weights, {torch.get_num_threads()} CPU thread of a machine that others used too "
+        f"(load {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores), so an idle core is faster.",
         "",
         f"**Timed here**, {ROWS} rows:",
         "",
@@ -223,8 +225,9 @@ def page(works: list[Work], timed: list[tuple[str, int, float, float]], choice: 
         f"**Extrapolated** to the {len(works)} assays ({sum(work.variants for work in works):,} variants) with "
         f"{SEEDS} seeds, by counted operations: on 8 cores at the slowest rate above for each of 8 processes; on one "
         "GPU of 80 GB in bfloat16 by the cost model of `benchmarks/gpu.py --count`. Nothing of the GPU's columns was "
-        "measured. The number of variants hardly matters: a residue costs the same however many of its substitutions "
-        "were measured.",
+        "measured: they are lower bounds, and fast mode's, whose many small operations the model leaves out, will be "
+        "exceeded several times. The number of variants hardly matters: a residue costs the same however many of its "
+        "substitutions were measured.",
         "",
         table(works, rates, choice),
         "",

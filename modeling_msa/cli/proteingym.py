@@ -11,7 +11,7 @@ import typer
 from .._processes import is_main_process
 from .._ranges import parse_ranges
 from .._words import counted
-from ..tasks.proteingym_files import PER_ASSAY, SUMMARY, Assay, read_assay, read_reference, write_assay
+from ..tasks.proteingym_files import PER_ASSAY, SUMMARY, Assay, check_draws, read_assay, read_reference, write_assay
 from ..tasks.strategies import PROTOCOLS, Mode
 from .inputs import require
 from .options import choice, flag, option, output_option
@@ -80,6 +80,7 @@ def proteingym_command(
     numbers = tuple(parse_ranges(seeds, "--seeds"))
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"--seeds {seeds}: a seed is there twice; write each once.")
+    check_draws(session.select, numbers, replacement)
     listed = {assay.table: assay for assay in read_reference(reference, msas, assays)}
     options = session.row_options() | {"seed": numbers, "replacement": replacement, "mode": mode, "window": window}
     run = session.run(

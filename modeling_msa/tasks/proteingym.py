@@ -20,7 +20,7 @@ from ..alignments.variants import AMINO_ACIDS
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 from .inputs import row_limit
-from .proteingym_files import PER_ASSAY, SUMMARY, Assay, check_scored, write_rows
+from .proteingym_files import PER_ASSAY, SUMMARY, Assay, check_draws, check_scored, write_rows
 from .proteingym_metrics import benchmark_metrics
 from .scoring import VariantScores, fit_variants, score_variants
 from .strategies import Mode
@@ -71,15 +71,7 @@ def choose_benchmark_rows(
     ValueError
         If rows are to be drawn with replacement, but not by weight, or several seeds would choose the same.
     """
-    if replacement and select != "weighted":
-        raise ValueError(
-            f"Rows are drawn with replacement by weight only, not with select={select!r}: use 'weighted'."
-        )
-    if len(seeds) > 1 and select in ("first", "diverse"):
-        raise ValueError(
-            f"All {len(seeds)} seeds would choose the same rows, since select={select!r} is not random: pass one "
-            "seed, or select 'random' or 'weighted' rows."
-        )
+    check_draws(select, seeds, replacement)
     kept = select_rows(alignment.drop_query_gaps(), alignment.depth, "first", coverage=coverage, identity=identity)
     gaps = kept.array == ord("-")
     usual = (gaps | np.isin(kept.array, np.frombuffer(AMINO_ACIDS.encode(), np.uint8))).all(axis=1)

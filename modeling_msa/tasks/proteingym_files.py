@@ -231,6 +231,19 @@ def read_assay(assay: Assay, score_column: str) -> Table:
     return Table([*table.columns, "DMS_score_bin"], rows, table.lines)
 
 
+def check_draws(select: str, seeds: Sequence[int], replacement: bool) -> None:
+    """Raise ValueError if rows are to be drawn with replacement, but not by weight, or seeds would choose the same."""
+    if replacement and select != "weighted":
+        raise ValueError(
+            f"Rows are drawn with replacement by weight only, not with select={select!r}: use 'weighted'."
+        )
+    if len(seeds) > 1 and select in ("first", "diverse"):
+        raise ValueError(
+            f"All {len(seeds)} seeds would choose the same rows, since select={select!r} is not random: pass one "
+            "seed, or select 'random' or 'weighted' rows."
+        )
+
+
 def check_scored(assay: Assay, table: Table, reasons: Sequence[str]) -> None:
     """Raise ValueError if a variant of an assay has no score: the benchmark requires all."""
     bad = [k for k, reason in enumerate(reasons) if reason]

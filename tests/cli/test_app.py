@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from assays import make_benchmark
 from families import make_folder
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -42,6 +43,7 @@ def msa(*arguments, code=0):
         (["contacts", "nowhere.a3m", "-o", "x.tsv"], "error: nowhere.a3m"),
         (["score", "fn3", "nowhere.csv", "-o", "x.csv"], "error: nowhere.csv"),
         (["embed", "fn3", "-o", "x.npz", "--model", "nowhere"], "error: nowhere"),
+        (["proteingym", "nowhere.csv", "--msas", ".", "--assays", ".", "-o", "x"], "error: nowhere.csv"),
     ],
 )
 def test_help_and_mistyped_paths_do_without_torch(arguments, words, tmp_path):
@@ -123,6 +125,8 @@ def example_folder(tmp_path_factory):
     family = rows.drop_query_gaps().take(range(16))
     write_alignment(family, folder / "family.a3m")
     make_folder(folder / "families", count=3)
+    make_benchmark(folder)
+    (folder / "reference.csv").rename(folder / "DMS_substitutions.csv")
     (folder / "query.fasta").write_text(f">LAR\n{family.query}\n")
     probable = predict_contacts(family, load_model())  # contacts that some weight of the regression explains
     known = np.zeros(probable.probabilities.shape, dtype=np.int8)
