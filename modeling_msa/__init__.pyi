@@ -75,6 +75,12 @@ from .tasks.prediction_plotting import plot_prediction as plot_prediction
 from .tasks.profile_files import write_profile as write_profile
 from .tasks.profiles import Profile as Profile
 from .tasks.profiles import predict_profile as predict_profile
+from .tasks.proteingym import AssayAverage as AssayAverage
+from .tasks.proteingym import average_assays as average_assays
+from .tasks.proteingym import score_assay as score_assay
+from .tasks.proteingym_files import Assay as Assay
+from .tasks.proteingym_files import read_assay as read_assay
+from .tasks.proteingym_files import read_reference as read_reference
 from .tasks.score_tables import spearman as spearman
 from .tasks.score_tables import write_scores as write_scores
 from .tasks.scoring import SubstitutionScores as SubstitutionScores

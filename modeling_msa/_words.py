@@ -8,9 +8,9 @@ def counted(number: int, noun: str) -> str:
 
     Examples
     --------
-    >>> counted(1, "alignment"), counted(0, "row"), counted(1200, "family")
-    ('1 alignment', '0 rows', '1,200 families')
+    >>> counted(1, "alignment"), counted(0, "row"), counted(1200, "family"), counted(2, "assay")
+    ('1 alignment', '0 rows', '1,200 families', '2 assays')
     """
     if number != 1:
-        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2] not in "aeiou" else f"{noun}s"
     return f"{number:,} {noun}"

@@ -123,3 +123,38 @@ def test_figures_in_the_readme_are_measured():
     for what, figure in rows:
         digits = len(figure.split(".")[1])
         assert f"{lines[what]['ratio']:.{digits}f}" == figure, what
+
+
+def test_the_cost_of_proteingym_is_counted_as_by_hand(tmp_path):
+    """Operations of exact and fast mode, and the windows of a long protein beside those that the scorer places."""
+    import proteingym_cost as cost
+
+    from modeling_msa.tasks.scorer import Scorer
+
+    config, columns, rows = MsaConfig(), 10, 400
+    width, layers, ff = config.hidden_size, config.num_hidden_layers, config.intermediate_size
+    tokens = columns + 1
+    # of one row: projections, feed-forward, row products, column products with all rows, and the head
+    layer = (
+        tokens * (8 * 2 * width**2 + 2 * 2 * width * ff) + 2 * 2 * tokens**2 * width + 2 * 2 * rows * tokens * width
+    )
+    head = tokens * (2 * width**2 + 2 * width * 33)
+    assert cost.version_flops(columns) == layers * layer + head
+    (tmp_path / "reference.csv").write_text(
+        "DMS_id,MSA_start,MSA_end,region_mutated,DMS_total_number_mutants,MSA_num_seqs,MSA_N_eff\n"
+        "short,4,13,5-8,70,900,30.5\nlong,1,2000,all,9,900,30.5\n"
+    )
+    short, long = cost.read(tmp_path / "reference.csv")
+    assert (short.residues, short.mutated, long.residues, long.mutated, long.width) == (10, 4, 2000, 2000, 1023)
+    passed = side_by_side.count_flops(config, rows, columns)
+    assert cost.flops(short, "exact") == 5 * 4 * passed
+    assert cost.flops(short, "fast") == 5 * (passed + 4 * cost.version_flops(columns))
+    scorer = object.__new__(Scorer)
+    scorer.window = 1023
+    assert long.windows == len(scorer._windows(2000, range(2000), 1023 // 8))
+    assert short.windows == 1
+    assert cost.gpu_seconds(short, "exact", lambda width: width / 10) == 5 * 4
+    share = cost.version_flops(columns) / passed
+    assert cost.gpu_seconds(short, "fast", lambda width: 1.0) == pytest.approx(5 * (1 + 4 * share))
+    kept = 1.4 * 30.5
+    assert cost.rows_seconds(short, (2.0, 3.0)) == pytest.approx(10 * (2 * 900 * kept + 3 * kept**2))

@@ -13,6 +13,7 @@ if `depth` is below 1.
 from __future__ import annotations
 
 import operator
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -89,6 +90,36 @@ def weighted_rows(
     clock = np.random.default_rng(seed).exponential(size=len(weights))
     np.divide(clock, weights, out=waiting, where=weights > 0)
     return _with_query(np.argsort(waiting, kind="stable")[: depth - 1] + 1)
+
+
+def redrawn_rows(weights: np.ndarray, depth: int, seed: int = 0) -> np.ndarray:
+    """Draw rows with replacement, in proportion to their weights: the choice of ProteinGym's script, row by row.
+
+    Parameters
+    ----------
+    weights : ndarray, shape=(R,), dtype=float64
+        `sequence_weights` of the alignment.
+    depth : int
+        Number of rows, query included.
+    seed : int, default: 0
+        Seed of Python's ``random``, which the script uses.
+
+    Returns
+    -------
+    rows : ndarray, shape=(depth,), dtype=int64
+        The query, 0, then the rows as they were drawn, some of them several times; only the query if no other row has
+        a weight.
+
+    Examples
+    --------
+    >>> print(redrawn_rows(np.array([1.0, 0.5, 0.5, 1.0]), depth=6, seed=1))
+    [0 1 3 3 2 2]
+    """
+    others = weights[1:]
+    if _check_depth(depth) == 1 or not others.any():
+        return np.zeros(1, dtype=np.int64)
+    drawn = random.Random(seed).choices(range(1, len(weights)), weights=list(others / others.sum()), k=depth - 1)
+    return np.array([0, *drawn], dtype=np.int64)
 
 
 def sequence_weights(array: np.ndarray, theta: float = 0.2) -> np.ndarray:

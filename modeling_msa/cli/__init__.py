@@ -23,6 +23,7 @@ from .options import option
 from .pack import pack_command
 from .predict import predict_command
 from .profile import profile_command
+from .proteingym import proteingym_command
 from .push import push_command
 from .score import score_command
 from .search import search_command
@@ -82,6 +83,7 @@ app.command("fit-contacts")(fit_contacts_command)
 app.command("score")(score_command)
 app.command("profile")(profile_command)
 app.command("jacobian")(jacobian_command)
+app.command("proteingym")(proteingym_command)
 app.command("embed")(embed_command)
 app.command("generate")(generate_command)
 app.command("distances")(distances_command)

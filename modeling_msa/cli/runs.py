@@ -34,11 +34,11 @@ from .pictures import pictures
 class RunError(ValueError):
     """Some alignments of a run failed; the message names them. The results of the others are finished."""
 
-    def __init__(self, total: int, failed: Mapping[Path, str]) -> None:
+    def __init__(self, total: int, failed: Mapping[Path, str], noun: str = "alignment") -> None:
         self.failed = dict(failed)
         lines = "".join(f"\n  {path}: {_without(path, message)}" for path, message in failed.items())
         done = ", the others are finished" if len(failed) < total else ""
-        super().__init__(f"{len(failed)} of {counted(total, 'alignment')} failed{done}:{lines}")
+        super().__init__(f"{len(failed)} of {counted(total, noun)} failed{done}:{lines}")
 
 
 class Run:
@@ -70,6 +70,10 @@ class Run:
         it wrote. Until all are finished, the targets are in a hidden folder beside it.
     also_read : iterable of path
         Further files that must not be replaced.
+    name : callable, optional
+        ``name(path)`` is the name of a result without `suffix`. Default: the alignment's.
+    noun : str
+        What an input is called, in the singular.
 
     Attributes
     ----------
@@ -102,12 +106,14 @@ class Run:
         beside: Callable[[Path, Path], Iterable[Path]] = lambda path, target: (),
         gather: Callable[[list[Path], Path], Iterable[Path]] | None = None,
         also_read: Iterable[str | os.PathLike[str] | None] = (),
+        name: Callable[[Path], str] = name_of,
+        noun: str = "alignment",
     ) -> None:
         inputs, text = list(inputs), os.fspath(output)
         self.output = Path(output)
         self.paths = list_inputs(inputs, leave_out=self.output)
         self.command, self.suffix, self.strict, self.gather = command, suffix, strict, gather
-        self._overwrite, self._beside = overwrite, beside
+        self._overwrite, self._beside, self._name_of, self._noun = overwrite, beside, name, noun
         self._settings = json.loads(json.dumps({"version": __version__} | dict(settings or {}), default=str))
         named = len(inputs) == 1 and (self.paths == [Path(inputs[0])] or not os.path.lexists(inputs[0]))
         named &= len(self.paths) == 1 and not glob.has_magic(os.fspath(inputs[0]))
@@ -146,7 +152,7 @@ class Run:
 
     def target(self, path: Path) -> Path:
         """Return the file of an alignment's result."""
-        return self.output if self.is_single else self.folder / f"{name_of(path)}{self.suffix}"
+        return self.output if self.is_single else self.folder / f"{self._name_of(path)}{self.suffix}"
 
     def files(self, path: Path) -> list[Path]:
         """List the files of an alignment's result: target, picture, and what else the task writes."""
@@ -230,7 +236,7 @@ class Run:
         wait_for_everyone()
         if is_main_process() and self.pending:
             self.folder.mkdir(exist_ok=True)
-            _remove_remains(self.folder, [name_of(path) for path in self.pending])
+            _remove_remains(self.folder, [self._name_of(path) for path in self.pending])
             names = [self.target(path).name for path in self.pending]
             unmade = {name: {"result": name, "files": self._old.get(name, {}).get("files", {})} for name in names}
             self._record.write((self._old | unmade).values())
@@ -240,7 +246,7 @@ class Run:
     def _tell_reasons(self) -> None:
         by_reason: dict[str, list[str]] = {}
         for path, reason in self._reasons.items():
-            by_reason.setdefault(reason, []).append(name_of(path))
+            by_reason.setdefault(reason, []).append(self._name_of(path))
         for reason, names in by_reason.items():
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             print(f"made again, because {reason}: {', '.join(names[:3])}{more}", file=sys.stderr)
@@ -333,9 +339,9 @@ class Run:
         if self.gather is not None and not self._is_gathered:
             self._gather(self.gather, [path for path in self.paths if path not in failed], entries)
         if failed:
-            raise RunError(len(self.paths), failed)
+            raise RunError(len(self.paths), failed, self._noun)
         note = f", {before} of them finished before" if before else ""
-        print(f"{self.output}: {counted(len(self.paths), 'alignment')}{note}")
+        print(f"{self.output}: {counted(len(self.paths), self._noun)}{note}")
 
     def _gather(
         self,

@@ -11,7 +11,8 @@ Mode = Literal["exact", "fast"]
 #
 # ProteinGym's compute_fitness.py: hhfilter -cov 75 -id 90, weights (theta = 0.2) of what is left, the wild type and
 # 399 rows drawn by weight, masked marginals, mean over five seeds. It draws rows with replacement, so that some occur
-# twice; this package draws them without. For windows, see `score_variants`.
+# twice; this package draws them without, unless `msa proteingym --replacement` asks for the script's own choice. For
+# windows, see `score_variants`.
 PROTOCOLS: dict[str, dict[str, object]] = {
     "proteingym": {
         "strategy": "masked-marginals",

@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from assays import make_benchmark
 from families import make_folder, make_model
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -51,6 +52,7 @@ def msa(*arguments, code=0):
         (["embed", "fn3", "-o", "x.npz", "--model", "nowhere"], "error: nowhere"),
         (["predict", "nowhere", "fn3", "-o", "x.tsv"], "error: nowhere"),
         (["predict", "msa-tiny", "nowhere.a3m", "-o", "x.tsv"], "error: nowhere.a3m"),
+        (["proteingym", "nowhere.csv", "--msas", ".", "--assays", ".", "-o", "x"], "error: nowhere.csv"),
     ],
 )
 def test_help_and_mistyped_paths_do_without_torch(arguments, words, tmp_path):
@@ -134,6 +136,8 @@ def example_folder(tmp_path_factory):
     make_folder(folder / "families", count=3)
     (folder / "runs").mkdir()
     make_model(folder / "runs" / "secondary-structure", MsaForTokenClassification, max_position_embeddings=128)
+    make_benchmark(folder)
+    (folder / "reference.csv").rename(folder / "DMS_substitutions.csv")
     (folder / "query.fasta").write_text(f">LAR\n{family.query}\n")
     probable = predict_contacts(family, load_model())  # contacts that some weight of the regression explains
     known = np.zeros(probable.probabilities.shape, dtype=np.int8)

@@ -41,6 +41,7 @@ COMMANDS = {
     "embed": "embed families -o out",
     "embed in one file": "embed families -o out/all.npz",
     "generate": "generate families -o out --iterations 1",
+    "proteingym": "proteingym reference.csv --msas families --assays tables -o out --seeds 1,2",
     "distances": "distances families -o out --weights weights.json --rows 4",
     "evaluate-contacts": "evaluate-contacts families.tsv -o out/all.tsv",
     "predict": "predict families -o out",
@@ -53,6 +54,7 @@ HEADS = {"predict": MsaForTokenClassification} | dict.fromkeys(
 IN_ONE_FILE = ("embed in one file", "evaluate-contacts", "predict in one file")
 WITH_STRUCTURE = ["contacts", "jacobian", "evaluate-contacts"]
 ALL = dict.fromkeys(COMMANDS, NAMES)
+WITH_SEED = [name for name in COMMANDS if name != "proteingym"]
 
 
 def msa(arguments, code=0):
@@ -108,10 +110,16 @@ def done(tmp_path_factory):
     write_families(start / "families")
     for k, name in enumerate(NAMES):
         query = family(name, 4, 14, k).query
-        (start / "tables" / f"{name}.csv").write_text(f"mutant\n{query[0]}1A\n{query[2]}3W\n")
+        (start / "tables" / f"{name}.csv").write_text(
+            f"DMS_score,DMS_score_bin,mutant\n1,1,{query[0]}1A\n0,0,{query[2]}3W\n"
+        )
         known = np.zeros((14, 14), dtype=np.int8)
         known[1, 9] = known[9, 1] = known[0, 12] = known[12, 0] = 1
         np.save(start / "maps" / f"{name}.npy", known)
+    queries = {name: family(name, 4, 14, k).query for k, name in enumerate(NAMES)}
+    rows = [f"{name},{name}.csv,P,{query},{name}.a3m,Human,Activity" for name, query in queries.items()]
+    header = "DMS_id,DMS_filename,UniProt_ID,target_seq,MSA_filename,taxon,coarse_selection_type"
+    (start / "reference.csv").write_text("\n".join([header, *rows, ""]))
     (start / "families.tsv").write_text("".join(f"families/{name}.a3m\tmaps/{name}.npy\n" for name in NAMES))
     write_weights(start, 1.0)
     folders = {}
@@ -221,13 +229,14 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "older input": (older_input, ALL, "", ONE, "the alignment has changed: f1"),
     "letter": (one_letter_and_the_same_date, ALL, "", ONE, "the alignment has changed: f1"),
     "inputs": (other_inputs_of_the_same_names, ALL, "", NAMES, "the alignment has changed: f0, f1, f2"),
-    "table": (other_table, ["score", "predict variants"], "", ONE, "the table has changed: f1"),
+    "table": (other_table, ["score", "predict variants", "proteingym"], "", ONE, "the table has changed: f1"),
     "structure": (other_structure, WITH_STRUCTURE, "", ONE, "the structure has changed: f1"),
     "model": (other_model_of_the_same_date, ALL, "", NAMES, "the model's model.safetensors has changed: f0, f1, f2"),
     "config": (other_config, ALL, "", NAMES, "the model's config.json has changed: f0, f1, f2"),
     "weights": (other_weights_of_distances, ["distances"], "", NAMES, "the file of weights has changed"),
     "option": (nothing, ALL, "--rows 3", NAMES, "rows was .*, is now 3: f0, f1, f2"),
-    "other seed": (nothing, ALL, "--seed 7", NAMES, "seed was 0, is now 7"),
+    "other seed": (nothing, WITH_SEED, "--seed 7", NAMES, "seed was 0, is now 7"),
+    "other seeds": (nothing, ["proteingym"], "--seeds 1,7", NAMES, r"seed was \[1, 2\], is now \[1, 7\]"),
     "truncated": (truncated, ALL, "", ONE, "was changed: f"),
     "removed": (removed, ALL, "", ONE, "is missing or was changed: f"),
     "side file": (
@@ -297,7 +306,7 @@ def test_what_does_not_differ_is_kept(folder, change, request):
     act(folder)
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "out").iterdir() if path.name[0] != "."}
     shown = msa(f"{COMMANDS[name]} {options}")
-    assert "3 alignments, 3 of them finished before" in shown
+    assert re.search("3 (alignments|assays), 3 of them finished before", shown)
     assert "made again" not in shown
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "out").iterdir() if path.name[0] != "."} == before
 
