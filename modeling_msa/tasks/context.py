@@ -14,7 +14,7 @@ equation 1), and in a column it sees itself and the context. Without other rows 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 import torch
@@ -176,6 +176,7 @@ def row_states(
     tokens: torch.Tensor,
     places: torch.Tensor | None = None,
     row: int = 0,
+    visit: Callable[[int, torch.Tensor], None] = lambda layer, states: None,
 ) -> torch.Tensor:
     """Run versions of one row against a context.
 
@@ -191,6 +192,9 @@ def row_states(
         ``(N,)`` int64: the column to read of each version. The last layer then computes only what it requires.
     row : int, default 0
         The row's number, from 0.
+    visit : callable, optional
+        ``visit(layer, states)`` gets ``(N, C, D)`` after the embedding layer, 0, and after each layer, as they are
+        inside the model: the last ones are not normed yet, and all of them change later.
 
     Returns
     -------
@@ -201,7 +205,8 @@ def row_states(
         0, 1
     )  # (1, N, C, D), as rows of one MSA
     _, versions, columns, _ = states.shape
-    for context in layers:
+    visit(0, states[0])
+    for number, context in enumerate(layers, start=1):
         layer, heads = context.layer, context.row_logits.shape[1]
         if places is not None and layer is model.layers[-1]:
             states = _last_layer(context, states, places)
@@ -214,6 +219,7 @@ def row_states(
             for some in _cut(states, versions, keys[..., 0].numel()):
                 states[:, some, block] += _column_update(layer.column_attention, states[:, some, block], keys, values)
         layer.add_feed_forward(states)
+        visit(number, states[0])
     return model.layer_norm(states)[0]
 
 

@@ -127,7 +127,7 @@ def embed(
     arrays = {layer: array.astype(dtype) for layer, array in states.items()}
     limit = None if rows is None and alignment.is_selected else rows or ROWS
     chosen = {"rows": limit, "select": select, "seed": seed, "coverage": coverage, "identity": identity}
-    settings = {"model": _model_name(model), "which": which, "layers": list(wanted), **chosen}
+    settings = {"model": model_name(model), "which": which, "layers": list(wanted), **chosen}
     settings |= {"dtype": dtype, "version": __version__}
     return Embeddings(seen.names[0], seen.query, seen.column_residues, seen.names, arrays, settings)
 
@@ -173,7 +173,7 @@ def _hidden_states(
     return {layer: taken[layer] for layer in layers}
 
 
-def _model_name(model: MsaPreTrainedModel) -> str:
+def model_name(model: MsaPreTrainedModel) -> str:
     """Folder or Hub id as it was given; only the name for a checkpoint that comes with the package."""
     name = model.name_or_path or ""
     return Path(name).name if Path(name).parent == Path(__file__).parents[1] / "checkpoints" else name
