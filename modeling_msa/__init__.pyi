@@ -55,6 +55,17 @@ from .tasks.distances import predict_distances as predict_distances
 from .tasks.embedding_files import write_embeddings as write_embeddings
 from .tasks.embeddings import Embeddings as Embeddings
 from .tasks.embeddings import embed as embed
+from .tasks.fitness_evaluation import FitnessEvaluation as FitnessEvaluation
+from .tasks.fitness_evaluation import evaluate_few as evaluate_few
+from .tasks.fitness_evaluation import evaluate_folds as evaluate_folds
+from .tasks.fitness_evaluation import fitness_metrics as fitness_metrics
+from .tasks.fitness_evaluation import fold_numbers as fold_numbers
+from .tasks.fitness_evaluation import write_evaluations as write_evaluations
+from .tasks.fitness_features import MsaVariantEmbedder as MsaVariantEmbedder
+from .tasks.fitness_features import VariantOneHot as VariantOneHot
+from .tasks.fitness_features import ZeroShotScore as ZeroShotScore
+from .tasks.fitness_features import fitness_pipeline as fitness_pipeline
+from .tasks.fitness_regression import FitnessRegressor as FitnessRegressor
 from .tasks.generation import Generated as Generated
 from .tasks.generation import generate as generate
 from .tasks.generation import row_log_likelihoods as row_log_likelihoods
@@ -88,6 +99,8 @@ from .tasks.scoring import VariantScores as VariantScores
 from .tasks.scoring import score_all_singles as score_all_singles
 from .tasks.scoring import score_variants as score_variants
 from .tasks.sharding import split_rows as split_rows
+from .tasks.variant_embeddings import VariantEmbeddings as VariantEmbeddings
+from .tasks.variant_embeddings import embed_variants as embed_variants
 from .tokenization_msa_transformer import MsaTokenizer as MsaTokenizer
 from .training.collators import MsaDataCollator as MsaDataCollator
 from .training.collators import MsaDataCollatorForContactPrediction as MsaDataCollatorForContactPrediction
