@@ -95,7 +95,9 @@ class Blocks:
             self.seconds[name] = time.perf_counter() - start
 
     def pipeline(self, features: Sequence[str], kernel: str):
-        return fitness_pipeline(self.data.family, self.model, features=features, kernel=kernel, offset=self.data.offset)
+        return fitness_pipeline(
+            self.data.family, self.model, features=features, kernel=kernel, offset=self.data.offset
+        )
 
     def matrix(self, features: Sequence[str]):
         from scipy import sparse
@@ -112,7 +114,10 @@ def evaluate(data: Data, blocks: Blocks) -> dict[str, list[FitnessEvaluation]]:
         regressor = None if kernel is None else blocks.pipeline(features, kernel)[1]
         start = time.perf_counter()
         results[method] = [
-            *(evaluate_folds(regressor, matrix, data.values, fold_numbers(parsed, each), each) for each in data.schemes),
+            *(
+                evaluate_folds(regressor, matrix, data.values, fold_numbers(parsed, each), each)
+                for each in data.schemes
+            ),
             *(evaluate_few(regressor, matrix, data.values, count, DRAWS) for count in LABELS),
         ]
         shown = ", ".join(f"{each.scheme} {each.mean('Spearman'):.3f}" for each in results[method])
@@ -201,7 +206,11 @@ def draw(path: Path, tables: list[tuple[Data, dict[str, list[FitnessEvaluation]]
         for k, (method, found) in enumerate(results.items()):
             few = found[len(data.schemes) :]
             axis.errorbar(
-                np.array(LABELS) * 1.02 ** (k - 4), list(map(_mean, few)), list(map(_half, few)), color=colours[k], lw=1
+                np.array(LABELS) * 1.02 ** (k - 4),
+                list(map(_mean, few)),
+                list(map(_half, few)),
+                color=colours[k],
+                lw=1,
             )
         axis.set(xscale="log", xticks=LABELS, xticklabels=LABELS, xlabel="labels", title=f"{data.name}: few labels")
         axis.minorticks_off()

@@ -55,6 +55,8 @@ from .tasks.distances import predict_distances as predict_distances
 from .tasks.embedding_files import write_embeddings as write_embeddings
 from .tasks.embeddings import Embeddings as Embeddings
 from .tasks.embeddings import embed as embed
+from .tasks.fitness import FitnessModel as FitnessModel
+from .tasks.fitness import fit_fitness as fit_fitness
 from .tasks.fitness_evaluation import FitnessEvaluation as FitnessEvaluation
 from .tasks.fitness_evaluation import evaluate_few as evaluate_few
 from .tasks.fitness_evaluation import evaluate_folds as evaluate_folds

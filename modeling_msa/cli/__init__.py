@@ -17,6 +17,7 @@ from .evaluate_contacts import evaluate_contacts_command
 from .export import export_command
 from .fit_contacts import fit_contacts_command
 from .fit_distances import fit_distances_command
+from .fit_fitness import fit_fitness_command
 from .generate import generate_command
 from .jacobian import jacobian_command
 from .options import option
@@ -81,6 +82,7 @@ app.command("contacts")(contacts_command)
 app.command("evaluate-contacts")(evaluate_contacts_command)
 app.command("fit-contacts")(fit_contacts_command)
 app.command("score")(score_command)
+app.command("fit-fitness")(fit_fitness_command)
 app.command("profile")(profile_command)
 app.command("jacobian")(jacobian_command)
 app.command("proteingym")(proteingym_command)

@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .._words import counted
+from ..alignments.alignment import Alignment
 from ..alignments.listing import name_of
+from ..alignments.tables import read_table
 from ..tasks.embedding_files import check_embeddings, gather_embeddings, write_embeddings
-from .options import Inputs, choice, option, output_option
+from ..tasks.score_tables import FORMATS as TABLES
+from ..tasks.strategies import Mode
+from .inputs import require
+from .options import Inputs, choice, flag, option, output_option
 from .session import Session, command
+from .variant_tables import check_columns, find_table, without_score
+
+_TABLE = "Table of variants"
 
 
 @command()
@@ -18,24 +26,51 @@ def embed_command(
     output: Annotated[Path, output_option("PATH", "File for all (.safetensors, .npz, .parquet), or folder.")],
     session: Session,
     which: Annotated[
-        Literal["query", "mean", "rows"],
-        choice("One vector for each residue of the query, their mean, or one for each residue of all rows."),
-    ] = "query",
+        Literal["query", "mean", "rows", "mutated", "both"] | None,
+        choice(
+            "One vector for each residue of the query (the default), their mean, or one for each residue of all rows. "
+            "Of variants: the mean over all residues (the default), over the mutated ones, or both side by side."
+        ),
+    ] = None,
     layers: Annotated[str, option("LAYERS", "0 (embedding layer) to the last, -1; several as 0,6,12; or all.")] = "-1",
     output_dtype: Annotated[Literal["float32", "float16"], choice("Number type of the output.")] = "float32",
     format: Annotated[
         Literal["safetensors", "npz", "parquet"], choice("Format of the files in a folder.")
     ] = "safetensors",
+    variants: Annotated[
+        Path | None,
+        option(
+            "PATH",
+            "Embed the variants in a table (.csv, .tsv) instead of the query; for several alignments, a folder of files "
+            "with the same names.",
+            _TABLE,
+        ),
+    ] = None,
+    variant_column: Annotated[str, option("NAME", "Column with the variants.", _TABLE)] = "mutant",
+    offset: Annotated[
+        int, option("N", "Difference to the query's residue numbers: 100 if its residue 1 is 101.", _TABLE)
+    ] = 0,
+    skip_mismatches: Annotated[
+        bool, flag("--skip-mismatches", "Leave out variants with a wrong wild type.", _TABLE)
+    ] = False,
+    mode: Annotated[
+        Mode,
+        choice(
+            "exact: run all rows for each variant. fast: run the homologs once, which then see the query masked.",
+            _TABLE,
+        ),
+    ] = "exact",
 ) -> None:
     """Write hidden states of alignments, as features of residues or families for other models.
 
     Arrays are named after the alignment's file, without its ending; with several layers NAME/layer_6. Residues for
     which the alignment has no column are left out; the metadata of the file say which residues it has, and from which
-    model, rows and layers.
+    model, rows and layers. With --variants, arrays are named after the variants, as they are written in the table.
 
     Example: msa embed fn3 -o embeddings.safetensors
     """
     chosen = parse_layers(layers)
+    which = _checked(which, alignments, variants)
     in_one_file = not output.is_dir() and output.suffix != ""
     suffix = check_embeddings(output if in_one_file else f"x.{format}")
 
@@ -43,31 +78,77 @@ def embed_command(
         gather_embeddings(parts, whole)
         return [whole]
 
+    of_table: dict[str, Any] = {}
+    if variants is not None:
+        of_table = {"variant_column": variant_column, "offset": offset, "mode": mode}
+        of_table["skip_mismatches"] = skip_mismatches
+
+    def table_of(path: Path) -> dict[str, Path]:
+        return {"table": table} if (table := find_table(path, variants)) is not None else {}
+
     run = session.run(
         alignments,
         output if in_one_file else f"{output}/",
         suffix,
         "embed",
-        settings=session.settings(which=which, layers=layers, output_dtype=output_dtype),
+        settings=session.settings(which=which, layers=layers, output_dtype=output_dtype, **of_table),
+        depends=table_of,
         gather=gather if in_one_file else None,
     )
-    model = session.model_of(run, check=lambda loaded: _numbers(loaded, chosen))
+    if variants is not None and in_one_file and len(run.paths) > 1:
+        raise ValueError(f"{output}: variants of several alignments have the same names; pass a folder with -o.")
+    model = session.model_of(run, check=lambda loaded: numbers_of(loaded, chosen))
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
+        if variants is not None:
+            return work_variants(path, family, target)
         network = model()
         from ..tasks.embeddings import embed
 
-        numbers = _numbers(network, chosen)
+        numbers = numbers_of(network, chosen)
         result = embed(family, network, which=which, layers=numbers, dtype=output_dtype, **session.row_options())
         write_embeddings({name_of(path): result}, target)
         residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
         return f"{name_of(path)}: {residues}, {result.depth} of {rows}"
 
+    def work_variants(path: Path, family: Alignment, target: Path) -> str:
+        if (source := find_table(path, variants)) is None:
+            raise FileNotFoundError(f"{path}: there is no table {name_of(path)}.csv or .tsv in {variants}.")
+        table = read_table(source)
+        check_columns(table, source, variant_column)
+        cells = table.cells(variant_column)
+        more: dict[str, Any] = {"source": str(source), "lines": table.lines}
+        from ..tasks.scoring import fit_variants
+        from ..tasks.variant_embeddings import embed_variants
+
+        fit_variants(family, cells, offset, skip_mismatches, **more)  # before the model is loaded
+        network = model()
+        more |= {"which": which, "layers": numbers_of(network, chosen), "dtype": output_dtype, "mode": mode}
+        more |= {"offset": offset, "skip_mismatches": skip_mismatches}
+        result = embed_variants(family, cells, network, **more, **session.row_options())
+        write_embeddings(result.by_variant(), target)
+        rows = counted(family.depth, "row")
+        line = f"{name_of(path)}: {result.reasons.count(''):,} of {counted(len(cells), 'variant')}, {result.depth} of {rows}"
+        return line + without_score(result.reasons, cells, source, table.lines, "embedding")
+
     run(work)
 
 
-def _numbers(model: Any, chosen: list[int] | None) -> tuple[int, ...]:
+def _checked(which: str | None, alignments: list[str], variants: Path | None) -> Any:
+    """Return what to embed; ValueError if it does not exist for variants, or without them."""
+    if tables := [each for each in alignments if each.lower().endswith(TABLES)]:
+        raise ValueError(f"{tables[0]} is a table, not an alignment: pass a table of variants with --variants.")
+    require(variants)
+    of_variants, of_alignments = ("mean", "mutated", "both"), ("query", "mean", "rows")
+    if variants is not None and which not in (None, *of_variants):
+        raise ValueError(f"--which {which} is not for variants: pass one of {', '.join(of_variants)}.")
+    if variants is None and which not in (None, *of_alignments):
+        raise ValueError(f"--which {which} is for variants: pass a table with --variants.")
+    return which or ("query" if variants is None else "mean")
+
+
+def numbers_of(model: Any, chosen: list[int] | None) -> tuple[int, ...]:
     """Number the chosen layers of a model from 0; None is all of them."""
     from ..tasks.embeddings import resolve_layers
 

@@ -22,6 +22,7 @@ from .session import Session, command
 from .variant_tables import agreement, check_columns, find_table, measured_values, split_inputs, without_score
 
 _TABLE, _SCORES = "Table of variants", "Scores"
+_ROWS = ("rows", "select", "seed", "filter_coverage", "filter_identity")
 
 
 @command()
@@ -85,6 +86,10 @@ def score_command(
     batch_size: Annotated[
         int | None, option("N", "Number of masked copies in one pass. Default: by their size.", _SCORES, min=1)
     ] = None,
+    fitness: Annotated[
+        Path | None,
+        option("FILE", "Predict measured values by a regression of msa fit-fitness (.safetensors) instead.", _SCORES),
+    ] = None,
 ) -> None:
     """Score variants of the query (the first row): how well the model tolerates them.
 
@@ -92,10 +97,13 @@ def score_command(
     output is the table with new columns: score (natural logarithm of the ratio of mutant to wild type; higher is
     better tolerated), score_std (standard deviation of several --seeds) and reason, for rows that cannot be scored.
 
+    With --fitness the score is a value as it was measured, predicted by what msa fit-fitness has learned.
+
     The protocol proteingym is --filter-coverage 75 --filter-identity 90 --rows 400 --select weighted --seeds 1-5.
 
     Example: msa score fn3 --all-singles -o scores.csv --plot scores.png
     """
+    files = _fitness_files(fitness, context)
     options = session.row_options() | {"strategy": strategy, "mode": mode, "window": window}
     if seeds is not None:
         if _is_given(context, "seed"):
@@ -120,21 +128,27 @@ def score_command(
     suffix = output.suffix if output.suffix in FORMATS else ".csv"
 
     def table_of(path: Path) -> dict[str, Path]:
-        return {"table": table} if (table := find_table(path, tables)) is not None else {}
+        return files | ({"table": table} if (table := find_table(path, tables)) is not None else {})
 
     run = session.run(alignments, output, suffix, "score", settings=settings, depends=table_of, plot=plot)
     if run.is_single:
         check_ending(output, FORMATS)
-    model = session.model_of(run, "MsaForMaskedLM")
+    fitted = _load_fitness(fitness)
+    model = session.model_of(run, "MsaForMaskedLM" if fitted is None else fitted.model_class)
     options |= {"batch_size": batch_size, "offset": offset}
+    if fitted is not None:
+        options = {"batch_size": batch_size, "offset": offset}
 
     def work_singles(path: Path, target: Path) -> str:
         family = session.read(path)
+        if fitted is not None:
+            fitted.check(family)
         network = model()
         from ..tasks.plotting import plot_substitutions
         from ..tasks.scoring import score_all_singles
 
-        result = score_all_singles(family, network, **options)
+        score = score_all_singles if fitted is None else fitted.predict_all_singles
+        result = score(family, network, **options)
         if run.picture is not None:
             plot_substitutions(result, run.picture(target))
         write_scores(result, target, score_column=score_column)
@@ -158,7 +172,10 @@ def score_command(
         from ..tasks.scoring import fit_variants, score_variants
 
         fit_variants(family, cells, offset, **more)  # before the model is loaded
-        result = score_variants(family, cells, model(), **options, **more)
+        if fitted is not None:
+            fitted.check(family)
+        score = score_variants if fitted is None else fitted.predict
+        result = score(family, cells, model(), **options, **more)
         measured = None if measured_column is None else measured_values(table, measured_column)
         if run.picture is not None and measured is not None:
             plot_variants(result, measured, run.picture(target), label=f"measured: {measured_column}")
@@ -169,6 +186,29 @@ def score_command(
         return line + without_score(result.reason, cells, source, table.lines)
 
     run(work_singles if all_singles else work_table)
+
+
+def _fitness_files(fitness: Path | None, context: typer.Context) -> dict[str, Path]:
+    """Return the files of a regression, by what they are; ValueError for options that it decides."""
+    if fitness is None:
+        return {}
+    decided = ("strategy", "mode", "protocol", "seeds", "window", *_ROWS)
+    if given := [name for name in decided if _is_given(context, name)]:
+        shown = given[0].replace("_", "-")
+        raise ValueError(f"--{shown} is decided by the regression {fitness}: leave it out, or fit again with it.")
+    if _is_given(context, "plot"):
+        raise ValueError("--plot draws zero-shot scores: leave it out with --fitness.")
+    files = {"regression": fitness, "regression's description": fitness.with_suffix(".json")}
+    require(*files.values())
+    return files
+
+
+def _load_fitness(fitness: Path | None) -> Any:
+    if fitness is None:
+        return None
+    from ..tasks.fitness import FitnessModel
+
+    return FitnessModel.load(fitness)
 
 
 def _without_given(recipe: dict[str, object], context: typer.Context) -> dict[str, object]:

@@ -64,16 +64,18 @@ def check_columns(
         raise ValueError(f"{source}: {error}") from None
 
 
-def without_score(reasons: Sequence[str], variants: Sequence[str], source: Path, lines: Sequence[int]) -> str:
-    """Say how many variants have no score, and the most frequent reason with an example."""
+def without_score(
+    reasons: Sequence[str], variants: Sequence[str], source: Path, lines: Sequence[int], what: str = "score"
+) -> str:
+    """Say how many variants have no score, or no `what`, and the most frequent reason with an example."""
     from ..tasks.scoring import common_reasons
 
     count = sum(map(bool, reasons))
     if count == 0:
         return ""
     most, example = common_reasons(reasons)[0]
-    which = f"{count} variants have no score, {'all' if most == count else f'{most} of them'} like"
-    words = "1 variant has no score:" if count == 1 else which
+    which = f"{count} variants have no {what}, {'all' if most == count else f'{most} of them'} like"
+    words = f"1 variant has no {what}:" if count == 1 else which
     return f"; {words} {source}, {places_of(variants, lines)[example]}: {reasons[example]}"
 
 

@@ -224,17 +224,23 @@ def evaluate_few(
         If fewer variants than `labels` are left.
     """
     cutoff, metrics = float(np.median(y)), []
-    test = max(1, round(_TEST_PART * len(y)))
-    if not 2 <= labels <= len(y) - test:
-        raise ValueError(
-            f"{labels} labels to fit on and {test} to test on are more than the {len(y)} variants with a value, or "
-            "fewer than 2."
-        )
+    test = check_few(labels, len(y))
     for draw in range(draws):
         order = np.random.default_rng([seed, draw]).permutation(len(y))
         left, fitted = order[:test], order[test : test + labels]
         metrics.append(_metrics(regressor, y[left], _predicted(regressor, X, y, fitted, left), cutoff))
     return FitnessEvaluation(f"{labels} labels", tuple(metrics))
+
+
+def check_few(labels: int, variants: int) -> int:
+    """Return how many variants to test on; ValueError if too few remain to fit on."""
+    test = max(2, round(_TEST_PART * variants))
+    if labels < 2 or labels > variants - test:
+        raise ValueError(
+            f"{labels} labels cannot be drawn: fitting requires at least 2, and of the {variants} variants with a value "
+            f"{test} are for testing. Pass at most {max(variants - test, 0)} labels."
+        )
+    return test
 
 
 def _predicted(regressor: Any, X: Any, y: np.ndarray, fitted: np.ndarray, left: np.ndarray) -> np.ndarray:

@@ -113,7 +113,9 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
 
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=True)
         if X.shape[0] < 2:
-            raise ValueError(f"Fitting requires at least 2 variants with a value, but there is n_samples={X.shape[0]}.")
+            raise ValueError(
+                f"Fitting requires at least 2 variants with a value, but there is n_samples={X.shape[0]}."
+            )
         self._check(X.shape[1])
         self._set_scale(X)
         rest, trend = self._split(X)
@@ -185,9 +187,7 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
         return gram if self.kernel == "ridge" else np.exp(squares * (-0.5 / length**2))
 
 
-def split_scaled(
-    X: Any, center: np.ndarray, scale: np.ndarray, plain: int, covariates: int
-) -> tuple[Any, np.ndarray]:
+def split_scaled(X: Any, center: np.ndarray, scale: np.ndarray, plain: int, covariates: int) -> tuple[Any, np.ndarray]:
     """Scale features and part them: those of the kernel, sparse if all are plain and sparse, and the trend's."""
     first, count = X[:, :plain], X.shape[1]
     rest = (_dense(X[:, plain:]) - center[plain:]) / scale[plain:]
@@ -242,7 +242,9 @@ def _solve(kernel: np.ndarray, trend: np.ndarray, y: np.ndarray, alpha: float) -
 
     noisy = kernel.copy()
     noisy[np.diag_indices_from(noisy)] += alpha
-    solved = cho_solve(cho_factor(noisy, lower=True, overwrite_a=True, check_finite=False), np.column_stack([y, trend]))
+    solved = cho_solve(
+        cho_factor(noisy, lower=True, overwrite_a=True, check_finite=False), np.column_stack([y, trend])
+    )
     # least squares: covariates may be alike, as those of few variants often are
     coefs = np.linalg.lstsq(trend.T @ solved[:, 1:], trend.T @ solved[:, 0], rcond=None)[0]
     return solved[:, 0] - solved[:, 1:] @ coefs, coefs
