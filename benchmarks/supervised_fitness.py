@@ -3,9 +3,9 @@
     python benchmarks/supervised_fitness.py [--model msa-tiny] [--output benchmarks/results/supervised_fitness.md] \
         [--picture docs/static/fitness.png]
 
-Any checkpoint can be given, such as a folder that `msa convert esm_msa1b_t12_100M_UR50S` wrote. The data are beside the
-repository, in ../shared/data: all single variants of TEM-1 beta-lactamase (Stiffler et al. 2015), and variants of four
-sites of GB1 (Wu et al. 2016). Three tables are written:
+Any checkpoint can be given, such as a folder that `msa convert esm_msa1b_t12_100M_UR50S` wrote. The data are beside
+the repository, in ../shared/data: all single variants of TEM-1 beta-lactamase (Stiffler et al. 2015), and variants of
+four sites of GB1 (Wu et al. 2016). Three tables are written:
 
 - folds as in ProteinGym (random, modulo, contiguous; of GB1, whose variants are mostly multiple, random ones alone),
 - few labels: 24, 48, 96 and 192, ten draws each,
@@ -73,7 +73,7 @@ class Data:
 
 def read(name: str, alignment: str, table: str, column: str, offset: int, schemes: tuple[str, ...]) -> Data:
     family = read_alignment(DATA / alignment)
-    rows = [row for row in read_variants(DATA / table, score_column=column)]
+    rows = read_variants(DATA / table, score_column=column)
     covered = [row for row in rows if all(family.residue_columns[n - 1 - offset] >= 0 for n in numbers(row[0]))]
     values = np.array([value for _, value, _ in covered])
     return Data(name, select_rows(family, ROWS), [text for text, _, _ in covered], values, offset, schemes)
@@ -95,11 +95,13 @@ class Blocks:
             self.seconds[name] = time.perf_counter() - start
 
     def pipeline(self, features: Sequence[str], kernel: str):
+        """Make the pipeline of some features."""
         return fitness_pipeline(
             self.data.family, self.model, features=features, kernel=kernel, offset=self.data.offset
         )
 
     def matrix(self, features: Sequence[str]):
+        """Put the blocks of some features side by side."""
         from scipy import sparse
 
         parts = [self.blocks[name] for name in ("one-hot", "embedding", "zero-shot") if name in features]
@@ -164,8 +166,8 @@ def compare_modes(data: Data, model: MsaForMaskedLM, count: int) -> list[str]:
     lines = [
         f"{len(variants)} variants; exact {seconds['exact']:.0f} s, fast {seconds['fast']:.1f} s.",
         "",
-        "| layer | mean of | cosine | cosine about the mean, median (lowest) | Spearman, exact | fast | of both "
-        "predictions |",
+        "| layer | mean of | lowest cosine | cosine about the mean, median (lowest) | Spearman, exact | fast | "
+        "between them |",
         "|---|---|---|---|---|---|---|",
     ]
     width = model.config.hidden_size
@@ -174,12 +176,11 @@ def compare_modes(data: Data, model: MsaForMaskedLM, count: int) -> list[str]:
             exact, fast = (found[mode][layer][:, part].astype(np.float64) for mode in ("exact", "fast"))
             raw = cosines(exact, fast).min()
             centred = cosines(exact - exact.mean(0), fast - fast.mean(0))
+            about = f"{np.median(centred):.4f} ({centred.min():.4f})"
             fits = [evaluate_folds(regressor, each, values, folds, "random") for each in (exact, fast)]
             both = spearman(*(each.predictions for each in fits))
             shown = " | ".join(f"{each.pooled['Spearman']:.3f}" for each in fits)
-            lines.append(
-                f"| {layer} | {what} | {raw:.4f} | {np.median(centred):.4f} ({centred.min():.4f}) | {shown} | {both:.3f} |"
-            )
+            lines.append(f"| {layer} | {what} | {raw:.4f} | {about} | {shown} | {both:.3f} |")
     return lines
 
 
@@ -203,7 +204,7 @@ def draw(path: Path, tables: list[tuple[Data, dict[str, list[FitnessEvaluation]]
         axes[0].bar(places, heights, 0.08, yerr=errors, color=colours[k], label=method, error_kw={"lw": 0.8})
     axes[0].set(xticks=range(len(data.schemes)), xticklabels=data.schemes, title=f"{data.name}: five folds")
     for axis, (data, results) in zip(axes[1:], tables, strict=True):
-        for k, (method, found) in enumerate(results.items()):
+        for k, found in enumerate(results.values()):
             few = found[len(data.schemes) :]
             axis.errorbar(
                 np.array(LABELS) * 1.02 ** (k - 4),
@@ -244,7 +245,7 @@ def main() -> None:
         "# Supervised fitness",
         "",
         f"`python benchmarks/supervised_fitness.py --model {name}`, {date.today().isoformat()}, "
-        f"{torch.get_num_threads()} CPU thread(s) of a machine that others share. {ROWS} rows (diverse), embeddings of "
+        f"{torch.get_num_threads()} CPU thread(s) of a shared machine. {ROWS} rows (diverse), embeddings of "
         "the last layer (all residues and mutated ones), zero-shot scores by masked marginals, both in fast mode. "
         "Mean ± half of the 95 % interval over folds or draws (Student's t).",
     ]

@@ -41,8 +41,8 @@ def embed_command(
         Path | None,
         option(
             "PATH",
-            "Embed the variants in a table (.csv, .tsv) instead of the query; for several alignments, a folder of files "
-            "with the same names.",
+            "Embed the variants in a table (.csv, .tsv) instead of the query; for several alignments, a folder of "
+            "files with the same names.",
             _TABLE,
         ),
     ] = None,
@@ -128,8 +128,8 @@ def embed_command(
         more |= {"offset": offset, "skip_mismatches": skip_mismatches}
         result = embed_variants(family, cells, network, **more, **session.row_options())
         write_embeddings(result.by_variant(), target)
-        rows = counted(family.depth, "row")
-        line = f"{name_of(path)}: {result.reasons.count(''):,} of {counted(len(cells), 'variant')}, {result.depth} of {rows}"
+        found = f"{result.reasons.count(''):,} of {counted(len(cells), 'variant')}"
+        line = f"{name_of(path)}: {found}, {result.depth} of {counted(family.depth, 'row')}"
         return line + without_score(result.reasons, cells, source, table.lines, "embedding")
 
     run(work)

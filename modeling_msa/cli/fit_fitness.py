@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -165,6 +166,8 @@ def _measured_column(cells: Table, table: Path, variant_column: str, measured_co
 
 def _line(evaluation: FitnessEvaluation) -> str:
     """Say what an evaluation found."""
-    names = ("Spearman", "NDCG", "MSE", "AUC", "MCC", "Top_recall")
-    cells = [f"{name} {evaluation.mean(name):.3f} ± {evaluation.half_width(name):.3f}" for name in names]
+    cells = []
+    for name in ("Spearman", "NDCG", "MSE", "AUC", "MCC", "Top_recall"):
+        mean, half = evaluation.mean(name), evaluation.half_width(name)
+        cells.append(f"{name} not defined" if math.isnan(mean) else f"{name} {mean:.3f} ± {half:.3f}")
     return f"{evaluation.scheme}: {', '.join(cells)}"

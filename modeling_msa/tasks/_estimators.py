@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    BaseEstimator = RegressorMixin = TransformerMixin = Any  # so that their subclasses pass mypy
+    from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 else:
     try:
         from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin

@@ -1,4 +1,4 @@
-"""A regression on measured variants of one query: fitted, checked by folds, written as safetensors and JSON, applied."""
+"""A regression on measured variants of one query: fit it, check it by folds, write it and apply it."""
 
 from __future__ import annotations
 
@@ -108,19 +108,19 @@ def check_labels(
     if twice:
         more = f" ... and {len(twice) - _SHOWN} more." if len(twice) > _SHOWN else ""
         raise ValueError(
-            f"{source}: {counted(len(twice), 'variant')} with several values: {' '.join(twice[:_SHOWN])}{more} Keep one "
-            "value for each variant, such as their mean."
+            f"{source}: {counted(len(twice), 'variant')} with several values: {' '.join(twice[:_SHOWN])}{more} Keep "
+            "one value for each variant, such as their mean."
         )
     used = list(first.values())
     if len(used) < 2:
         why = f" Not used: {' '.join(left_out[:_SHOWN])}" if left_out else ""
         raise ValueError(
-            f"{source}: {counted(len(used), 'variant')} with a value can be used, and fitting requires at least 2.{why}"
+            f"{source}: fitting requires at least 2 variants with a value, but {len(used)} can be used.{why}"
         )
     if np.ptp(values[used]) == 0:
         raise ValueError(
-            f"{source}: all {len(used)} variants have the same value, {values[used[0]]:g}: there is nothing to fit; pass "
-            "another column, or measure other variants."
+            f"{source}: all {len(used)} variants have the same value, {values[used[0]]:g}: there is nothing to fit; "
+            "pass another column, or measure other variants."
         )
     return FitnessLabels(tuple(variants[k] for k in used), tuple(first), values[used], tuple(left_out))
 
@@ -264,7 +264,7 @@ class FitnessModel:
         limit = _TOLERANCE * max(1.0, float(np.abs(known).max()))
         if found.shape != known.shape or np.abs(found - known).max() > limit:
             raise ValueError(
-                f"The regression was fitted with another model or other rows: {self.reference} has other features now. "
+                f"The regression was fitted with another model or other rows: {self.reference} had other features. "
                 f"Pass the model ({self.model}) and the alignment of the fit, or fit again with msa fit-fitness."
             )
 
@@ -328,7 +328,9 @@ class FitnessModel:
             if len(shapes) > 1 or arrays["support"].shape != (len(arrays["dual_coef"]), wide):
                 raise ValueError("the arrays do not fit together")
             evaluations = tuple(
-                FitnessEvaluation(each["scheme"], tuple(map(_whole, each["metrics"])), _whole(each["pooled"]))
+                FitnessEvaluation(
+                    each["scheme"], tuple(map(_whole, each["metrics"])), each["pooled"] and _whole(each["pooled"])
+                )
                 for each in described["evaluation"]
             )
             return cls(
@@ -506,7 +508,5 @@ def _defined(metrics: dict[str, float] | None) -> dict[str, float | None] | None
     return None if metrics is None else {name: _plain(value) for name, value in metrics.items()}
 
 
-def _whole(metrics: dict[str, float | None] | None) -> dict[str, float] | None:
-    if metrics is None:
-        return None
+def _whole(metrics: dict[str, float | None]) -> dict[str, float]:
     return {name: float("nan") if metrics[name] is None else metrics[name] for name in METRICS}  # type: ignore[misc]

@@ -155,10 +155,10 @@ def fold_numbers(
         bounds = np.cumsum([len(part) for part in np.array_split(rank, count)])
         folds = (rank % count if scheme == "modulo" else np.searchsorted(bounds, rank, side="right"))[index]
     if empty := sorted(set(range(count)).difference(folds.tolist())):
-        what = "variants" if scheme == "random" else "mutated residues"
+        found = counted(len(variants), "variant") if scheme == "random" else counted(len(places), "mutated residue")
         raise ValueError(
-            f"{scheme}: fold {empty[0] + 1} of {count} is empty, as there are only {counted(len(variants), 'variant')} "
-            f"with a value; measure more {what}, use fewer folds, or no folds."
+            f"{scheme}: fold {empty[0] + 1} of {count} is empty, as there are only {found} with a value: leave out "
+            "these folds (--folds), or measure more."
         )
     return folds
 
@@ -237,8 +237,8 @@ def check_few(labels: int, variants: int) -> int:
     test = max(2, round(_TEST_PART * variants))
     if labels < 2 or labels > variants - test:
         raise ValueError(
-            f"{labels} labels cannot be drawn: fitting requires at least 2, and of the {variants} variants with a value "
-            f"{test} are for testing. Pass at most {max(variants - test, 0)} labels."
+            f"{labels} labels cannot be drawn: fitting requires at least 2, and of the {variants} variants with a "
+            f"value {test} are for testing. Pass at most {max(variants - test, 0)} labels."
         )
     return test
 

@@ -35,6 +35,9 @@ class _OfVariants(TransformerMixin, BaseEstimator):
         tags.requires_fit = False
         return tags
 
+    def __sklearn_clone__(self) -> Any:
+        return type(self)(**self.get_params(deep=False))  # scikit-learn would copy the model
+
     def fit(self, X: Any, y: Any = None) -> Any:
         """Check that all variants fit the query; ValueError names those that do not."""
         self._variants(X)
@@ -160,7 +163,7 @@ class VariantOneHot(_OfVariants):
 
 
 class ZeroShotScore(_OfVariants):
-    """Scores of variants by a model that was trained on none of them: a scikit-learn transformer over `score_variants`.
+    """Scores by a model that was trained on no measured variant: a scikit-learn transformer over `score_variants`.
 
     Parameters
     ----------

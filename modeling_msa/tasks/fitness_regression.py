@@ -128,7 +128,7 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
             kernel = self._kernel(gram, squares, length)
             unit = _variance(kernel) or 1.0
             alphas = sorted((float(each) * unit for each in self.alphas), reverse=True)
-            errors = sum(_errors(kernel, trend, y, alphas, *parts) for parts in self._inner(y))
+            errors = np.sum([_errors(kernel, trend, y, alphas, *parts) for parts in self._inner(y)], axis=0)
             for alpha, error in zip(alphas, errors, strict=True):
                 if error < best * (1 - 1e-12):
                     best, self.length_, self.alpha_ = error, length, alpha
@@ -156,7 +156,7 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(f"kernel must be {' or '.join(KERNELS)}, not {self.kernel!r}.")
         if min(self.plain, self.covariates) < 0 or self.plain + self.covariates > columns:
             raise ValueError(
-                f"There are {columns} columns, fewer than plain={self.plain} and covariates={self.covariates} together."
+                f"There are {columns} columns, but plain={self.plain} and covariates={self.covariates} are more."
             )
         for name, values in (("alphas", self.alphas), ("lengths", self.lengths)):
             if not len(values) or min(values) <= 0:

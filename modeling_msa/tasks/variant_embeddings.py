@@ -185,7 +185,13 @@ def embed_variants(
         arrays[layer] = states[at].astype(dtype)
         arrays[layer][np.array(at) < 0] = np.nan
     limit = None if rows is None and alignment.is_selected else rows or ROWS
-    settings = {"model": model_name(model), "which": which, "layers": list(wanted), "mode": mode, "rows": limit}
+    settings: dict[str, Any] = {
+        "model": model_name(model),
+        "which": which,
+        "layers": list(wanted),
+        "mode": mode,
+        "rows": limit,
+    }
     settings |= {"select": select, "seed": seed, "coverage": coverage, "identity": identity, "dtype": dtype}
     settings |= {"version": __version__}
     where = (seen.names[0], seen.query, tuple(variants))
