@@ -146,7 +146,7 @@ def test_what_is_not_defined_is_left_out_of_the_mean(tmp_path):
     one_hot = (NUMBERS[:, None] == np.unique(NUMBERS)).astype(float)
     found = evaluate_folds(Ridge(), one_hot, Y, fold_numbers(SINGLES, "modulo"), "modulo")
     assert math.isnan(found.mean("Spearman"))
-    some = FitnessEvaluation("x", tuple({name: value for name in METRICS} for value in (1.0, math.nan, 2.0)))
+    some = FitnessEvaluation("x", tuple(dict.fromkeys(METRICS, value) for value in (1.0, math.nan, 2.0)))
     assert some.mean("Spearman") == 1.5
     assert some.half_width("Spearman") == pytest.approx(12.7062 * math.sqrt(0.5) / math.sqrt(2), rel=1e-5)
     write_evaluations([found, some], tmp_path / "m.tsv")
