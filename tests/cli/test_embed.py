@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from typer import Typer
 from typer.testing import CliRunner
 
-from modeling_msa import bundled_family, embed, load_model, read_alignment
+from modeling_msa import bundled_family, embed, embed_variants, load_model, read_alignment
 from modeling_msa.cli.embed import embed_command
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,3 +89,54 @@ def test_command_says_what_is_wrong(folder, tmp_path):
         assert result.output.startswith("error: "), result.output
         assert message in result.output
         assert "Traceback" not in result.output
+
+
+def test_variants_are_named_as_in_the_table(folder, tmp_path):
+    """One file of one alignment, a folder of several; what does not fit is left out, or refused with its line."""
+    families = make_folder(tmp_path / "families", 2)
+    (tmp_path / "tables").mkdir()
+    names = {}
+    for name, each in families.items():
+        query = each.query
+        names[name] = [f"{query[1]}2W", f"{query[1]}2A:{query[4]}5D", f"{query[2]}3*"]
+        (tmp_path / "tables" / f"{name}.csv").write_text("id,variant\n" + "".join(f"1,{v}\n" for v in names[name]))
+    options = ("--model", folder, "--rows", 4, "--variant-column", "variant", "--which", "both", "--layers", "1,-1")
+    one, table = tmp_path / "families" / "f0.a3m", tmp_path / "tables" / "f0.csv"
+    result = run(one, "--variants", table, "-o", tmp_path / "one.npz", "--mode", "fast", *options)
+    assert result.exit_code == 0, result.output
+    assert "2 of 3 variants, 4 of" in result.output
+    assert "1 variant has no embedding" in result.output
+    whole = read(tmp_path / "one.npz")
+    described = json.loads(whole.pop("__metadata__").item())
+    assert described["settings"]["mode"] == "fast"
+    model = load_model(folder)
+    expected = embed_variants(families["f0"], names["f0"], model, which="both", layers=(1, 2), mode="fast", rows=4)
+    assert sorted(whole) == sorted(f"{name}/layer_{layer}" for name in names["f0"][:2] for layer in (1, 2))
+    for k, name in enumerate(names["f0"][:2]):
+        for layer in (1, 2):
+            assert np.array_equal(whole[f"{name}/layer_{layer}"], expected.arrays[layer][k])
+    result = run(tmp_path / "families", "--variants", tmp_path / "tables", "-o", tmp_path / "each", *options)
+    assert result.exit_code == 0, result.output
+    exact = embed_variants(families["f1"], names["f1"], model, which="both", layers=(1, 2), rows=4)
+    second = load_file(tmp_path / "each" / "f1.safetensors")
+    assert np.array_equal(second[f"{names['f1'][1]}/layer_2"], exact.arrays[2][1])
+    for arguments, words in (
+        ((one, "--variants", table, "-o", tmp_path / "x.npz", "--which", "rows"), "--which rows is not for variants"),
+        ((one, "-o", tmp_path / "x.npz", "--which", "mutated"), "--which mutated is for variants"),
+        ((one, table, "-o", tmp_path / "x.npz"), "is a table, not an alignment: pass a table of variants with"),
+        ((one, "--variants", tmp_path / "none.csv", "-o", tmp_path / "x.npz"), "none.csv: no such file"),
+        (
+            (tmp_path / "families", "--variants", tmp_path / "tables", "-o", tmp_path / "x.npz"),
+            "variants of several alignments have the same names; pass a folder",
+        ),
+        ((one, "--variants", table, "-o", tmp_path / "x.npz"), "there is no column 'mutant'"),
+    ):
+        result = run(*arguments, "--model", folder)
+        assert result.exit_code == 1, result.output
+        assert words in " ".join(result.output.split())
+    table.write_text(f"mutant\n{names['f0'][0]}\n{'A' if families['f0'].query[1] != 'A' else 'C'}2W\n")
+    result = run(one, "--variants", table, "-o", tmp_path / "x.npz", "--model", folder)
+    assert result.exit_code == 1
+    assert "f0.csv: " in result.output
+    assert "line 3" in result.output
+    assert not (tmp_path / "x.npz").exists()

@@ -168,7 +168,5 @@ def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     names = runpy.run_path(_estimators.__file__)
     kind = type("MsaVariantEmbedder", (names["TransformerMixin"], names["BaseEstimator"]), {})
-    with pytest.raises(
-        ImportError, match=r"MsaVariantEmbedder requires scikit-learn: pip install 'modeling-msa\[train\]'"
-    ):
+    with pytest.raises(ImportError, match=r"MsaVariantEmbedder requires scikit-learn: pip .*\[train\]"):
         kind("alignment", model=None)

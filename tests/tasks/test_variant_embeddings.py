@@ -138,7 +138,7 @@ def test_what_is_wrong_is_said_before_the_model_runs(alignment, model, monkeypat
     ):
         with pytest.raises(ValueError, match=words):
             embed_variants(alignment, good, model, **options)
-    with pytest.raises(ValueError, match=r"t.csv: line 7 \(A99A\): there is no residue 99"):
+    with pytest.raises(ValueError, match=r"t.csv: 1 of 1 variants do not fit the query, such as line 7 \(A99A\)"):
         embed_variants(alignment, ["A99A"], model, source="t.csv", lines=[7])
     wrong = "A" if alignment.query[3] != "A" else "C"
     with pytest.raises(ValueError, match=r"t.csv: .*line 3 \("):
