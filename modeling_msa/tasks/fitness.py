@@ -244,15 +244,12 @@ class FitnessModel:
 
     def check(self, alignment: Alignment) -> None:
         """Raise ValueError if the query is not the one of the fit."""
-        if alignment.query != self.query:
-            found = next(
-                (k for k, pair in enumerate(zip(alignment.query, self.query, strict=False)) if len({*pair}) > 1), None
-            )
-            where = (
-                f"{len(alignment.query)} residues instead of {len(self.query)}"
-                if found is None
-                else f"at residue {found + 1} {alignment.query[found]} instead of {self.query[found]}"
-            )
+        query, known = alignment.query, self.query
+        if query != known:
+            where = f"{len(query)} residues instead of {len(known)}"
+            if len(query) == len(known):
+                k = next(k for k, letter in enumerate(query) if letter != known[k])
+                where = f"{query[k]} instead of {known[k]} at residue {k + 1}"
             raise ValueError(
                 f"{alignment.source or alignment.names[0]}: the query is not the one that the regression was fitted "
                 f"with: it has {where}. Pass that family, or fit again with msa fit-fitness."
@@ -274,7 +271,7 @@ class FitnessModel:
         check_ending(path, (ENDING,))
         arrays = {name.strip("_"): np.ascontiguousarray(getattr(self.regressor, name)) for name in _ARRAYS}
         with whole_file(path) as temporary:
-            save_file(arrays | {"reference": self.reference_features}, temporary, {"format": "np", "kind": _KIND})
+            save_file(arrays | {"reference": self.reference_features}, temporary, {"kind": _KIND})
         described = {
             "kind": _KIND,
             "version": __version__,
@@ -408,7 +405,7 @@ def fit_fitness(
     --------
     >>> from modeling_msa import MsaForMaskedLM, bundled_family, load_model, read_alignment
     >>> family = read_alignment(bundled_family())
-    >>> measured = {"W20A": -3.0, "V17I": 0.5, "P3K": -0.5, "P3R": -0.25, "A31G": -1.0}
+    >>> measured = {"W20A": -3.0, "V17I": 0.5, "P3K": -0.5, "P3R": -0.25, "T31G": -1.0}
     >>> network = load_model(cls=MsaForMaskedLM)
     >>> fitted = fit_fitness(family, list(measured), list(measured.values()), network, rows=8, folds=())
     >>> fitted.predict(family, ["W20G", "V17L"], network).score.shape

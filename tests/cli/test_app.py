@@ -138,10 +138,9 @@ def example_folder(tmp_path_factory):
     make_model(folder / "runs" / "secondary-structure", MsaForTokenClassification, max_position_embeddings=128)
     make_benchmark(folder)
     (folder / "reference.csv").rename(folder / "DMS_substitutions.csv")
-    variants = [f"{family.query[k]}{k + 1}{letter}" for k in range(30) for letter in "AW" if family.query[k] != letter]
-    (folder / "measured.csv").write_text(
-        "mutant,fitness\n" + "".join(f"{v},{k % 7}\n" for k, v in enumerate(variants))
-    )
+    changes = [f"{old}{k}{new}" for k, old in enumerate(family.query[:30], start=1) for new in "AW" if old != new]
+    lines = [f"{name},{k % 7}\n" for k, name in enumerate(changes)]
+    (folder / "measured.csv").write_text("mutant,fitness\n" + "".join(lines))
     (folder / "query.fasta").write_text(f">LAR\n{family.query}\n")
     probable = predict_contacts(family, load_model())  # contacts that some weight of the regression explains
     known = np.zeros(probable.probabilities.shape, dtype=np.int8)

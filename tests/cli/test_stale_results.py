@@ -53,6 +53,7 @@ HEADS = {"predict": MsaForTokenClassification} | dict.fromkeys(
     ("predict in one file", "predict variants"), MsaForSequenceClassification
 )
 IN_ONE_FILE = ("embed in one file", "evaluate-contacts", "predict in one file")
+WITH_TABLE = ["score", "predict variants", "embed variants", "proteingym"]
 WITH_STRUCTURE = ["contacts", "jacobian", "evaluate-contacts"]
 ALL = dict.fromkeys(COMMANDS, NAMES)
 WITH_SEED = [name for name in COMMANDS if name != "proteingym"]
@@ -230,13 +231,7 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "older input": (older_input, ALL, "", ONE, "the alignment has changed: f1"),
     "letter": (one_letter_and_the_same_date, ALL, "", ONE, "the alignment has changed: f1"),
     "inputs": (other_inputs_of_the_same_names, ALL, "", NAMES, "the alignment has changed: f0, f1, f2"),
-    "table": (
-        other_table,
-        ["score", "predict variants", "embed variants", "proteingym"],
-        "",
-        ONE,
-        "the table has changed: f1",
-    ),
+    "table": (other_table, WITH_TABLE, "", ONE, "the table has changed: f1"),
     "structure": (other_structure, WITH_STRUCTURE, "", ONE, "the structure has changed: f1"),
     "model": (other_model_of_the_same_date, ALL, "", NAMES, "the model's model.safetensors has changed: f0, f1, f2"),
     "config": (other_config, ALL, "", NAMES, "the model's config.json has changed: f0, f1, f2"),

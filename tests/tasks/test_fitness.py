@@ -113,7 +113,10 @@ def test_what_was_not_measured_is_left_out(model):
     known = check_labels(ALIGNMENT, variants, values, lines=range(2, len(variants) + 2))
     assert known.variants == tuple(VARIANTS)
     assert np.array_equal(known.values, VALUES)
-    assert [text.partition(":")[0] for text in known.left_out] == ["line 38 (WT)", f"line 39 ({QUERY[0]}1A)"]
+    assert [text.partition(":")[0] for text in known.left_out] == [
+        f"line {len(VARIANTS) + 2} (WT)",
+        f"line {len(VARIANTS) + 3} ({QUERY[0]}1A)",
+    ]
 
 
 def wild(number):
@@ -143,7 +146,7 @@ THREE = {"A": "Ala", "K": "Lys", "W": "Trp"}
         ),
         ([wild(5) + "D", wild(6) + "D"], [1, np.inf], r"t.csv: line 3 \(.6D\): the value is infinite"),
         ([wild(5) + "D"], [1, 2], "There are 1 variants, but 2 values"),
-        (["A99D", "A98D"], [1, 2], r"t.csv: 2 of 2 variants do not fit the query, such as line 2 \(A99D\)"),
+        (["A99D", "A98D"], [1, 2], r"t.csv: none .* 2 like line 2 \(A99D\): there is no residue 99"),
     ],
 )
 def test_labels_that_cannot_be_fitted(variants, values, words):
@@ -154,9 +157,7 @@ def test_labels_that_cannot_be_fitted(variants, values, words):
 def test_errors_before_the_model_runs(model, folder, monkeypatch):
     monkeypatch.setattr("modeling_msa.tasks.fitness._pipeline", None)
     few = VARIANTS[:3], VALUES[:3]
-    with pytest.raises(
-        ValueError, match="t.csv: modulo: fold 3 of 5 is empty, as there are only 1 mutated residue|t.csv"
-    ):
+    with pytest.raises(ValueError, match=r"t.csv: modulo: fold [23] of 5 is empty, as there are only . mut"):
         fit_fitness(ALIGNMENT, *few, model, folds=["modulo"], source="t.csv")
     with pytest.raises(ValueError, match="24 labels cannot be drawn"):
         fit_fitness(ALIGNMENT, *few, model, folds=(), labels=[24])
@@ -169,7 +170,7 @@ def test_errors_before_the_model_runs(model, folder, monkeypatch):
 
 def test_another_query_model_or_alignment_is_noticed(fitted, model, folder):
     other = Alignment.from_sequences(["mA" + ROWS[0][1][1:], *(row for _, row in list(ROWS)[1:])])
-    with pytest.raises(ValueError, match=r"the query is not the one .*: it has at residue 2 A instead of"):
+    with pytest.raises(ValueError, match=r"the query is not the one .*: it has A instead of . at residue 2"):
         fitted.predict(other, VARIANTS, model)
     with pytest.raises(ValueError, match="it has 14 residues instead of 15"):
         fitted.predict(ROWS, VARIANTS, model)
@@ -191,9 +192,9 @@ def edited(path, **changes):
 def test_files_that_are_something_else(fitted, model, tmp_path):
     path = tmp_path / "f.safetensors"
     described = path.with_suffix(".json")
-    with pytest.raises(FileNotFoundError, match="f.safetensors: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"f.safetensors: no such file"):
         FitnessModel.load(path)
-    with pytest.raises(ValueError, match="unknown output format '.pkl'"):
+    with pytest.raises(ValueError, match=r"unknown output format '.pkl'"):
         fitted.save(tmp_path / "f.pkl")
 
     def refused(words):
@@ -203,7 +204,7 @@ def test_files_that_are_something_else(fitted, model, tmp_path):
 
     fitted.save(path)
     described.unlink()
-    with pytest.raises(FileNotFoundError, match="f.json: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"f.json: no such file"):
         FitnessModel.load(path)
     fitted.save(path)
     described.write_text("{}")
