@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up import real_data
 
 from modeling_msa import MsaConfig
 
@@ -158,3 +159,29 @@ def test_the_cost_of_proteingym_is_counted_as_by_hand(tmp_path):
     assert cost.gpu_seconds(short, "fast", lambda width: 1.0) == pytest.approx(5 * (1 + 4 * share))
     kept = 1.4 * 30.5
     assert cost.rows_seconds(short, (2.0, 3.0)) == pytest.approx(10 * (2 * 900 * kept + 3 * kept**2))
+
+
+@real_data
+def test_the_table_of_supervised_fitness(tmp_path, monkeypatch, capsys):
+    """With few variants, rows and labels; a second run gives the same figures."""
+    import supervised_fitness as benchmark
+
+    monkeypatch.setattr(benchmark, "ROWS", 4)
+    monkeypatch.setattr(benchmark, "LABELS", (10, 20))
+    monkeypatch.setattr(benchmark, "DRAWS", 2)
+    methods = ("zero-shot", "one-hot, ridge", "all three, GP")
+    monkeypatch.setattr(benchmark, "METHODS", {name: benchmark.METHODS[name] for name in methods})
+    pages = []
+    for name in ("a", "b"):
+        options = ["--most", "60", "--exact", "20", "--output", str(tmp_path / name)]
+        monkeypatch.setattr(sys, "argv", ["supervised_fitness.py", *options, "--picture", str(tmp_path / "p.png")])
+        benchmark.main()
+        pages.append(re.sub(r"[\d.]+ s\b", "", (tmp_path / name).read_text()))
+    assert pages[0] == pages[1]
+    assert "## TEM-1: 60 variants" in pages[0]
+    assert "| contiguous | all three, GP | " in pages[0]
+    rows = [line.split("|") for line in pages[0].splitlines() if re.match(r"\| [0-4] \| (all|mutated) residues", line)]
+    assert len(rows) == 6
+    assert all(float(row[3]) > 0.9 for row in rows)
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    assert "TEM-1: zero-shot: random" in capsys.readouterr().err

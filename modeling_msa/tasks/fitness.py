@@ -30,8 +30,8 @@ from .fitness_evaluation import (
     evaluate_folds,
     fold_numbers,
 )
-from .fitness_features import fitness_pipeline
-from .fitness_regression import FitnessRegressor
+from .fitness_features import FEATURES, fitness_pipeline
+from .fitness_regression import KERNELS, FitnessRegressor
 from .inputs import ROWS, prepare_alignment, row_limit
 from .scoring import SubstitutionScores, VariantScores, fit_variants
 from .strategies import Mode
@@ -40,7 +40,8 @@ from .variant_embeddings import Which
 ENDING = ".safetensors"
 _KIND = "fitness regression of modeling-msa"
 _ARRAYS = ("center_", "scale_", "coef_", "support_", "dual_coef_")
-_NUMBERS = ("kernel", "plain", "covariates", "alpha_", "length_", "intercept_")
+_NUMBERS = {"kernel": str, "plain": int, "covariates": int, "alpha_": float, "length_": float, "intercept_": float}
+_OPTIONS = ("which", "mode", "select", "seed", "layers", "coverage", "identity", "rows")
 _TOLERANCE = 1e-3  # of the features of a variant of the fit: of their largest magnitude
 _SHOWN = 3
 
@@ -314,9 +315,9 @@ class FitnessModel:
             if described["sha256"] != file_sha256(path):
                 raise ValueError("the two files are not of one fit")
             arrays = load_file(path)
-            for name in _NUMBERS:
+            for name, kind in _NUMBERS.items():
                 value = described["regression"][name.strip("_")]
-                setattr(regressor, name, float("nan") if value is None else value)
+                setattr(regressor, name, kind("nan" if value is None else value))
             for name in _ARRAYS:
                 setattr(regressor, name, arrays[name.strip("_")])
             regressor.n_features_in_ = len(regressor.coef_)
@@ -324,6 +325,10 @@ class FitnessModel:
             wide = regressor.n_features_in_ - regressor.covariates
             if len(shapes) > 1 or arrays["support"].shape != (len(arrays["dual_coef"]), wide):
                 raise ValueError("the arrays do not fit together")
+            options = {name: described["options"][name] for name in _OPTIONS}
+            options["layers"] = tuple(map(int, options["layers"]))
+            if regressor.kernel not in KERNELS or not set(FEATURES).issuperset(described["features"]):
+                raise ValueError("the kernel or the features are unknown")
             evaluations = tuple(
                 FitnessEvaluation(
                     each["scheme"], tuple(map(_whole, each["metrics"])), each["pooled"] and _whole(each["pooled"])
@@ -333,11 +338,11 @@ class FitnessModel:
             return cls(
                 regressor,
                 tuple(described["features"]),
-                {**described["options"], "layers": tuple(described["options"]["layers"])},
-                described["query"],
-                described["model"],
+                options,
+                str(described["query"]),
+                str(described["model"]),
                 int(described["variants"]),
-                described["reference"],
+                str(described["reference"]),
                 arrays["reference"],
                 evaluations,
             )

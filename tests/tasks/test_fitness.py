@@ -226,3 +226,29 @@ def test_files_that_are_something_else(fitted, model, tmp_path):
     refused("the arrays do not fit together")
     described.write_bytes(b"\xff\x00")
     refused("")
+
+
+def test_descriptions_that_lack_something(fitted, tmp_path):
+    """Without one of their entries, or with another kind of value in its place, they are refused when read."""
+    path = tmp_path / "f.safetensors"
+    fitted.save(path)
+    whole = path.with_suffix(".json").read_text()
+    described = json.loads(whole)
+    inner = [(part, name) for part in ("options", "regression") for name in described[part]]
+    for place in [*((name,) for name in described if name != "version"), *inner]:
+        for value in ("delete", [[None]]):
+            if value != "delete" and place[-1] in ("query", "model", "reference", *described["options"]):
+                continue  # any text; options are refused by the tasks
+            changed = json.loads(whole)
+            at = changed if len(place) == 1 else changed[place[0]]
+            if value == "delete":
+                del at[place[-1]]
+            else:
+                at[place[-1]] = value
+            path.with_suffix(".json").write_text(json.dumps(changed))
+            with pytest.raises(ValueError, match=r"f.safetensors: not a regression that msa fit-fitness has written"):
+                FitnessModel.load(path)
+    for text in ("[]", "null", "1", '{"kind": []}', whole[:-20]):
+        path.with_suffix(".json").write_text(text)
+        with pytest.raises(ValueError, match=r"not a regression that msa fit-fitness has written"):
+            FitnessModel.load(path)
