@@ -247,7 +247,8 @@ def main() -> None:
         f"`python benchmarks/supervised_fitness.py --model {name}`, {date.today().isoformat()}, "
         f"{torch.get_num_threads()} CPU thread(s) of a shared machine. {ROWS} rows (diverse), embeddings of "
         "the last layer (all residues and mutated ones), zero-shot scores by masked marginals, both in fast mode. "
-        "Mean ± half of the 95 % interval over folds or draws (Student's t).",
+        "Mean ± half of the 95 % interval over folds or draws (Student's t). A cell is empty where a metric is not "
+        "defined: one-hot features say nothing about residues that were never mutated, so all predictions are equal.",
     ]
     tables = []
     for data in (tem, gb1):

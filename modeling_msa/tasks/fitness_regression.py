@@ -119,29 +119,51 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
         self._check(X.shape[1])
         self._set_scale(X)
         rest, trend = self._split(X)
+        self.coef_ = np.zeros(X.shape[1])
+        self.support_, self.dual_coef_ = np.zeros((0, rest.shape[1])), np.zeros(0)
+        if self.kernel == "ridge" and rest.shape[1] < len(y):
+            coefs = self._fit_columns(_dense(rest), trend, y)
+        else:
+            coefs = self._fit_kernel(rest, trend, y)
+        self.intercept_ = float(coefs[0])
+        self.coef_[rest.shape[1] :] = coefs[1:]
+        return self
+
+    def _fit_columns(self, rest: np.ndarray, trend: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Fit a ridge of fewer columns than variants; return the coefficients of the trend."""
+        alphas = self._absolute(rest.var(axis=0).sum())
+        errors = np.zeros(len(alphas))
+        for fitted, left in self._inner(y):
+            found = _ridge(rest[fitted], trend[fitted], y[fitted], alphas)
+            errors += np.array([np.square(rest[left] @ w + trend[left] @ b - y[left]).sum() for w, b in found])
+        self.alpha_, self.length_ = alphas[_first_lowest(errors)], np.nan
+        ((self.coef_[: rest.shape[1]], coefs),) = _ridge(rest, trend, y, [self.alpha_])
+        return coefs
+
+    def _fit_kernel(self, rest: Any, trend: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Fit by the kernel of all pairs of variants; return the coefficients of the trend."""
         gram = _dot(rest, rest)
         squares = _squares(gram)
         root = float(np.sqrt(squares.mean() or 1.0))
         relative = [np.nan] if self.kernel == "ridge" else sorted(map(float, self.lengths), reverse=True)
-        best = np.inf
+        candidates: list[tuple[float, float]] = []
+        errors = []
         for length in (each * root for each in relative):
             kernel = self._kernel(gram, squares, length)
-            unit = _variance(kernel) or 1.0
-            alphas = sorted((float(each) * unit for each in self.alphas), reverse=True)
-            errors = np.sum([_errors(kernel, trend, y, alphas, *parts) for parts in self._inner(y)], axis=0)
-            for alpha, error in zip(alphas, errors, strict=True):
-                if error < best * (1 - 1e-12):
-                    best, self.length_, self.alpha_ = error, length, alpha
+            alphas = self._absolute(_variance(kernel))
+            candidates += [(length, alpha) for alpha in alphas]
+            errors.append(np.sum([_errors(kernel, trend, y, alphas, *parts) for parts in self._inner(y)], axis=0))
+        self.length_, self.alpha_ = candidates[_first_lowest(np.concatenate(errors))]
         weights, coefs = _solve(self._kernel(gram, squares, self.length_), trend, y, self.alpha_)
-        self.intercept_ = float(coefs[0])
-        self.coef_ = np.zeros(X.shape[1])
-        self.coef_[X.shape[1] - self.covariates :] = coefs[1:]
-        self.support_, self.dual_coef_ = np.zeros((0, rest.shape[1])), np.zeros(0)
         if self.kernel == "ridge":
             self.coef_[: rest.shape[1]] = rest.T @ weights
         else:
             self.support_, self.dual_coef_ = _dense(rest), weights
-        return self
+        return coefs
+
+    def _absolute(self, unit: float) -> list[float]:
+        """Noise in the kernel's unit, the most first."""
+        return sorted((float(each) * (float(unit) or 1.0) for each in self.alphas), reverse=True)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict values, ``(N,)`` float64, of features ``(N, F)``."""
@@ -248,6 +270,28 @@ def _solve(kernel: np.ndarray, trend: np.ndarray, y: np.ndarray, alpha: float) -
     # least squares: covariates may be alike, as those of few variants often are
     coefs = np.linalg.lstsq(trend.T @ solved[:, 1:], trend.T @ solved[:, 0], rcond=None)[0]
     return solved[:, 0] - solved[:, 1:] @ coefs, coefs
+
+
+def _ridge(
+    features: np.ndarray, trend: np.ndarray, y: np.ndarray, alphas: Sequence[float]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights of features and of the trend, which is not penalised, for each alpha."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    inverse = np.linalg.pinv(trend)
+    rest = features - trend @ (inverse @ features)
+    gram, moment = rest.T @ rest, rest.T @ (y - trend @ (inverse @ y))
+    found = []
+    for alpha in alphas:
+        factor = cho_factor(gram + alpha * np.eye(len(gram)), lower=True, overwrite_a=True, check_finite=False)
+        weights = cho_solve(factor, moment)
+        found.append((weights, inverse @ (y - features @ weights)))
+    return found
+
+
+def _first_lowest(errors: np.ndarray) -> int:
+    """Place of the first of the lowest errors, which rounding may have set apart."""
+    return int(np.flatnonzero(errors <= errors.min() * (1 + 1e-12))[0])
 
 
 def _errors(

@@ -119,3 +119,18 @@ def test_columns_that_do_not_vary_are_no_matter():
 def test_wrong_parameters(options, words):
     with pytest.raises(ValueError, match=words):
         FitnessRegressor(**options).fit(X, Y)
+
+
+def test_few_columns_and_few_variants_are_one_ridge(monkeypatch):
+    """Fewer columns than variants are fitted by columns, others by pairs of variants, with the same result."""
+    options = {"plain": 3, "covariates": 1, "alphas": (0.01, 0.1, 1.0)}
+    columns = FitnessRegressor(**options).fit(X, Y)
+    monkeypatch.setattr(FitnessRegressor, "_fit_columns", FitnessRegressor._fit_kernel)
+    pairs = FitnessRegressor(**options).fit(X, Y)
+    assert columns.alpha_ == pytest.approx(pairs.alpha_, rel=1e-9)
+    assert np.abs(columns.predict(NEW) - pairs.predict(NEW)).max() < 1e-9
+    wide = RANDOM.normal(size=(12, 30))
+    by_hand = Ridge(FitnessRegressor(plain=30, alphas=[0.2]).fit(wide, Y[:12]).alpha_).fit(wide, Y[:12])
+    found = FitnessRegressor(plain=30, alphas=[0.2]).fit(wide, Y[:12])
+    assert np.abs(found.predict(wide) - by_hand.predict(wide)).max() < 1e-9
+    assert np.abs(found.coef_ - by_hand.coef_).max() < 1e-9
