@@ -112,7 +112,7 @@ def _table(name: str, each: Embeddings) -> Any:
     if each.settings["which"] == "rows":
         columns["row"] = np.repeat(np.arange(each.depth, dtype=np.int32), width)
         columns["row_name"] = pyarrow.array(each.row_names).take(pyarrow.array(columns["row"]))
-    if each.settings["which"] != "mean":
+    if next(iter(each.arrays.values())).ndim > 1:
         columns["residue"] = np.tile(each.residues.astype(np.int32), count // width)
     for layer, array in each.arrays.items():
         flat = pyarrow.array(np.ascontiguousarray(array).reshape(-1))

@@ -111,7 +111,9 @@ def test_variants_without_an_embedding(alignment, model):
 @pytest.mark.parametrize("ending", ["safetensors", "npz", "parquet"])
 def test_files_are_named_by_variant(alignment, model, tmp_path, ending):
     names = [*variants_of(alignment, *CHANGES), "M1A"]
-    found = embed_variants(alignment, [*names[:4], f"{alignment.query[0]}1A"], model, layers=(1, 3), mode="fast")
+    found = embed_variants(
+        alignment, [*names[:4], f"{alignment.query[0]}1A"], model, which="both", layers=(1, 3), mode="fast"
+    )
     path = tmp_path / f"e.{ending}"
     write_embeddings(found.by_variant(), path)
     if ending == "parquet":
