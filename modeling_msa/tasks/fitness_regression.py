@@ -44,8 +44,11 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
     folds : int, default 5
         Inner folds, at random, by which noise and length scale are chosen: those with the lowest mean squared error,
         of equal ones the smoothest. At most as many as there are variants.
+    most : int, default 1500
+        Number of variants in these folds, at random, if there are more: with a kernel, each candidate costs the third
+        power of their number. A ridge of fewer columns than variants needs no kernel, and uses all.
     seed : int, default 0
-        Of the inner folds.
+        Of the inner folds, and of this choice.
 
     Attributes
     ----------
@@ -76,6 +79,7 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
         alphas: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
         lengths: Sequence[float] = (0.5, 1.0, 2.0),
         folds: int = 5,
+        most: int = 1500,
         seed: int = 0,
     ) -> None:
         self.kernel = kernel
@@ -84,6 +88,7 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
         self.alphas = alphas
         self.lengths = lengths
         self.folds = folds
+        self.most = most
         self.seed = seed
 
     def __sklearn_tags__(self) -> Any:
@@ -148,11 +153,13 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
         relative = [np.nan] if self.kernel == "ridge" else sorted(map(float, self.lengths), reverse=True)
         candidates: list[tuple[float, float]] = []
         errors = []
+        some = np.sort(np.random.default_rng(self.seed).permutation(len(y))[: self.most])
         for length in (each * root for each in relative):
             kernel = self._kernel(gram, squares, length)
             alphas = self._absolute(_variance(kernel))
             candidates += [(length, alpha) for alpha in alphas]
-            errors.append(np.sum([_errors(kernel, trend, y, alphas, *parts) for parts in self._inner(y)], axis=0))
+            known = kernel[np.ix_(some, some)], trend[some], y[some], alphas
+            errors.append(np.sum([_errors(*known, *parts) for parts in self._inner(y[some])], axis=0))
         self.length_, self.alpha_ = candidates[_first_lowest(np.concatenate(errors))]
         weights, coefs = _solve(self._kernel(gram, squares, self.length_), trend, y, self.alpha_)
         if self.kernel == "ridge":
@@ -183,8 +190,9 @@ class FitnessRegressor(RegressorMixin, BaseEstimator):
         for name, values in (("alphas", self.alphas), ("lengths", self.lengths)):
             if not len(values) or min(values) <= 0:
                 raise ValueError(f"{name} must be positive numbers, at least one, but are {values}.")
-        if operator.index(self.folds) < 2:
-            raise ValueError(f"folds must be at least 2, but is {self.folds}.")
+        for name, value in (("folds", self.folds), ("most", self.most)):
+            if operator.index(value) < 2:
+                raise ValueError(f"{name} must be at least 2, but is {value}.")
 
     def _set_scale(self, X: Any) -> None:
         self.center_, self.scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])

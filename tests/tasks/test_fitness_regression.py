@@ -114,6 +114,7 @@ def test_columns_that_do_not_vary_are_no_matter():
         ({"alphas": []}, "alphas must be positive"),
         ({"lengths": [0.0]}, "lengths must be positive"),
         ({"folds": 1}, "folds must be at least 2"),
+        ({"most": 1}, "most must be at least 2"),
     ],
 )
 def test_wrong_parameters(options, words):
@@ -134,3 +135,28 @@ def test_few_columns_and_few_variants_are_one_ridge(monkeypatch):
     found = FitnessRegressor(plain=30, alphas=[0.2]).fit(wide, Y[:12])
     assert np.abs(found.predict(wide) - by_hand.predict(wide)).max() < 1e-9
     assert np.abs(found.coef_ - by_hand.coef_).max() < 1e-9
+
+
+def test_of_many_variants_some_choose_the_noise():
+    """Those of a seeded draw, by inner folds of their own; all are fitted."""
+    options = {"alphas": (0.03, 0.3, 3.0), "lengths": (0.5, 1.0), "seed": 2}
+    fitted = FitnessRegressor("gp", most=25, **options).fit(X, Y)
+    some = np.sort(np.random.default_rng(2).permutation(60)[:25])
+    errors = {}
+    for length in options["lengths"]:
+        for alpha in options["alphas"]:
+            one = FitnessRegressor("gp", alphas=[alpha], lengths=[length]).fit(X, Y)
+            scaled = ((X - one.center_) / one.scale_)[some]
+            errors[one.length_, one.alpha_] = sum(
+                np.square(
+                    GaussianProcessRegressor(
+                        ConstantKernel(1e6, "fixed") + RBF(one.length_, "fixed"), alpha=one.alpha_, optimizer=None
+                    )
+                    .fit(scaled[known], Y[some][known])
+                    .predict(scaled[left])
+                    - Y[some][left]
+                ).sum()
+                for known, left in KFold(5, shuffle=True, random_state=2).split(some)
+            )
+    assert (fitted.length_, fitted.alpha_) == min(errors, key=errors.get)
+    assert len(fitted.support_) == 60
