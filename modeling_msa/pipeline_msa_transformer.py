@@ -507,7 +507,7 @@ def problem_of(config: Any) -> str:
 def label_names(config: Any) -> tuple[str, ...]:
     """Return the names of a head's classes or values, in the order of its outputs.
 
-    Raises ValueError if a config numbers them in another way than from 0.
+    Raises ValueError if a config numbers them in another way than from 0, or has a name twice.
     """
     names = config.id2label
     if wrong := [k for k in range(len(names)) if k not in names]:
@@ -515,7 +515,10 @@ def label_names(config: Any) -> tuple[str, ...]:
         raise ValueError(
             f"id2label of the model's config has no name for {wrong[0]}: number the names from 0, not {numbers}."
         )
-    return tuple(names[k] for k in range(len(names)))
+    found = tuple(names[k] for k in range(len(names)))
+    if twice := [name for name in dict.fromkeys(found) if found.count(name) > 1]:
+        raise ValueError(f"id2label of the model's config has the name {twice[0]!r} twice: give each class its own.")
+    return found
 
 
 def class_scores(logits: torch.Tensor, problem: str = "single_label_classification") -> torch.Tensor:

@@ -130,7 +130,8 @@ def predict(
 
     The model sees what it sees in training: all columns, also those in which the query has a gap, and a variant in the
     place of the query. (Contacts are those of `modeling_msa.predict_contacts`, which leaves such columns out.) All
-    variants see the same rows.
+    variants see the same rows, so that their values compare; the Trainer's evaluation chooses rows for each anew, and
+    agrees if no rows are left out or the first are taken.
 
     Parameters
     ----------

@@ -119,6 +119,10 @@ def _rows_of(prediction: Prediction | ContactMap, table: Table | None, name: str
         first = [[str(number), prediction.query[number - 1]] for number in prediction.residues.tolist()]
         return [["residue", "amino_acid", *columns], *_joined(first, cells)]
     if prediction.of == "alignment":
+        if "name" in columns:
+            raise ValueError(
+                "id2label of the model's config names a value 'name', the column of the alignments: rename it."
+            )
         return [["name", *columns], [name or prediction.name, *cells[0]]]
     table = table or Table(["mutant"], [[text] for text in prediction.variants], [])
     check_table(table, prediction.kind, prediction.labels)

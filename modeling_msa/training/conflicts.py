@@ -38,6 +38,8 @@ def _of_model(model: ModelArguments) -> Iterator[str]:
     names = model.class_names if model.objective in ("sequence", "token") else None
     if names and model.num_labels not in (None, len(names)):
         yield f"num_labels is {model.num_labels}, but class_names has {len(names)} names."
+    if names and len(set(names)) < len(names):
+        yield "class_names has a name twice: give each class its own."
 
 
 def _of_files(data: DataArguments) -> Iterator[str]:

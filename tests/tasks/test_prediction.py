@@ -203,10 +203,16 @@ def test_models_that_cannot_answer(tmp_path):
 
 
 @pytest.mark.parametrize("cls", [MsaForTokenClassification, MsaForSequenceClassification])
-def test_names_that_are_not_numbered_from_0(cls):
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({1: "helix", 2: "strand"}, "has no name for 0: number the names from 0, not 1, 2"),
+        ({0: "helix", 1: "coil", 2: "coil"}, "has the name 'coil' twice: give each class its own"),
+    ],
+)
+def test_names_that_do_not_tell_classes_apart(names, words, cls):
     """They would stand beside the probabilities of other classes."""
-    model = small_model(cls, id2label={1: "helix", 2: "strand"})
-    words = "id2label of the model's config has no name for 0: number the names from 0, not 1, 2"
+    model = small_model(cls, id2label=names)
     with pytest.raises(ValueError, match=words):
         predict(FAMILY, model)
     task = "token-classification" if cls is MsaForTokenClassification else "text-classification"

@@ -101,3 +101,10 @@ def test_tables_one_below_the_other(tmp_path):
         (tmp_path / name).write_text(text)
     assert gather_tables([tmp_path / "a", tmp_path / "b"], tmp_path / "all.tsv") == [tmp_path / "all.tsv"]
     assert (tmp_path / "all.tsv").read_text() == "name\tx\nf0\t1\nf1\t2\n"
+
+
+def test_a_value_with_the_name_of_another_column(tmp_path):
+    result = prediction("alignment", "values", ("name",), [[0.5]])
+    with pytest.raises(ValueError, match="names a value 'name', the column of the alignments: rename it"):
+        write_prediction(result, tmp_path / "p.tsv")
+    assert list(tmp_path.iterdir()) == []

@@ -102,6 +102,7 @@ def test_forms_of_values(recipe, tmp_path):
         ("config: msa-tiny\nobjective: variants\nlabels: .\nstreaming: true", "cannot be combined with the objective"),
         ("config: msa-tiny\nlora_r: 4", "requires model"),
         ("config: msa-tiny\nobjective: token\nlabels: .\nnum_labels: 2\nclass_names: [H, E, C]", "has 3 names"),
+        ("config: msa-tiny\nobjective: token\nlabels: .\nclass_names: [H, E, H]", "class_names has a name twice"),
         ("config: msa-tiny\nload_best_model_at_end: true", "eval"),
         ("config: msa-tiny\nlabels: .", "has no labels"),
         ("config: msa-tiny\neval_data: [.]\neval_fraction: 2", r"(?s)either eval_data or.*between 0 and 1, not 2"),
