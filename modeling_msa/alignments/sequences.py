@@ -17,6 +17,7 @@ from .search import align_to_query, read_protein
 from .variants import AMINO_ACIDS, Misfit, edit_misfits
 
 _LONGEST = 100_000  # residues, HMMER's limit
+_RESIDUES_PER_GAP = 3  # or substitutions side by side would become an insertion and a deletion where letters recur
 
 
 def read_sequences(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
@@ -63,8 +64,8 @@ def place_sequences(
 ) -> tuple[list[tuple[Edit, ...]], list[list[Misfit]]]:
     """Find the edits of an alignment's query that make each of several sequences.
 
-    A sequence that differs by one insertion or deletion, and by substitutions, is taken so, unless HMMER's alignment
-    leaves more of the query's residues as they are. Between residues that HMMER has aligned, and at the ends, there is
+    A sequence is explained by substitutions and at most one insertion or deletion, unless HMMER's alignment leaves at
+    least four more of the query's residues as they are for each further one. Between residues that HMMER has aligned, and at the ends, there is
     one insertion or deletion at most, where most residues stay as they are, and of equally good places at the last.
 
     Parameters
@@ -107,10 +108,14 @@ def place_sequences(
         edits = edits_between(query, sequence, covered=covered)
         if pairs:
             aligned = edits_between(query, sequence, pairs, covered)
-            edits = max((edits, aligned), key=lambda each: kept_residues(query, each))
+            edits = max((edits, aligned), key=lambda each: _worth(query, each))
         misfits.append(sequence_misfits(alignment, edits, offset) if pairs else [_unrelated(sequence)])
         placed.append(() if misfits[-1] else edits)
     return placed, misfits
+
+
+def _worth(query: str, edits: Sequence[Edit]) -> int:
+    return kept_residues(query, edits) - _RESIDUES_PER_GAP * sum(not each.is_substitution for each in edits)
 
 
 def _unrelated(sequence: str) -> Misfit:

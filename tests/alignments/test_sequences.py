@@ -79,7 +79,7 @@ def test_what_does_not_fit():
     cases = {
         other: "it does not align to the query",
         "W": "it does not align to the query",
-        QUERY[10:30]: "it has residues in 20 of the query's 64 columns; at least half must have one",
+        QUERY[:25]: "it has residues in 20 of the query's 64 columns; at least half must have one",
         QUERY[5:]: "residue 1 (H) is in lower case in the query",
         "G" + QUERY: "residue 1 (H) is in lower case in the query",
         "A" + QUERY[1:]: "residue 1 (H) is in lower case",
