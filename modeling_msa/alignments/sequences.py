@@ -65,8 +65,9 @@ def place_sequences(
     """Find the edits of an alignment's query that make each of several sequences.
 
     A sequence is explained by substitutions and at most one insertion or deletion, unless HMMER's alignment leaves at
-    least four more of the query's residues as they are for each further one. Between residues that HMMER has aligned, and at the ends, there is
-    one insertion or deletion at most, where most residues stay as they are, and of equally good places at the last.
+    least four more of the query's residues as they are for each further one. Between residues that HMMER has aligned,
+    and at the ends, there is one insertion or deletion at most, where most residues stay as they are, and of equally
+    good places at the last.
 
     Parameters
     ----------
@@ -130,10 +131,9 @@ def sequence_misfits(alignment: Alignment, edits: Sequence[Edit], offset: int = 
     misfits = [misfit for each in edits for misfit in edit_misfits(each, alignment, offset)]
     for start, end, letters in edits:
         if odd := (query[start:end] + letters).strip(AMINO_ACIDS):
-            place = (
-                f"residues {start + 1 + offset} to {end + offset}" if end > start + 1 else f"residue {end + offset}"
+            misfits.append(
+                Misfit("notation", f"near residue {max(end, 1) + offset}, {odd[0]} is not one of the 20 amino acids.")
             )
-            misfits.append(Misfit("notation", f"at {place}, {odd[0]} is not one of the 20 amino acids."))
     _, numbers = apply_edits(query, edits)
     left, whole = covered[numbers[numbers > 0] - 1].sum(), covered.sum()
     if 2 * left < whole:
