@@ -65,14 +65,14 @@ def score_command(
         int, option("N", "Difference to the query's residue numbers: 100 if its residue 1 is 101.", _TABLE)
     ] = 0,
     skip_mismatches: Annotated[
-        bool, flag("--skip-mismatches", "Keep variants with a wrong wild type, without a score.", _TABLE)
+        bool, flag("--skip-mismatches", "Keep variants and sequences that do not fit, without a score.", _TABLE)
     ] = False,
     sequences: Annotated[
         Path | None,
         option(
             "PATH",
-            "Proteins of any length, related to the query: a FASTA file, or a table with them in --variant-column; for "
-            "several alignments, a folder. Requires the extra search: pip install 'modeling-msa[search]'.",
+            "Proteins of any length, related to the query: a FASTA file, or a table with them in --variant-column; "
+            "for several alignments, a folder. Requires the extra search: pip install 'modeling-msa[search]'.",
             _WHOLE,
         ),
     ] = None,
@@ -84,7 +84,7 @@ def score_command(
         option(
             "STRATEGY",
             "masked-marginals (default): one pass per mutated residue; wt-marginals: one in all; "
-            "pseudo-log-likelihood: one per residue and variant, insertions and deletions included. It is the only one "
+            "pseudo-log-likelihood: one per residue and variant, also with insertions and deletions, and the only one "
             "for --sequences.",
             _SCORES,
         ),
@@ -160,7 +160,7 @@ def score_command(
     suffix = output.suffix if output.suffix in FORMATS else ".csv"
 
     def table_of(path: Path) -> dict[str, Path]:
-        what = "table" if sequences is None else "sequences"
+        what = "table" if sequences is None else "file of sequences"
         return {what: table} if (table := find_table(path, tables, endings)) is not None else {}
 
     def residues_of(target: Path) -> Path:

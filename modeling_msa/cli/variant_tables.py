@@ -56,7 +56,7 @@ def require_table(path: Path, tables: Path, endings: Sequence[str] = FORMATS) ->
     """Find the table of an alignment, or raise FileNotFoundError."""
     if (source := find_table(path, tables, endings)) is None:
         *some, last = endings
-        raise FileNotFoundError(f"{path}: there is no {name_of(path)}{', '.join(some)} or {last} in {tables}.")
+        raise FileNotFoundError(f"{path}: there is no file {name_of(path)}{', '.join(some)} or {last} in {tables}.")
     return source
 
 
