@@ -228,7 +228,7 @@ def score_command(
         from ..tasks.sequence_scoring import fit_sequences, score_sequences
 
         more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source)}
-        fit_sequences(family, proteins, names, offset, **more)  # before the model is loaded
+        more["fitted"] = fit_sequences(family, proteins, names, offset, **more)  # before the model is loaded
         chosen = {name: value for name, value in options.items() if name != "strategy"}
         result = score_sequences(family, proteins, model(), names=names, **chosen, **more)
         measured = None if measured_column is None or table is None else measured_values(table, measured_column)

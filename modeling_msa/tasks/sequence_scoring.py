@@ -110,6 +110,7 @@ def score_sequences(
     batch_size: int | None = None,
     source: str = "sequences",
     lines: Sequence[int] | None = None,
+    fitted: tuple[list[tuple[Edit, ...]], tuple[str, ...]] | None = None,
 ) -> SequenceScores:
     """Score whole sequences by their pseudo-log-likelihood, with the family as context.
 
@@ -145,6 +146,8 @@ def score_sequences(
         Where the sequences come from, for messages.
     lines : sequence of int, optional
         Their lines in `source`, for messages.
+    fitted : tuple, optional
+        What `fit_sequences` has returned for these sequences, so that they are not aligned again.
 
     Returns
     -------
@@ -170,7 +173,9 @@ def score_sequences(
     (('WT', 'T31_G32del'), 0.0)
     """
     names = [f"sequence {k}" for k in range(1, len(sequences) + 1)] if names is None else list(names)
-    edits, reasons = fit_sequences(alignment, sequences, names, offset, skip_mismatches, source, lines)
+    if fitted is None:
+        fitted = fit_sequences(alignment, sequences, names, offset, skip_mismatches, source, lines)
+    edits, reasons = fitted
     scorer = Scorer(
         alignment,
         model,
