@@ -100,6 +100,9 @@ from .tasks.scoring import SubstitutionScores as SubstitutionScores
 from .tasks.scoring import VariantScores as VariantScores
 from .tasks.scoring import score_all_singles as score_all_singles
 from .tasks.scoring import score_variants as score_variants
+from .tasks.sequence_files import write_sequence_scores as write_sequence_scores
+from .tasks.sequence_scoring import SequenceScores as SequenceScores
+from .tasks.sequence_scoring import score_sequences as score_sequences
 from .tasks.sharding import split_rows as split_rows
 from .tasks.variant_embeddings import VariantEmbeddings as VariantEmbeddings
 from .tasks.variant_embeddings import embed_variants as embed_variants

@@ -207,8 +207,11 @@ def decompress(content: IO[bytes] | bytes, where: str, max_megabytes: float | No
     return data
 
 
-def parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
-    """Names and rows, without white space, of text with ``>`` headers; leaves out comments and annotation rows."""
+def parse_fasta(data: bytes, where: str, annotated: bool = True) -> tuple[list[str], list[bytes]]:
+    """Names and rows, without white space, of text with ``>`` headers; leaves out comments.
+
+    If it is `annotated`, it leaves out the rows that HH-suite writes above a query, too.
+    """
     preamble, *records = (b"\n" + data).split(b"\n>")
     above = [(number, line) for number, line in enumerate(preamble.split(b"\n")) if line.strip()]
     above = [(number, line) for number, line in above if not line.startswith(COMMENTS)]
@@ -225,7 +228,7 @@ def parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
     for record in records:
         header, _, body = record.partition(b"\n")
         name = header.decode("utf-8", "replace").strip()
-        if not _ANNOTATION_ROW.match(name):
+        if not (annotated and _ANNOTATION_ROW.match(name)):
             if b"#" in body or b";" in body:
                 body = b"\n".join(b"" if each.startswith(COMMENTS) else each for each in body.split(b"\n"))
             if body.translate(None, OF_ROWS + _WHITESPACE):
@@ -233,7 +236,7 @@ def parse_fasta(data: bytes, where: str) -> tuple[list[str], list[bytes]]:
             names.append(name)
             rows.append(body.translate(None, _WHITESPACE))
         at += record.count(b"\n") + 1
-    if len(names) > 1 and _CONSENSUS.match(names[0]):
+    if annotated and len(names) > 1 and _CONSENSUS.match(names[0]):
         words = "the consensus of HH-suite, is left out"
         warnings.warn(f"{where}: row 1 ({names[0]}), {words}; the query is {names[1]}", stacklevel=3)
         del names[0], rows[0]

@@ -14,7 +14,7 @@ import lzma
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 BLOCK_RESIDUES = 50_000_000  # residues of the database in a block; a smaller database is read only once
 _LONGEST = 100_000  # residues of a sequence, HMMER's limit
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_NO_GAPS = str.maketrans("", "", "-._~")
 _NUCLEOTIDES = frozenset("ACGTUN")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open}
 
@@ -138,11 +139,11 @@ def search_homologues(
     return alignment.take(filter_rows(alignment.array, coverage, identity))
 
 
-def _pyhmmer() -> None:
+def _pyhmmer(what: str = "Searching") -> None:
     try:
         import pyhmmer  # noqa: F401
     except ImportError as error:
-        raise ImportError("Searching requires pyhmmer: pip install 'modeling-msa[search]'.") from error
+        raise ImportError(f"{what} requires pyhmmer: pip install 'modeling-msa[search]'.") from error
 
 
 def read_query(query: str | os.PathLike[str], name: str | None = None) -> tuple[str, str]:
@@ -179,15 +180,83 @@ def read_query(query: str | os.PathLike[str], name: str | None = None) -> tuple[
         what = counted(len(chosen), "sequence") + ("" if name is None else f" named {name} among {len(rows)}")
         raise ValueError(f"{where}: contains {what} ({shown}); name the query with query_name (--query-name).")
     header = names[chosen[0]] or "query"
-    sequence = rows[chosen[0]].translate(None, b"-._~ \t").decode("ascii", "replace").upper().removesuffix("*")
+    return header, read_protein(rows[chosen[0]].decode("ascii", "replace"), where, header)
+
+
+def read_protein(text: str, where: str, name: str) -> str:
+    """Return a protein's residues in upper case, without gaps, white space and a stop at the end.
+
+    Raises
+    ------
+    ValueError
+        If there is none, one is not a letter, or they look like DNA or RNA.
+
+    Examples
+    --------
+    >>> read_protein("mkv-LAW*", "query.fasta", "P1")
+    'MKVLAW'
+    """
+    sequence = "".join(text.split()).translate(_NO_GAPS).upper().removesuffix("*")
     if not sequence:
-        raise ValueError(f"{where}: {header} has no sequence.")
+        raise ValueError(f"{where}: {name} has no sequence.")
     for number, letter in enumerate(sequence, 1):
         if letter not in _LETTERS:
-            raise ValueError(f"{where}: residue {number} of {header} is {letter!r}, not an amino acid; use X.")
+            raise ValueError(f"{where}: residue {number} of {name} is {letter!r}, not an amino acid; use X.")
     if _is_nucleotide(sequence):
-        raise ValueError(f"{where}: {header} looks like DNA or RNA; give the protein's sequence.")
-    return header, sequence
+        raise ValueError(f"{where}: {name} looks like DNA or RNA; give the protein's sequence.")
+    return sequence
+
+
+def align_to_query(query: str, sequences: Sequence[str], evalue: float = 1e-3) -> list[list[tuple[int, int]]]:
+    """Align sequences to a query one by one, by phmmer's model of the query.
+
+    The parts of a sequence that HMMER leaves out, often the ends, have no pairs. Domains of one sequence are joined as
+    in `search_homologues`.
+
+    Parameters
+    ----------
+    query : str
+        Its residues.
+    sequences : sequence of str
+        Their residues, without gaps.
+    evalue : float, default: 0.001
+        Maximum E-value, as if each sequence were a database of its own.
+
+    Returns
+    -------
+    list of list of (int, int)
+        For each sequence the aligned residues of the query and of the sequence, from 0, in order; none if it is not
+        related.
+
+    Raises
+    ------
+    ImportError
+        If pyhmmer is not installed.
+
+    Examples
+    --------
+    >>> align_to_query("MKVLAWYCDEFGHIKLMNPQ", ["MKVLAWYCDEGHIKLMNPQ", "GGGGG"])[0][9:11]
+    [(9, 9), (11, 10)]
+    """
+    _pyhmmer("Aligning sequences to the query")
+    from pyhmmer.easel import Alphabet, DigitalSequenceBlock, TextSequence
+    from pyhmmer.plan7 import Background, Builder, Pipeline
+
+    alphabet = Alphabet.amino()
+
+    def digital(name: str, sequence: str) -> Any:
+        return TextSequence(name=name.encode(), sequence=sequence).digitize(alphabet)
+
+    background = Background(alphabet)
+    profile = Builder(alphabet, architecture="hand").build(digital("query", query), background)[0]
+    limits: Any = {"E": evalue, "domE": evalue, "incE": evalue, "incdomE": evalue, "Z": 1, "domZ": 1}
+    # no filters, which are for databases: a few sequences must not be missed
+    pipeline = Pipeline(alphabet, background=background, bias_filter=False, F1=1.0, F2=1.0, F3=1.0, **limits)
+    block = DigitalSequenceBlock(alphabet, (digital(str(k), each) for k, each in enumerate(sequences)))
+    pairs: list[list[tuple[int, int]]] = [[] for _ in sequences]
+    for hit in pipeline.search_hmm(profile, block):
+        pairs[int(hit.name)] = [pair for segment in _segments(hit) for pair in segment.pairs()]
+    return pairs
 
 
 def _is_nucleotide(sequence: str) -> bool:
@@ -379,6 +448,11 @@ class _Segment:
             keep = [column >= limits[0] and place > limits[1] for column, place in self._located()]
         return self.part(keep)
 
+    def pairs(self) -> list[tuple[int, int]]:
+        """Columns and the sequence's residues in them, from 0."""
+        located = zip(self._located(), self.cells, strict=True)
+        return [(column, place - 1) for (column, place), cell in located if cell[0] != "-"]
+
     def _located(self) -> Iterator[tuple[int, int]]:
         return zip(range(self.column, self.end), self.places, strict=True)
 
@@ -398,8 +472,8 @@ def _segment(domain: Domain) -> _Segment:
     return _Segment(alignment.hmm_from - 1, tuple(cells), tuple(places))
 
 
-def _row(hit: Hit, length: int) -> tuple[str, str] | None:
-    """Name and A3M row of a sequence's included domains; where they conflict, the better one wins."""
+def _segments(hit: Hit) -> list[_Segment]:
+    """List a sequence's included domains by column; where they conflict, the better one wins."""
     domains = sorted((each for each in hit.domains if each.included), key=lambda each: -each.score)
     taken: list[_Segment] = []
     for domain in domains:
@@ -409,9 +483,13 @@ def _row(hit: Hit, length: int) -> tuple[str, str] | None:
             rest = rest and rest.beside(better)
         if rest is not None and 2 * rest.residues >= whole.residues:
             taken.append(rest)
-    if not taken:
+    return sorted(taken, key=lambda segment: segment.column)
+
+
+def _row(hit: Hit, length: int) -> tuple[str, str] | None:
+    """Name and A3M row of a sequence's included domains."""
+    if not (taken := _segments(hit)):
         return None
-    taken.sort(key=lambda segment: segment.column)
     row = ["-"] * length
     for segment in taken:
         row[segment.column : segment.end] = segment.cells

@@ -1,25 +1,28 @@
-"""Variants of a query: substitutions such as ``A42V:G7D``, read, checked and applied.
+"""Variants of a query: substitutions such as ``A42V:G7D``, insertions and deletions, read, checked and applied.
 
 Residues are numbered from 1 on the query, insertions included; `Alignment.residue_columns` gives their columns.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 
 from .alignment import Alignment
+from .edits import Edit
 from .tables import number_in, read_table
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 _SUBSTITUTION = re.compile(r"([A-Z])(-?\d+)([A-Z])")
 _STOP = re.compile(r"[A-Z]-?\d+\*")
+_CHANGED_LENGTH = re.compile(r"(?:([A-Z])(-?\d+))?(_)?(?:([A-Z])(-?\d+))?(delins|del|ins|dup)([A-Z]*)")
 _INDEL = re.compile(r"del|ins|dup|fs|ext|-$")
 _REFERENCE = re.compile(r"^\S+?:p\.")  # accession or gene
 _THREE_LETTERS = re.compile(r"[A-Z][a-z]{2}")
@@ -32,6 +35,11 @@ _ONE_LETTER = dict(
 )
 _WILD_TYPE = ("WT", "wt", "_wt", "wild-type", "wildtype", "p.=", "p.(=)")
 _SHOWN = 5
+_INDEL_ADVICE = "insertions and deletions are written like A42del, K23_V25del, L13_K14insGG, A42delinsGG or A42dup."
+_ONLY_SUBSTITUTIONS = (
+    "; only substitutions such as A42V or A42V:G7D can be used here (msa score --strategy pseudo-log-likelihood "
+    "scores insertions and deletions too)."
+)
 LOWER_CASE_ADVICE = "If lower case only marks residues in this file, read it as FASTA: pass format='fasta'."
 
 
@@ -44,6 +52,26 @@ class Substitution(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.wild_type}{self.number}{self.mutant}"
+
+    @property
+    def residues(self) -> tuple[tuple[str, int], ...]:
+        """The residue that is named, and its number."""
+        return ((self.wild_type, self.number),)
+
+    @property
+    def edit(self) -> Edit:
+        """The change."""
+        return Edit(self.number - 1, self.number, self.mutant)
+
+
+class Indel(NamedTuple):
+    """Residues that are inserted, deleted, or replaced by another number of residues."""
+
+    residues: tuple[tuple[str, int], ...]  # that its notation names, with their numbers
+    edit: Edit
+
+
+Change = Substitution | Indel
 
 
 class Misfit(NamedTuple):
@@ -100,18 +128,19 @@ def parse_variants(
     lower case only marks residues in this file, read it as FASTA: pass format='fasta'.
     """
     parsed, misfits = check_variants(variants, alignment, offset)
+    substitutions = cast("list[tuple[Substitution, ...]]", parsed)  # the others are misfits
     named = [
         (f"{place}: {each.words}", each)
         for place, some in zip(places_of(variants, lines), misfits, strict=True)
         for each in some
     ]
-    _raise_all([words for words, each in named if each.kind == "notation"], source, "variants cannot be read")
+    raise_all([words for words, each in named if each.kind == "notation"], source, "variants cannot be read")
     better = better_offset(parsed, alignment.query, offset)
     advice = "" if better is None else f" All wild types fit with offset={better}."
     if named and all(each.kind == "coverage" for _, each in named):
         advice = f" {LOWER_CASE_ADVICE}"
-    _raise_all([words for words, _ in named], source, "substitutions do not fit the query", advice)
-    return parsed
+    raise_all([words for words, _ in named], source, "substitutions do not fit the query", advice)
+    return substitutions
 
 
 def places_of(variants: Sequence[str], lines: Sequence[int] | None) -> list[str]:
@@ -127,12 +156,13 @@ def places_of(variants: Sequence[str], lines: Sequence[int] | None) -> list[str]
 
 
 def check_variants(
-    variants: Sequence[str], alignment: Alignment, offset: int = 0
-) -> tuple[list[tuple[Substitution, ...]], list[list[Misfit]]]:
+    variants: Sequence[str], alignment: Alignment, offset: int = 0, indels: bool = False
+) -> tuple[list[tuple[Change, ...]], list[list[Misfit]]]:
     """Read variants as `parse_variants` does, and list what does not fit the query instead of raising.
 
     Returns each variant's substitutions, numbered on the query (none for ``WT``, or if it cannot be read), and its
-    misfits, one for each substitution that cannot be used.
+    misfits, one for each substitution that cannot be used. With `indels`, insertions and deletions are read too:
+    ``A42del``, ``K23_V25del``, ``L13_K14insGG``, ``A42delinsGG``, ``A42dup``, and the same in HGVS's three letters.
 
     Examples
     --------
@@ -144,46 +174,98 @@ def check_variants(
     [Misfit(kind='notation', words='a stop; a substitution is written like A42V, several like A42V:G7D.')]
     [Misfit(kind='wild type', words='residue 3 of the query is V, not A.')]
     """
-    parsed: list[tuple[Substitution, ...]] = []
+    parsed: list[tuple[Change, ...]] = []
     misfits: list[list[Misfit]] = []
     for text in variants:
         try:
-            parsed.append(_parse(text, offset))
-            misfits.append([each for substitution in parsed[-1] for each in _misfit(substitution, alignment, offset)])
+            parsed.append(_parse(text, alignment.query, offset, indels))
+            misfits.append([each for change in parsed[-1] for each in _misfit(change, alignment, offset)])
         except ValueError as error:
             parsed.append(())
             misfits.append([Misfit("notation", str(error))])
     return parsed, misfits
 
 
-def _misfit(substitution: Substitution, alignment: Alignment, offset: int) -> list[Misfit]:
-    wild_type, number, _ = substitution
-    query, called = alignment.query, number + offset
-    if not 1 <= number <= len(query):
-        residues = f"{1 + offset} to {len(query) + offset}"
-        return [Misfit("range", f"there is no residue {called}; the query has {residues}.")]
-    if query[number - 1] != wild_type:
-        return [Misfit("wild type", f"residue {called} of the query is {query[number - 1]}, not {wild_type}.")]
-    if alignment.residue_columns[number - 1] < 0:
-        why = "is in lower case in the query, so no column of the alignment covers it."
-        return [Misfit("coverage", f"residue {called} ({wild_type}) {why}")]
-    return []
+def _misfit(change: Change, alignment: Alignment, offset: int) -> list[Misfit]:
+    query = alignment.query
+    for wild_type, number in change.residues:
+        called = number + offset
+        if not 1 <= number <= len(query):
+            residues = f"{1 + offset} to {len(query) + offset}"
+            return [Misfit("range", f"there is no residue {called}; the query has {residues}.")]
+        if query[number - 1] != wild_type:
+            return [Misfit("wild type", f"residue {called} of the query is {query[number - 1]}, not {wild_type}.")]
+    return edit_misfits(change.edit, alignment, offset)
 
 
-def _parse(text: str, offset: int) -> tuple[Substitution, ...]:
+def edit_misfits(edit: Edit, alignment: Alignment, offset: int = 0) -> list[Misfit]:
+    """Say so if an edit of the query is where no column of the alignment is.
+
+    Examples
+    --------
+    >>> family = Alignment.from_sequences(["mKV-L", "RVAL"])
+    >>> edit_misfits(Edit(0, 1, ""), family)[0].words
+    'residue 1 (M) is in lower case in the query, so no column of the alignment covers it.'
+    >>> edit_misfits(Edit(1, 1, "GG"), family)  # before K, which has a column
+    []
+    """
+    start, end, _ = edit
+    columns = alignment.residue_columns
+    uncovered = np.flatnonzero(columns[start:end] < 0) + start
+    if start == end and (columns[max(start - 1, 0) : start + 1] < 0).all():
+        uncovered = np.array([min(start, len(columns) - 1)])
+    if not len(uncovered):
+        return []
+    residue = f"residue {uncovered[0] + 1 + offset} ({alignment.query[uncovered[0]]})"
+    return [Misfit("coverage", f"{residue} is in lower case in the query, so no column of the alignment covers it.")]
+
+
+def _parse(text: str, query: str, offset: int, indels: bool) -> tuple[Change, ...]:
     if text.strip() in _WILD_TYPE:
         return ()
-    substitutions = []
+    changes: list[Change] = []
     for part in _in_one_letters(text.strip()).split(":"):
-        match = _SUBSTITUTION.fullmatch(part)
-        if match is None:
+        if (match := _SUBSTITUTION.fullmatch(part)) is not None:
+            _check_letters(match[3])
+            changes.append(Substitution(match[1], int(match[2]) - offset, match[3]))
+        elif indels and (match := _CHANGED_LENGTH.fullmatch(part)) is not None:
+            changes.append(_indel(match, query, offset))
+        elif _INDEL.search(part):
+            advice = f" that cannot be read; {_INDEL_ADVICE}" if indels else _ONLY_SUBSTITUTIONS
+            raise ValueError(f"{_what(part)}{advice}")
+        else:
             raise ValueError(f"{_what(part)}; a substitution is written like A42V, several like A42V:G7D.")
-        if match[3] not in AMINO_ACIDS:
-            raise ValueError(f"{match[3]} is not one of the 20 amino acids.")
-        substitutions.append(Substitution(match[1], int(match[2]) - offset, match[3]))
-    if len({each.number for each in substitutions}) < len(substitutions):
-        raise ValueError("one residue is replaced twice.")
-    return tuple(substitutions)
+    edits = sorted(each.edit for each in changes)
+    if any(a.end > b.start or a[:2] == b[:2] for a, b in itertools.pairwise(edits)):
+        same = all(isinstance(each, Substitution) for each in changes)
+        raise ValueError("one residue is replaced twice." if same else "two of its changes overlap.")
+    return tuple(changes)
+
+
+def _check_letters(letters: str) -> None:
+    if odd := letters.strip(AMINO_ACIDS):
+        raise ValueError(f"{odd[0]} is not one of the 20 amino acids.")
+
+
+def _indel(match: re.Match[str], query: str, offset: int) -> Indel:
+    named = tuple((match[k], int(match[k + 1]) - offset) for k in (1, 4) if match[k])
+    kind, letters = match[6], match[7]
+    _check_letters(letters)
+    is_range = match[3] is not None
+    if not named or is_range != (len(named) == 2 or kind == "ins") or bool(letters) != kind.endswith("ins"):
+        raise ValueError(f"an insertion or deletion that cannot be read; {_INDEL_ADVICE}")
+    first, last = named[0][1], named[-1][1]
+    if len(named) == 2 and not (last == first + 1 if kind == "ins" else last > first):
+        order = "an insertion lies between two neighbours" if kind == "ins" else "the first residue comes first"
+        raise ValueError(f"its residues are {first + offset} and {last + offset}, but {order}.")
+    if kind == "ins":
+        place = first if match[1] else first - 1
+        if (not match[1] and place != 0) or (not match[4] and place != len(query)):
+            raise ValueError(f"an insertion has two neighbours, as in L13_K14insGG; {_INDEL_ADVICE}")
+        return Indel(named, Edit(place, place, letters))
+    if kind == "dup":
+        return Indel(named, Edit(last, last, query[max(first - 1, 0) : max(last, 0)]))
+    return Indel(named, Edit(first - 1, last, letters))
 
 
 def _in_one_letters(text: str) -> str:
@@ -203,7 +285,7 @@ def _what(part: str) -> str:
     return "a stop" if _STOP.fullmatch(part) else "not a substitution" if part else "empty"
 
 
-def better_offset(parsed: Sequence[tuple[Substitution, ...]], query: str, offset: int = 0) -> int | None:
+def better_offset(parsed: Sequence[tuple[Change, ...]], query: str, offset: int = 0) -> int | None:
     """Find the only other offset with which all wild types fit; None if there is none, or several.
 
     `parsed` is what `check_variants` returns for `offset`.
@@ -213,7 +295,7 @@ def better_offset(parsed: Sequence[tuple[Substitution, ...]], query: str, offset
     >>> better_offset([(Substitution("K", 12, "R"), Substitution("L", 14, "I"))], "MKVL")
     10
     """
-    wild = {(each.number, each.wild_type) for variant in parsed for each in variant}
+    wild = {(number, letter) for variant in parsed for each in variant for letter, number in each.residues}
     if not wild:
         return None
     first, last = min(wild)[0], max(wild)[0]
@@ -225,7 +307,8 @@ def better_offset(parsed: Sequence[tuple[Substitution, ...]], query: str, offset
     return fits[0] if len(fits) == 1 else None
 
 
-def _raise_all(wrong: list[str], source: str, what: str, advice: str = "") -> None:
+def raise_all(wrong: list[str], source: str, what: str, advice: str = "") -> None:
+    """Raise ValueError with the first of several messages, if there are any; `what` says what they are."""
     if not wrong:
         return
     shown = " ".join(wrong[:_SHOWN])
@@ -284,7 +367,7 @@ def read_variants(
     cells = table.cells(variant_column), table.cells(str(score_column))
     rows = list(zip(table.lines, *cells, strict=True))
     wrong = [f"line {line} ({variant}): {score!r}." for line, variant, score in rows if not _is_number(score)]
-    _raise_all(wrong, str(path), f"scores in {score_column} are not numbers; remove these rows")
+    raise_all(wrong, str(path), f"scores in {score_column} are not numbers; remove these rows")
     return [(variant, float(score), line) for line, variant, score in rows]
 
 

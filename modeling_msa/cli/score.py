@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import typer
@@ -11,7 +11,6 @@ import typer
 from .._files import check_ending
 from .._ranges import parse_ranges
 from .._words import counted
-from ..alignments.listing import name_of
 from ..alignments.tables import read_table
 from ..alignments.variants import AMINO_ACIDS
 from ..tasks.score_tables import FORMATS, write_scores
@@ -19,10 +18,20 @@ from ..tasks.strategies import PROTOCOLS, Mode, Strategy, check_strategy
 from .inputs import require
 from .options import ALIGNMENTS, Output, Plot, choice, flag, option
 from .session import Session, command
-from .variant_tables import agreement, check_columns, find_table, measured_values, split_inputs, without_score
+from .variant_tables import (
+    agreement,
+    check_columns,
+    find_table,
+    measured_values,
+    read_whole_sequences,
+    require_table,
+    split_inputs,
+    without_score,
+)
 
-_TABLE, _SCORES = "Table of variants", "Scores"
+_TABLE, _SCORES, _WHOLE = "Table of variants", "Scores", "Whole sequences"
 _ROWS = ("rows", "select", "seed", "filter_coverage", "filter_identity")
+_SEQUENCE_FILES = (".fasta", ".fa", ".faa", *FORMATS)
 
 
 @command()
@@ -57,23 +66,38 @@ def score_command(
         int, option("N", "Difference to the query's residue numbers: 100 if its residue 1 is 101.", _TABLE)
     ] = 0,
     skip_mismatches: Annotated[
-        bool, flag("--skip-mismatches", "Keep variants with a wrong wild type, without a score.", _TABLE)
+        bool, flag("--skip-mismatches", "Keep variants and sequences that do not fit, without a score.", _TABLE)
+    ] = False,
+    sequences: Annotated[
+        Path | None,
+        option(
+            "PATH",
+            "Proteins of any length, related to the query: a FASTA file, or a table with them in --variant-column; "
+            "for several alignments, a folder. Requires the extra search: pip install 'modeling-msa[search]'.",
+            _WHOLE,
+        ),
+    ] = None,
+    per_residue: Annotated[
+        bool, flag("--per-residue", "Also write a row for each residue, beside the output (.residues.csv).", _WHOLE)
     ] = False,
     strategy: Annotated[
-        Strategy,
+        Strategy | None,
         option(
             "STRATEGY",
-            "masked-marginals: one pass per mutated residue; wt-marginals: one in all; pseudo-log-likelihood: one per "
-            "residue and variant.",
+            "masked-marginals (default): one pass per mutated residue; wt-marginals: one in all; "
+            "pseudo-log-likelihood: one per residue and variant, also with insertions and deletions, and the only one "
+            "for --sequences.",
             _SCORES,
         ),
-    ] = "masked-marginals",
+    ] = None,
     mode: Annotated[
-        Mode,
+        Mode | None,
         choice(
-            "exact: run all rows in each pass. fast: run the homologs once, which then see the query masked.", _SCORES
+            "exact: run all rows in each pass. fast: run the homologs once, which then see the query masked. Default: "
+            "exact; fast for --sequences.",
+            _SCORES,
         ),
-    ] = "exact",
+    ] = None,
     protocol: Annotated[
         Literal["proteingym"] | None, choice("Settings of a benchmark, which other options override.", _SCORES)
     ] = None,
@@ -96,6 +120,10 @@ def score_command(
     Variants have the form A42V, or A42V:G7D for several substitutions, with residue numbers of the whole query. The
     output is the table with new columns: score (natural logarithm of the ratio of mutant to wild type; higher is
     better tolerated), score_std (standard deviation of several --seeds) and reason, for rows that cannot be scored.
+    Insertions and deletions, such as A42del or L13_K14insGG, require --strategy pseudo-log-likelihood.
+
+    With --sequences, whole proteins are aligned to the query and scored by their pseudo-log-likelihood, corrected for
+    length.
 
     With --fitness the score is a value as it was measured, predicted by what msa fit-fitness has learned.
 
@@ -104,16 +132,26 @@ def score_command(
     Example: msa score fn3 --all-singles -o scores.csv --plot scores.png
     """
     files = _fitness_files(fitness, context)
-    options = session.row_options() | {"strategy": strategy, "mode": mode, "window": window}
+    options = session.row_options() | {"strategy": strategy or "masked-marginals", "mode": mode or "exact"}
+    options["window"] = window
     if seeds is not None:
         if _is_given(context, "seed"):
             raise ValueError("--seed and --seeds cannot be used together: pass one of them.")
         options["seed"] = tuple(parse_ranges(seeds, "--seeds"))
     if protocol is not None:
         options |= _without_given(PROTOCOLS[protocol], context)
-    check_strategy(options["strategy"], mode)
-    alignments, tables = split_inputs(inputs, variants, all_singles)
+    if sequences is not None:
+        if strategy not in (None, "pseudo-log-likelihood"):
+            raise ValueError(
+                f"--sequences requires the strategy pseudo-log-likelihood: leave out --strategy {strategy}."
+            )
+        options |= {"strategy": "pseudo-log-likelihood", "mode": mode or "fast"}
+    elif per_residue:
+        raise ValueError("--per-residue requires --sequences.")
+    check_strategy(options["strategy"], options["mode"])
+    alignments, tables = split_inputs(inputs, variants, all_singles, sequences)
     require(tables)
+    endings = FORMATS if sequences is None else _SEQUENCE_FILES
     if not all_singles and plot is not None and measured_column is None:
         raise ValueError(
             "--plot draws the scores of a table against measured values: pass their column with --measured-column. It "
@@ -124,13 +162,28 @@ def score_command(
     own = {"offset": offset, "columns": [variant_column, score_column], "skip_mismatches": skip_mismatches}
     if plot is not None and measured_column is not None:
         own["measured_column"] = measured_column  # in the picture
+    if per_residue:
+        own["per_residue"] = True
     settings = session.settings(**own, **options)
     suffix = output.suffix if output.suffix in FORMATS else ".csv"
 
     def table_of(path: Path) -> dict[str, Path]:
-        return files | ({"table": table} if (table := find_table(path, tables)) is not None else {})
+        what = "table" if sequences is None else "file of sequences"
+        return files | ({what: table} if (table := find_table(path, tables, endings)) is not None else {})
 
-    run = session.run(alignments, output, suffix, "score", settings=settings, depends=table_of, plot=plot)
+    def residues_of(target: Path) -> Path:
+        return target.with_suffix(f".residues{suffix}")
+
+    run = session.run(
+        alignments,
+        output,
+        suffix,
+        "score",
+        settings=settings,
+        depends=table_of,
+        plot=plot,
+        beside=lambda path, target: [residues_of(target)] if per_residue else [],
+    )
     if run.is_single:
         check_ending(output, FORMATS)
     fitted = _load_fitness(fitness)
@@ -161,18 +214,16 @@ def score_command(
 
     def work_table(path: Path, target: Path) -> str:
         family = session.read(path)
-        source = find_table(path, tables)
-        if source is None:
-            raise FileNotFoundError(f"{path}: there is no table {name_of(path)}.csv or .tsv in {tables}.")
+        source = require_table(path, cast(Path, tables))
         table = read_table(source)
         check_columns(table, source, variant_column, measured_column, score_column)
         cells = table.cells(variant_column)
         more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source), "lines": table.lines}
         from ..tasks.plotting import plot_variants
-        from ..tasks.scoring import fit_variants, score_variants
+        from ..tasks.scoring import fit_changes, score_variants
 
-        fit_variants(family, cells, offset, **more)  # before the model is loaded
-        if fitted is not None:
+        fit_changes(family, cells, offset, **more, indels=options.get("strategy") == "pseudo-log-likelihood")
+        if fitted is not None:  # all before the model is loaded
             fitted.check(family)
         score = score_variants if fitted is None else fitted.predict
         result = score(family, cells, model(), **options, **more)
@@ -185,7 +236,32 @@ def score_command(
         line += "" if measured is None else agreement(result.score, measured)
         return line + without_score(result.reason, cells, source, table.lines)
 
-    run(work_singles if all_singles else work_table)
+    def work_sequences(path: Path, target: Path) -> str:
+        family = session.read(path)
+        source = require_table(path, cast(Path, tables), endings)
+        table, names, proteins = read_whole_sequences(source, variant_column, measured_column, score_column)
+        from ..tasks.plotting import plot_variants
+        from ..tasks.sequence_files import write_residues, write_sequence_scores
+        from ..tasks.sequence_scoring import fit_sequences, score_sequences
+
+        more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source)}
+        more["fitted"] = fit_sequences(family, proteins, names, offset, **more)  # before the model is loaded
+        chosen = {name: value for name, value in options.items() if name != "strategy"}
+        result = score_sequences(family, proteins, model(), names=names, **chosen, **more)
+        measured = None if measured_column is None or table is None else measured_values(table, measured_column)
+        if run.picture is not None and measured is not None:
+            plot_variants(result, measured, run.picture(target), label=f"measured: {measured_column}")
+        if per_residue:
+            write_residues(result, residues_of(target))
+        write_sequence_scores(result, target, table, score_column)
+        scored = f"{np.isfinite(result.score).sum():,} of {counted(len(names), 'sequence')}"
+        own = result.query_residues.log_probability
+        line = f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
+        line += f", the query's sum {own.sum():.4f}, mean {own.mean():.4f}"
+        line += "" if measured is None else agreement(result.score, measured)
+        return line + without_score(result.reason, names, source)
+
+    run(work_singles if all_singles else work_table if sequences is None else work_sequences)
 
 
 def _fitness_files(fitness: Path | None, context: typer.Context) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Tables of variants on the command line: finding them, and checking their columns."""
+"""Variants on the command line of ``msa score``, tables and sequences: finding them, and checking their columns."""
 
 from __future__ import annotations
 
@@ -11,42 +11,82 @@ import numpy as np
 
 from .._words import counted
 from ..alignments.listing import name_of
-from ..alignments.tables import Table, number_in
+from ..alignments.search import read_protein
+from ..alignments.sequences import read_sequences
+from ..alignments.tables import Table, number_in, read_table
 from ..alignments.variants import places_of
 from ..tasks.score_tables import FORMATS, paired, score_columns, spearman
+from ..tasks.sequence_files import MORE
 
 _MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
 _VARIANT = re.compile(r"(p\.)?[A-Z][a-z]{0,2}-?\d+[A-Z=*][a-z]{0,2}(:.*)?")
 
 
-def split_inputs(inputs: Sequence[str], variants: Path | None, all_singles: bool) -> tuple[list[str], Path | None]:
-    """Tell the alignments from the table of variants, or the folder of such tables."""
+def split_inputs(
+    inputs: Sequence[str], variants: Path | None, all_singles: bool, sequences: Path | None = None
+) -> tuple[list[str], Path | None]:
+    """Tell the alignments from the table of variants, or the sequences, or the folder of such files."""
     tables = [Path(each) for each in inputs if each.lower().endswith(FORMATS)]
     tables += [variants] if variants is not None else []
+    if sequences is not None:
+        if other := "--all-singles" if all_singles else tables and f"a table of variants ({tables[0]})":
+            raise ValueError(f"--sequences cannot be used with {other}.")
+        return list(inputs), sequences
     if len(tables) > 1:
         raise ValueError("Pass one table of variants; for several alignments, a folder of tables with --variants.")
     if all_singles and tables:
         raise ValueError(f"--all-singles cannot be used with a table of variants ({tables[0]}).")
     if not all_singles and not tables:
-        raise ValueError("Pass a table of variants (.csv, .tsv) after the alignment, or --all-singles.")
+        raise ValueError("Pass a table of variants (.csv, .tsv) after the alignment, --sequences, or --all-singles.")
     alignments = [each for each in inputs if not each.lower().endswith(FORMATS)]
     if not alignments:
         raise ValueError(f"Pass an alignment before the table {tables[0]}.")
     return alignments, tables[0] if tables else None
 
 
-def find_table(path: Path, tables: Path | None) -> Path | None:
+def find_table(path: Path, tables: Path | None, endings: Sequence[str] = FORMATS) -> Path | None:
     """Find the table of an alignment: `tables` itself if it is a file, otherwise by name in this folder."""
     if tables is None or not tables.is_dir():
         return tables
-    candidates = (tables / f"{name_of(path)}{ending}" for ending in FORMATS)
+    candidates = (tables / f"{name_of(path)}{ending}" for ending in endings)
     return next((table for table in candidates if table.is_file()), None)
 
 
+def require_table(path: Path, tables: Path, endings: Sequence[str] = FORMATS) -> Path:
+    """Find the table of an alignment, or raise FileNotFoundError."""
+    if (source := find_table(path, tables, endings)) is None:
+        *some, last = endings
+        raise FileNotFoundError(f"{path}: there is no file {name_of(path)}{', '.join(some)} or {last} in {tables}.")
+    return source
+
+
+def read_whole_sequences(
+    source: Path, variant_column: str, measured_column: str | None, new: str
+) -> tuple[Table | None, list[str], list[str]]:
+    """Read sequences from FASTA, or from a column of a table: the table, names for messages, and the sequences."""
+    if source.suffix.lower() not in FORMATS:
+        if measured_column is not None:
+            raise ValueError(f"{source}: FASTA has no column {measured_column!r} (--measured-column); pass a table.")
+        return None, *read_sequences(source)
+    table = read_table(source)
+    check_columns(table, source, variant_column, measured_column, new, MORE)
+    names = [f"line {line}" for line in table.lines]
+    cells = zip(table.cells(variant_column), names, strict=True)
+    return table, names, [read_protein(text, str(source), name) for text, name in cells]
+
+
 def check_columns(
-    table: Table, source: Path, variant_column: str, measured_column: str | None = None, new: str | None = None
+    table: Table,
+    source: Path,
+    variant_column: str,
+    measured_column: str | None = None,
+    new: str | None = None,
+    more: Sequence[str] = (),
 ) -> None:
-    """Raise ValueError if the table lacks a column that is read, or has the one that is to be written."""
+    """Raise ValueError if the table lacks a column that is read, or has one that is to be written.
+
+    `new` is the column of scores, `more` are endings of those beside it.
+    """
     for option, column in (("--variant-column", variant_column), ("--measured-column", measured_column)):
         if column is not None and column not in table.columns:
             words = f"the columns are {', '.join(table.columns)}."
@@ -59,13 +99,17 @@ def check_columns(
             raise ValueError(f"{source}: line {line}: {cell!r} in {measured_column} is not a number{hint}.")
     try:
         if new is not None:
-            score_columns(table, new)
+            score_columns(table, new, more)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
 
 def without_score(
-    reasons: Sequence[str], variants: Sequence[str], source: Path, lines: Sequence[int], what: str = "score"
+    reasons: Sequence[str],
+    variants: Sequence[str],
+    source: Path,
+    lines: Sequence[int] | None = None,
+    what: str = "score",
 ) -> str:
     """Say how many variants have no score, or no `what`, and the most frequent reason with an example."""
     from ..tasks.scoring import common_reasons

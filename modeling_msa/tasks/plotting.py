@@ -15,6 +15,7 @@ from .distances import Distances
 from .pictures import check_picture
 from .score_tables import paired, spearman
 from .scoring import SubstitutionScores, VariantScores
+from .sequence_scoring import SequenceScores
 
 # distinguishable with any colour vision (Okabe and Ito); their marks differ too
 _RIGHT, _WRONG = "#0072b2", "#d55e00"
@@ -163,7 +164,7 @@ def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, titl
 
 
 def plot_variants(
-    scores: VariantScores,
+    scores: VariantScores | SequenceScores,
     measured: np.ndarray,
     path: str | os.PathLike,
     title: str | None = None,
@@ -173,8 +174,8 @@ def plot_variants(
 
     Parameters
     ----------
-    scores : VariantScores
-        The scores; see `modeling_msa.score_variants`.
+    scores : VariantScores or SequenceScores
+        The scores; see `modeling_msa.score_variants` and `modeling_msa.score_sequences`.
     measured : ndarray, shape=(N,), dtype=float64
         Measured values of the same N variants; NaN where there is none.
     path, title

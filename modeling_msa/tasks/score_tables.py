@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,15 +19,17 @@ FORMATS = (".csv", ".tsv")
 DECIMALS = 6  # of a score
 
 
-def score_columns(table: Table | None = None, name: str = "score") -> list[str]:
+def score_columns(table: Table | None = None, name: str = "score", more: Sequence[str] = ()) -> list[str]:
     """Name the columns that `write_scores` adds to a table; ValueError if the table already has one of them.
+
+    `more` are endings of further columns.
 
     Examples
     --------
     >>> score_columns(name="msa")
     ['msa', 'msa_std', 'reason']
     """
-    added = [name, f"{name}_std", "reason"]
+    added = [name, f"{name}_std", *(f"{name}_{each}" for each in more), "reason"]
     present = [column for column in added if table is not None and column in table.columns]
     if present:
         raise ValueError(
@@ -80,9 +82,9 @@ def write_scores(
 
     check_ending(path, FORMATS)
     mean, std, reason = score_columns(table, score_column)
-    columns = {mean: _cells(scores.score)}
+    columns = {mean: cells(scores.score)}
     if scores.score_std is not None:
-        columns[std] = _cells(scores.score_std)
+        columns[std] = cells(scores.score_std)
     if isinstance(scores, VariantScores):
         columns[reason] = list(scores.reason)
         table = table or Table(["mutant"], [[text] for text in scores.variants], [])
@@ -92,12 +94,17 @@ def write_scores(
         pairs = zip(scores.wild_type, scores.residues, strict=True)
         names = [f"{letter}{number}{mutant}" for letter, number in pairs for mutant in scores.amino_acids]
         rows = [list(row) for row in zip(names, *columns.values(), strict=True) if row[0][0] != row[0][-1] and row[1]]
+    write_rows(path, [[*table.columns, *columns], *rows])
+
+
+def write_rows(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table's header and rows; the file appears whole or not at all."""
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter=delimiter_of(path), lineterminator="\n")
-        writer.writerows([[*table.columns, *columns], *rows])
+        csv.writer(file, delimiter=delimiter_of(path), lineterminator="\n").writerows(rows)
 
 
-def _cells(values: np.ndarray) -> list[str]:
+def cells(values: np.ndarray) -> list[str]:
+    """Numbers as they are written; NaN is an empty cell."""
     return ["" if np.isnan(value) else f"{value:.{DECIMALS}f}" for value in values.ravel().tolist()]
 
 

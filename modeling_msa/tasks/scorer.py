@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..alignments.alignment import Alignment
+from ..alignments.edits import Edit, apply_edits, normal_form
 from ..alignments.sampling import select_rows, sequence_weights
-from ..alignments.variants import AMINO_ACIDS, Substitution
+from ..alignments.variants import AMINO_ACIDS, Change
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
@@ -26,10 +28,18 @@ _TOKENS_PER_PASS = 2**14  # of several masked copies in one pass, without a batc
 _FAST_TOKENS, _VERSIONS_PER_ROW = 2**16, 4
 _FAST_STEPS = 8  # windows move by this part of their width in fast mode
 _Changes = tuple[tuple[int, int], ...]  # columns, from 0, and their new tokens
+_T = TypeVar("_T")
+
+
+class _Version(NamedTuple):
+    """The query's row with other residues: its columns of the alignment, -1 for inserted ones, and its tokens."""
+
+    columns: np.ndarray  # (L,) int64
+    tokens: np.ndarray  # (L,) int16, as there are many for all single substitutions
 
 
 class Scorer:
-    """Scores lists of substitutions on one alignment.
+    """Scores variants of the query, lists of changes, on one alignment.
 
     The parameters are those of `modeling_msa.score_variants`; all errors are raised when it is made.
 
@@ -78,27 +88,67 @@ class Scorer:
         check_depth(self.choices[0], self.tokenizer)
         self.depth = self.choices[0].depth
 
-    def __call__(self, variants: Sequence[Sequence[Substitution]]) -> np.ndarray:
+    def __call__(self, variants: Sequence[Sequence[Change]]) -> np.ndarray:
         """Score variants: ``(seeds, variants)`` float64."""
-        changes = [self._changes(substitutions) for substitutions in variants]
-        score = self._likelihoods if self.strategy == "pseudo-log-likelihood" else self._marginals
-        scores: list[np.ndarray] = []
+        if self.strategy == "pseudo-log-likelihood":
+            covered = self.choices[0].residue_columns >= 0
+            edits = [normal_form(self.choices[0].query, (each.edit for each in some), covered) for some in variants]
+            if not any(edits):  # the wild type's score is 0
+                return np.zeros((len(self.seeds), len(variants)))
+            scores = [length_corrected(logs) for logs in self.likelihoods(edits)]
+        else:
+            changes = [self._changes(some) for some in variants]
+            scores = self._per_choice(lambda ids: self._marginals(ids, changes))
+        return np.array(scores).reshape(len(self.seeds), len(variants))
+
+    def likelihoods(self, variants: Sequence[Sequence[Edit]]) -> list[list[np.ndarray]]:
+        """Give the log-probability of each residue, masked alone, for each seed: of the query, and of each variant.
+
+        `variants` are edits in normal form (`modeling_msa.alignments.edits`). For each, the family has a column for
+        each residue of the variant: the homologs have gaps in those of inserted residues, and columns of deleted
+        residues are left out, as in an alignment that was built for the variant.
+
+        Returns
+        -------
+        list of list of ndarray, shape=(L,), dtype=float64
+            The first of each seed is the query's own. L differs between variants.
+        """
+
+        def score(ids: torch.Tensor) -> list[np.ndarray]:
+            wild = ids[0, 0, 1:].cpu().numpy()
+            return self._likelihoods(ids, [self._version(wild, each) for each in [(), *variants]])
+
+        return self._per_choice(score)
+
+    def _per_choice(self, score: Callable[[torch.Tensor], _T]) -> list[_T]:
+        results: list[_T] = []
         for k, seen in enumerate(self.choices):
             # all seeds choose the same of few rows
             same = next((j for j in range(k) if np.array_equal(self.choices[j].array, seen.array)), None)
-            scores.append(scores[same] if same is not None else score(self._encode(seen), changes))
-        return np.array(scores).reshape(len(self.seeds), len(variants))
+            results.append(results[same] if same is not None else score(self._encode(seen)))
+        return results
 
     def log_probabilities(self) -> np.ndarray:
         """Log-probabilities of all tokens at each residue, masked alone, with the first seed: ``(L, V)`` float64."""
         ids = self._encode(self.choices[0])
         return self._masked(ids, range(ids.shape[2] - 1))
 
-    def _changes(self, substitutions: Sequence[Substitution]) -> _Changes:
+    def _changes(self, substitutions: Sequence[Change]) -> _Changes:
         """Columns and new tokens; a residue that is replaced by itself is no change."""
-        columns = self.choices[0].residue_columns
-        changed = [each for each in substitutions if each.mutant != each.wild_type]
-        return tuple(sorted((int(columns[each.number - 1]), self.letters[each.mutant]) for each in changed))
+        columns, query = self.choices[0].residue_columns, self.choices[0].query
+        edits = normal_form(query, (each.edit for each in substitutions))
+        return tuple((int(columns[each.start]), self.letters[each.letters]) for each in edits)
+
+    def _version(self, wild: np.ndarray, edits: Sequence[Edit]) -> _Version:
+        seen = self.choices[0]
+        sequence, numbers = apply_edits(seen.query, edits)
+        letters, own = (np.frombuffer(each.encode(), dtype="S1") for each in (sequence, seen.query))
+        columns = np.where(numbers > 0, seen.residue_columns[numbers - 1], -1)
+        is_new = (numbers == 0) | (letters != own[numbers - 1])
+        tokens = wild[columns].astype(np.int16)
+        tokens[is_new] = [self.letters[letter] for letter in letters[is_new].astype(str)]
+        is_read = (numbers == 0) | (columns >= 0)
+        return _Version(columns[is_read], tokens[is_read])
 
     def _encode(self, seen: Alignment) -> torch.Tensor:
         # verbose=False: a long one is read in windows
@@ -122,23 +172,35 @@ class Scorer:
         """Log-probabilities ``(L, V)`` at these columns of the query, each masked alone; NaN at others."""
         wild = ids[0, 0, 1:].cpu().numpy()
         logs = np.full((len(wild), self.model.config.vocab_size), np.nan)
-        for _, masked, values in self._masked_logs(ids, wild[None], columns):
-            logs[masked] = values
+        with self._bar(len(columns)) as bar:
+            for _, masked, values in self._masked_logs(ids, wild[None], columns, bar):
+                logs[masked] = values
         return logs
 
-    def _likelihoods(self, ids: torch.Tensor, changes: Sequence[_Changes]) -> np.ndarray:
-        wild = ids[0, 0, 1:].cpu().numpy()
-        distinct = sorted(set(changes) - {()})
-        place = {each: k for k, each in enumerate([(), *distinct])}
-        queries = np.repeat(wild[None], len(place), axis=0).astype(np.int16)  # many, for all single substitutions
-        for each, k in place.items():
-            for column, token in each:
-                queries[k, column] = token
-        sums = np.zeros(len(place))
-        if distinct:
-            for which, masked, values in self._masked_logs(ids, queries, range(len(wild))):
-                np.add.at(sums, which, values[np.arange(len(which)), queries[which, masked]])
-        return np.array([sums[place[each]] - sums[0] for each in changes], dtype=np.float64)
+    def _likelihoods(self, ids: torch.Tensor, versions: Sequence[_Version]) -> list[np.ndarray]:
+        keys = [(each.columns.tobytes(), each.tokens.tobytes()) for each in versions]
+        distinct = dict(zip(keys, versions, strict=True))
+        groups: dict[bytes, list[tuple[bytes, bytes]]] = {}  # versions with the same columns
+        for key in distinct:
+            groups.setdefault(key[0], []).append(key)
+        logs: dict[tuple[bytes, bytes], np.ndarray] = {}
+        with self._bar(sum(len(each.tokens) for each in distinct.values())) as bar:
+            for group in groups.values():
+                columns = distinct[group[0]].columns
+                queries = np.stack([distinct[key].tokens for key in group])
+                found = np.empty(queries.shape)
+                masked = self._masked_logs(self._with_columns(ids, columns), queries, range(len(columns)), bar)
+                for which, places, values in masked:
+                    found[which, places] = values[np.arange(len(which)), queries[which, places]]
+                logs |= zip(group, found, strict=True)
+        return [logs[key] for key in keys]
+
+    def _with_columns(self, ids: torch.Tensor, columns: np.ndarray) -> torch.Tensor:
+        """Rows with some of the columns of ``ids``, ``(1, R, C)``, and new ones of gaps for -1."""
+        index = torch.from_numpy(np.concatenate([[0], columns + 1])).to(ids.device)
+        new = ids[:, :, index]
+        new[:, :, 1:][:, :, torch.from_numpy(columns < 0).to(ids.device)] = cast(int, self.model.config.gap_token_id)
+        return new
 
     @staticmethod
     def _bar(total: int) -> tqdm:
@@ -169,7 +231,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _masked_logs(
-        self, ids: torch.Tensor, queries: np.ndarray, columns: Sequence[int]
+        self, ids: torch.Tensor, queries: np.ndarray, columns: Sequence[int], bar: tqdm
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Log-probabilities of all tokens at masked residues, each masked alone, for several versions of the query.
 
@@ -190,30 +252,44 @@ class Scorer:
         if not fast:  # each of a batch has its own window
             jobs = [itertools.chain.from_iterable(jobs)]
         model = evaluation_copy(self.model)
-        with self._bar(len(queries) * len(columns)) as bar:
-            for batch in _batches(jobs, self.batch_size or default):
-                start, which, column = batch.T
-                seen = start[:, None] + np.arange(width)
-                places = torch.from_numpy(1 + column - start).to(ids.device)
-                query = torch.from_numpy(queries[which[:, None], seen].astype(np.int64)).to(ids.device)
-                query = torch.cat([ids[0, :1, :1].expand(len(batch), 1), query], dim=1)  # (n, 1 + width)
-                query[torch.arange(len(batch)), places] = self.tokenizer.mask_token_id
-                index = torch.from_numpy(np.pad(1 + seen, ((0, 0), (1, 0)))).to(ids.device)  # with <cls>
-                if fast:
-                    layers = context_layers(model.msa, ids[:, :, index[0]])
-                    states = row_states(model.msa, layers, query, places)
-                else:
-                    tokens = ids[0][:, index].transpose(0, 1).contiguous()  # (n, R, 1 + width)
-                    tokens[:, 0] = query
-                    states = query_states(model.msa, tokens, places)
-                yield which, column, self._logs(states)
-                bar.update(len(batch))
+        for batch in _batches(jobs, self.batch_size or default):
+            start, which, column = batch.T
+            seen = start[:, None] + np.arange(width)
+            places = torch.from_numpy(1 + column - start).to(ids.device)
+            query = torch.from_numpy(queries[which[:, None], seen].astype(np.int64)).to(ids.device)
+            query = torch.cat([ids[0, :1, :1].expand(len(batch), 1), query], dim=1)  # (n, 1 + width)
+            query[torch.arange(len(batch)), places] = self.tokenizer.mask_token_id
+            index = torch.from_numpy(np.pad(1 + seen, ((0, 0), (1, 0)))).to(ids.device)  # with <cls>
+            if fast:
+                layers = context_layers(model.msa, ids[:, :, index[0]])
+                states = row_states(model.msa, layers, query, places)
+            else:
+                tokens = ids[0][:, index].transpose(0, 1).contiguous()  # (n, R, 1 + width)
+                tokens[:, 0] = query
+                states = query_states(model.msa, tokens, places)
+            yield which, column, self._logs(states)
+            bar.update(len(batch))
 
     def _logs(self, states: torch.Tensor) -> np.ndarray:
         # the head only reads the states of interest; on all rows it would need much memory
         logits = self.model.lm_head(states[:, None, None])[:, 0, 0]  # (n, V)
         # in float64: scores add differences of these, and float32 rounds each at the size of the logarithm itself
         return logits.cpu().double().log_softmax(-1).numpy()
+
+
+def length_corrected(logs: Sequence[np.ndarray]) -> np.ndarray:
+    """Score versions of the query by `Scorer.likelihoods`: ``(N,)``, for the query's own and those of N versions.
+
+    Mean per residue, minus the query's mean, times the query's number of residues. For as many residues this is the
+    difference of the sums; a residue more or less counts as much as the version's mean.
+
+    Examples
+    --------
+    >>> length_corrected([np.array([-1.0, -2.0]), np.array([-1.0, -3.0]), np.array([-1.0, -2.0, -3.0])])
+    array([-1., -1.])
+    """
+    own, *others = logs
+    return np.array([each.sum() * (len(own) / len(each)) - own.sum() for each in others])
 
 
 def _batches(jobs: Sequence[Iterator[tuple[int, ...]]], size: int) -> Iterator[np.ndarray]:

@@ -11,13 +11,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from ..alignments.alignment import Alignment
+from ..alignments.edits import normal_form
+from ..alignments.sequences import sequence_misfits
 from ..alignments.variants import (
     AMINO_ACIDS,
     LOWER_CASE_ADVICE,
+    Change,
+    Indel,
     Misfit,
     Substitution,
     better_offset,
@@ -26,7 +31,7 @@ from ..alignments.variants import (
 )
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from .scorer import Scorer
-from .strategies import Mode, Strategy
+from .strategies import Mode, Strategy, check_strategy
 
 _SHOWN = 5
 
@@ -129,7 +134,8 @@ def score_variants(
         The same without a mask: one pass for all variants (one for each window of a query that is too long).
     ``pseudo-log-likelihood``
         The sum over the query's residues, each masked in turn, of ``log p``, for the mutant minus for the wild type.
-        It sees several substitutions together. L passes for each distinct variant, and L for the wild type.
+        It sees several substitutions together. L passes for each distinct variant, and L for the wild type. It alone
+        scores insertions and deletions, as `modeling_msa.score_sequences` does.
 
     A query that is longer than the model reads is scored in windows, each around its residue, which lies in the middle
     or as near to it as the ends allow (ProteinGym's "optimal" window). Rows are chosen on the whole alignment. Each
@@ -148,7 +154,8 @@ def score_variants(
         Query first; residues in lower case have no column and no score.
     variants : sequence of str
         Such as ``A42V`` or ``A42V:G7D``, numbered on the query's residues from 1, or ``WT``, whose score is 0; see
-        `modeling_msa.alignments.variants.parse_variants`.
+        `modeling_msa.alignments.variants.parse_variants`. By pseudo-log-likelihood also ``A42del``, ``K23_V25del``,
+        ``L13_K14insGG``, ``A42delinsGG``, ``A42dup`` and the same in HGVS, such as ``p.Lys23del``.
     model : MsaForMaskedLM
         ``load_model(name, cls=MsaForMaskedLM)``.
     strategy : {"masked-marginals", "wt-marginals", "pseudo-log-likelihood"}
@@ -200,12 +207,14 @@ def score_variants(
     >>> scores.reason
     ('', '', '', 'residue 9 of the query is R, not A.')
     """
-    parsed, reasons = fit_variants(alignment, variants, offset, skip_mismatches, source, lines)
+    check_strategy(strategy, mode)
+    indels = strategy == "pseudo-log-likelihood"
+    parsed, reasons = fit_changes(alignment, variants, offset, skip_mismatches, source, lines, indels)
     scorer = Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
     scored = [k for k, reason in enumerate(reasons) if not reason]
     per_seed = np.full((len(scorer.seeds), len(parsed)), np.nan)
     per_seed[:, scored] = scorer([parsed[k] for k in scored])
-    score, score_std = _mean_and_std(per_seed)
+    score, score_std = mean_and_std(per_seed)
     name = alignment.names[0]
     return VariantScores(name, tuple(variants), score, score_std, reasons, per_seed, scorer.seeds, scorer.depth)
 
@@ -258,14 +267,15 @@ def score_all_singles(
     variants = [(Substitution(wild_type[k], int(residues[k]), letter),) for k in known for letter in AMINO_ACIDS]
     per_seed = np.full((len(scorer.seeds), len(residues), len(AMINO_ACIDS)), np.nan)
     per_seed[:, known] = scorer(variants).reshape(len(scorer.seeds), len(known), len(AMINO_ACIDS))
-    score, score_std = _mean_and_std(per_seed)
+    score, score_std = mean_and_std(per_seed)
     name = alignment.names[0]
     return SubstitutionScores(
         name, wild_type, residues + offset, AMINO_ACIDS, score, score_std, scorer.seeds, scorer.depth
     )
 
 
-def _mean_and_std(per_seed: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def mean_and_std(per_seed: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean and sample standard deviation over seeds, the first axis; no deviation of one seed."""
     return per_seed.mean(axis=0), per_seed.std(axis=0, ddof=1) if len(per_seed) > 1 else None
 
 
@@ -308,10 +318,27 @@ def fit_variants(
     ValueError: variants: 2 of 3 variants do not fit the query, such as K12R. All wild types fit with the offset 10.
     Mismatches: K12 (none), V13 (none).
     """
-    parsed, misfits = check_variants(variants, alignment, offset)
-    for substitutions, some in zip(parsed, misfits, strict=True):
-        for each in substitutions:
-            if not some and each.wild_type not in AMINO_ACIDS:
+    parsed, reasons = fit_changes(alignment, variants, offset, skip_mismatches, source, lines, indels=False)
+    return cast("list[tuple[Substitution, ...]]", parsed), reasons
+
+
+def fit_changes(
+    alignment: Alignment,
+    variants: Sequence[str],
+    offset: int = 0,
+    skip_mismatches: bool = False,
+    source: str = "variants",
+    lines: Sequence[int] | None = None,
+    indels: bool = True,
+) -> tuple[list[tuple[Change, ...]], tuple[str, ...]]:
+    """Find out what `fit_variants` does of variants that may have insertions and deletions, unless not `indels`."""
+    parsed, misfits = check_variants(variants, alignment, offset, indels)
+    for changes, some in zip(parsed, misfits, strict=True):
+        if not some and any(isinstance(each, Indel) for each in changes):
+            edits = normal_form(alignment.query, (each.edit for each in changes), alignment.residue_columns >= 0)
+            some += sequence_misfits(alignment, edits, offset)
+        for each in changes:
+            if not some and isinstance(each, Substitution) and each.wild_type not in AMINO_ACIDS:
                 some.append(Misfit("coverage", f"the wild type {each.wild_type} is not one of the 20 amino acids."))
     if not skip_mismatches:
         _raise_mismatches(alignment, variants, parsed, misfits, offset, source, lines)
@@ -342,7 +369,7 @@ def common_reasons(reasons: Sequence[str]) -> list[tuple[int, int]]:
 def _raise_mismatches(
     alignment: Alignment,
     variants: Sequence[str],
-    parsed: Sequence[tuple[Substitution, ...]],
+    parsed: Sequence[tuple[Change, ...]],
     misfits: Sequence[Sequence[Misfit]],
     offset: int,
     source: str,
@@ -359,7 +386,8 @@ def _raise_mismatches(
     if better is not None:
         advice = f" All wild types fit with the offset {better}."
     named = []
-    for number, letter in sorted({(each.number, each.wild_type) for variant in parsed for each in variant}):
+    wild = {(number, letter) for variant in parsed for each in variant for letter, number in each.residues}
+    for number, letter in sorted(wild):
         found = query[number - 1] if 1 <= number <= len(query) else "none"
         if found != letter and (found != "none" or better is not None):
             named.append(f"{letter}{number + offset} ({found})")

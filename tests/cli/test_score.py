@@ -17,7 +17,7 @@ from made_up import SHARED, real_data
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
-from modeling_msa import MsaForMaskedLM, load_model, read_alignment
+from modeling_msa import MsaForMaskedLM, load_model, read_alignment, score_sequences
 from modeling_msa.cli.score import score_command
 from modeling_msa.tasks.plotting import plot_substitutions
 from modeling_msa.tasks.scoring import SubstitutionScores, score_all_singles, score_variants
@@ -170,7 +170,7 @@ def test_several_alignments(here, model):
     common = ("in", "--variants", "tables", "-o", "out", "--model", model)
     output = run(*common, ok=False)
     assert "1 of 3 alignments failed" in output
-    assert "there is no table f1.csv or .tsv in tables" in output
+    assert "there is no file f1.csv or .tsv in tables" in output
     assert sorted(path.name for path in Path("out").glob("*.csv")) == ["f0.csv", "f2.csv"]
     first = Path("out/f0.csv").stat().st_mtime_ns
     Path("tables", "f1.tsv").write_text(f"mutant\n{made['f1'].query[1]}2A\n")
@@ -217,6 +217,21 @@ def test_all_singles_of_several_go_on(here, model):
         (["family.a3m", "u.csv"], "offset 10"),
         (["family.a3m", "ragged.csv"], "ragged.csv: line 3"),
         (["family.a3m", "indels.csv"], "indels.csv: line 2 (A5del): an insertion"),
+        (["family.a3m", "indels.csv", "--strategy", "wt-marginals"], "indels.csv: line 2 (A5del): an insertion"),
+        (["family.a3m", "--per-residue", "t.csv"], "--per-residue requires --sequences"),
+        (["family.a3m", "t.csv", "--sequences", "s.fasta"], "--sequences cannot be used with a table of variants"),
+        (["family.a3m", "--all-singles", "--sequences", "s.fasta"], "cannot be used with --all-singles"),
+        (["family.a3m", "--sequences", "none.fasta"], "none.fasta: no such file"),
+        (["family.a3m", "--sequences", "s.fasta", "--strategy", "wt-marginals"], "requires the strategy pseudo"),
+        (["family.a3m", "--sequences", "s.fasta", "--measured-column", "y"], "s.fasta: FASTA has no column 'y'"),
+        (["family.a3m", "--sequences", "s.fasta", "--plot", "p.png"], "their column with --measured-column"),
+        (["family.a3m", "--sequences", "empty.fasta"], "empty.fasta: is empty"),
+        (["family.a3m", "--sequences", "twice.fasta"], "sequences 1 and 2 have the same name (a)"),
+        (["family.a3m", "--sequences", "odd.fasta"], "odd.fasta: residue 3 of a is '*'"),
+        (["family.a3m", "--sequences", "digit.fasta"], "digit.fasta: row 1 (a), line 2, column 2, is '1'"),
+        (["family.a3m", "--sequences", "s.fasta"], "s.fasta: far: it does not align to the query"),
+        (["family.a3m", "--sequences", "s.csv", "--variant-column", "protein"], "s.csv: line 3: it does not align"),
+        (["family.a3m", "--sequences", "s.csv"], "(--variant-column); the columns are protein, y"),
     ],
 )  # fmt: skip
 def test_errors_in_words(arguments, words, here, model, monkeypatch):
@@ -224,12 +239,105 @@ def test_errors_in_words(arguments, words, here, model, monkeypatch):
     Path("u.csv").write_text("mutant\nK12R\nV13I:L14A\n")
     Path("ragged.csv").write_text("mutant,x\nK2R,1\nV3I,2,3\n")
     Path("indels.csv").write_text("mutant\nA5del\n")
+    Path("s.fasta").write_text(">near\nMKVLWYC\n>far\nGGGGGGGG\n")
+    Path("s.csv").write_text("protein,y\nMKVLWYC,1\nGGGGGGGG,2\n")
+    for name, text in (("empty", ""), ("twice", ">a\nMK\n>a\nMK\n"), ("odd", ">a\nMK*VL\n"), ("digit", ">a\nM1\n")):
+        Path(f"{name}.fasta").write_text(text)
     before = sorted(os.listdir())
     output = [] if "-o" in arguments else ["-o", "out.csv"]
     # but for what only the model can tell, it is not even loaded
     name = model if "--seeds" in arguments else "no/such/model"
     assert words in run(*arguments, *output, "--model", name, ok=False)
     assert sorted(os.listdir()) == before
+
+
+def test_whole_sequences(here, model):
+    """A row for each; residues beside them; the same numbers as in Python, in fast mode by default."""
+    proteins = {"wild type": "MKVLAWYC", "shorter": "mkvlwyc", "longer": "MKVLAGGWYC", "other": "MKVIAWYC"}
+    Path("s.fasta").write_text("".join(f">{name}\n{protein}\n" for name, protein in proteins.items()))
+    common = ("family.a3m", "--sequences", "s.fasta", "--model", model)
+    output = run(*common, "-o", "out.csv", "--per-residue", "--offset", 100)
+    loaded = load_model(model, cls=MsaForMaskedLM)
+    family = read_alignment("family.a3m")
+    expected = score_sequences(family, list(proteins.values()), loaded)
+    assert "4 of 4 sequences, 5 of 5 rows, the query's sum " in output.replace("\n", " ")
+    rows = [dict(zip(table("out.csv")[0], row, strict=True)) for row in table("out.csv")[1:]]
+    assert [row["name"] for row in rows] == list(proteins)
+    assert [row["score_variant"] for row in rows] == ["WT", "A105del", "A105_W106insGG", "L104I"]
+    for name in ("score", "sum", "mean", "difference"):
+        column = name if name == "score" else f"score_{name}"
+        assert [float(row[column]) for row in rows] == pytest.approx(getattr(expected, name), abs=1e-6)
+    residues = table("out.residues.csv")
+    assert len(residues) == 1 + 7 + 6 + 9 + 7
+    assert residues[1][:5] == ["wild type", "2", "K", "102", "K"]
+    run(*common, "-o", "exact.tsv", "--mode", "exact")
+    variants = ["A5del", "A5_W6insGG", "L4I"]
+    Path("t.csv").write_text("mutant\n" + "\n".join(variants) + "\n")
+    pll = ("--strategy", "pseudo-log-likelihood")
+    run("family.a3m", "t.csv", "-o", "variants.csv", "--model", model, *pll)
+    exact = [float(row[1]) for row in table("exact.tsv", "\t")[2:]]
+    assert [float(row[1]) for row in table("variants.csv")[1:]] == pytest.approx(exact, abs=2e-6)
+    assert np.abs(exact).min() > 1e-3
+    assert sorted(os.listdir()) == sorted(
+        ["family.a3m", "s.fasta", "t.csv", "out.csv", "out.residues.csv", "exact.tsv", "variants.csv"]
+    )
+
+
+def test_whole_sequences_of_a_table(here, model):
+    """As ProteinGym's assays of insertions and deletions are, with an unnamed column; measured values beside them."""
+    Path("assay.csv").write_text(
+        ",mutated_sequence,DMS_score\n0,MKVLWYC,0.5\n1,MKVLAGGWYC,0.1\n2,MKVLAWYC,1\n3,GGGGGGGG,2\n"
+    )
+    options = ("--variant-column", "mutated_sequence", "--measured-column", "DMS_score", "--skip-mismatches")
+    ensemble = ("--protocol", "proteingym", "--rows", 3, "--seeds", "1-2", "--filter-coverage", 0)
+    arguments = ("family.a3m", "--sequences", "assay.csv", "-o", "out.csv", "--plot", "p.svg", "--model", model)
+    output = run(*arguments, *options, *ensemble).replace("\n", " ")
+    rows = table("out.csv")
+    added = ["score", "score_std", "score_sum", "score_mean", "score_difference", "score_residues", "score_variant"]
+    assert rows[0] == ["", "mutated_sequence", "DMS_score", *added, "reason"]
+    expected = score_sequences(
+        read_alignment("family.a3m"),
+        ["MKVLWYC", "MKVLAGGWYC", "MKVLAWYC"],
+        load_model(model, cls=MsaForMaskedLM),
+        rows=3,
+        select="weighted",
+        seed=(1, 2),
+        coverage=0,
+        identity=90,
+    )
+    assert [float(row[3]) for row in rows[1:4]] == pytest.approx(expected.score, abs=1e-6)
+    assert [float(row[4]) for row in rows[1:4]] == pytest.approx(expected.score_std, abs=1e-6)
+    value = spearmanr(expected.score, [0.5, 0.1, 1]).statistic
+    assert f"Spearman {value:.4f} (3 variants); 1 variant has no score: assay.csv, line 5: it does not" in output
+    assert Path("p.svg").exists()
+
+
+def test_whole_sequences_of_several_alignments(here, model):
+    made = families.make_folder(here / "in", count=3)
+    Path("sequences").mkdir()
+    for name, ending in (("f0", "fasta"), ("f2", "fa")):
+        query = made[name].query
+        Path("sequences", f"{name}.{ending}").write_text(f">a\n{query[:4]}{query[5:]}\n")
+    common = ("in", "--sequences", "sequences", "-o", "out", "--per-residue", "--model", model)
+    assert "there is no file f1.fasta, .fa, .faa, .csv or .tsv in sequences" in run(*common, ok=False)
+    Path("sequences", "f1.csv").write_text(f"mutant\n{made['f1'].query}\n")
+    assert "2 of them finished before" in run(*common)
+    names = [f"f{k}{ending}" for k in range(3) for ending in (".csv", ".residues.csv")]
+    assert sorted(path.name for path in Path("out").glob("f*")) == names
+
+
+def test_insertions_and_deletions_of_a_table(here, model):
+    """Only pseudo-log-likelihood scores them; with the others the line says so."""
+    Path("t.csv").write_text("mutant\nK2R\nA5del\np.Leu4_Ala5insGly\n")
+    common = ("family.a3m", "t.csv", "-o", "out.csv", "--model", model)
+    output = run(*common).replace("\n", " ")
+    assert (
+        "2 variants have no score, all like t.csv, line 3 (A5del): an insertion, deletion or frameshift; only"
+        in output
+    )
+    assert "--strategy pseudo-log-likelihood scores insertions and deletions too" in output
+    assert "3 of 3 variants" in run(*common, "--strategy", "pseudo-log-likelihood")
+    assert all(row[1] for row in table("out.csv"))
 
 
 @pytest.mark.parametrize(

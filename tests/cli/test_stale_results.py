@@ -35,6 +35,7 @@ NAMES = ["f0", "f1", "f2"]
 COMMANDS = {
     "contacts": "contacts families -o out --structure maps",
     "score": "score families -o out --variants tables --strategy wt-marginals",
+    "sequences": "score families -o out --sequences sequences --per-residue",
     "singles": "score families -o out --all-singles --strategy wt-marginals",
     "profile": "profile families -o out --mode fast",
     "jacobian": "jacobian families -o out --structure maps --pairs 3",
@@ -107,13 +108,16 @@ def done(tmp_path_factory):
     root = tmp_path_factory.mktemp("done")
     start = root / "start"
     make_model(start / "model")
-    for name in ("families", "tables", "maps"):
+    for name in ("families", "tables", "sequences", "maps"):
         (start / name).mkdir()
     write_families(start / "families")
     for k, name in enumerate(NAMES):
         query = family(name, 4, 14, k).query
         (start / "tables" / f"{name}.csv").write_text(
             f"DMS_score,DMS_score_bin,mutant\n1,1,{query[0]}1A\n0,0,{query[2]}3W\n"
+        )
+        (start / "sequences" / f"{name}.fasta").write_text(
+            f">a\n{query[:5]}{query[6:]}\n>b\n{query[:5]}GG{query[5:]}\n"
         )
         known = np.zeros((14, 14), dtype=np.int8)
         known[1, 9] = known[9, 1] = known[0, 12] = known[12, 0] = 1
@@ -175,6 +179,11 @@ def other_table(folder):
     keep_date(path, lambda: path.write_text(path.read_text()[:-2] + "Y\n"))
 
 
+def other_sequences(folder):
+    path = folder / "sequences" / "f1.fasta"
+    keep_date(path, lambda: path.write_text(path.read_text().replace("GG", "PP")))
+
+
 def other_structure(folder):
     path = folder / "maps" / "f1.npy"
     known = np.load(path)
@@ -217,7 +226,7 @@ def removed(folder):
 
 
 def side_file_removed(folder):
-    for name in ("f1.precision.tsv", "f1.pairs.tsv", "f1.generated.tsv", "all.means.tsv"):
+    for name in ("f1.precision.tsv", "f1.pairs.tsv", "f1.residues.csv", "f1.generated.tsv", "all.means.tsv"):
         (folder / "out" / name).unlink(missing_ok=True)
 
 
@@ -232,6 +241,7 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "letter": (one_letter_and_the_same_date, ALL, "", ONE, "the alignment has changed: f1"),
     "inputs": (other_inputs_of_the_same_names, ALL, "", NAMES, "the alignment has changed: f0, f1, f2"),
     "table": (other_table, WITH_TABLE, "", ONE, "the table has changed: f1"),
+    "sequences": (other_sequences, ["sequences"], "", ONE, "the file of sequences has changed: f1"),
     "structure": (other_structure, WITH_STRUCTURE, "", ONE, "the structure has changed: f1"),
     "model": (other_model_of_the_same_date, ALL, "", NAMES, "the model's model.safetensors has changed: f0, f1, f2"),
     "config": (other_config, ALL, "", NAMES, "the model's config.json has changed: f0, f1, f2"),
@@ -243,10 +253,10 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "removed": (removed, ALL, "", ONE, "is missing or was changed: f"),
     "side file": (
         side_file_removed,
-        ["contacts", "jacobian", "generate", "evaluate-contacts"],
+        ["contacts", "sequences", "jacobian", "generate", "evaluate-contacts"],
         "",
         ONE,
-        r"tsv is missing or was changed: f",
+        r"sv is missing or was changed: f",
     ),
 }
 CASES = [pytest.param(name, change, id=f"{name}, {change}") for change, case in CHANGES.items() for name in case[1]]
