@@ -268,6 +268,8 @@ def _fitness_files(fitness: Path | None, context: typer.Context) -> dict[str, Pa
     """Return the files of a regression, by what they are; ValueError for options that it decides."""
     if fitness is None:
         return {}
+    if _is_given(context, "sequences"):
+        raise ValueError("--sequences cannot be used with --fitness, as a regression predicts substitutions only.")
     decided = ("strategy", "mode", "protocol", "seeds", "window", *_ROWS)
     if given := [name for name in decided if _is_given(context, name)]:
         shown = given[0].replace("_", "-")

@@ -198,6 +198,8 @@ def test_options_that_the_regression_decides(option, here, model):
     common = ("score", "family.a3m", "measured.csv", "-o", "out.csv", "--model", model, "--fitness", "f.safetensors")
     shown = run(*common, *option.split(), ok=False)
     assert f"{option.split()[0]} is decided by the regression f.safetensors" in " ".join(shown.split())
+    whole = run("score", "family.a3m", "--sequences", "x.fasta", *common[3:], ok=False)
+    assert "--sequences cannot be used with --fitness" in " ".join(whole.split())
 
 
 def test_a_regression_that_does_not_fit(here, model, tmp_path):
