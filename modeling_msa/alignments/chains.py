@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._ranges import format_ranges, parse_ranges
 from .._words import counted
 
+BETWEEN = 1_000_000  # a separation that no two residues of one chain have
 MOST = 26 * 27  # chains with a name of one or two letters
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _CHANGE = re.compile(r"[A-Z]-?\d+[A-Z]")  # a name like this could not be told from a substitution
@@ -134,6 +136,12 @@ def chain_starts(chains: Chains) -> list[int]:
     return [0, *accumulate(each.length for each in chains[:-1])]
 
 
+def chain_slices(chains: Chains, residues: int) -> list[tuple[int, int]]:
+    """Start and end of each chain in a query of this many residues, from 0; of the whole query without chains."""
+    starts = chain_starts(chains)
+    return list(zip(starts, [*starts[1:], residues], strict=True))
+
+
 def residue_names(chains: Chains, residues: Sequence[int] | np.ndarray) -> list[str]:
     """Name residues of the query, numbered from 1, as users see them: by chain, if there are chains.
 
@@ -178,6 +186,91 @@ def residue_number(chains: Chains, text: str | int, where: str = "residue") -> i
     if not 1 <= number <= chains[k].length:
         raise ValueError(f"{where}: chain {name} has residues 1 to {chains[k].length}; there is no residue {text}.")
     return chain_starts(chains)[k] + number
+
+
+def separated(chains: Chains, residues: np.ndarray) -> np.ndarray:
+    """Numbers whose differences are the separations of residues: between chains at least `BETWEEN`.
+
+    >>> separated(as_chains("3,4"), np.array([1, 3, 4])).tolist()
+    [1, 3, 2000004]
+    """
+    return residues + 2 * BETWEEN * chain_indices(chains, residues)
+
+
+def parse_residues(text: str, chains: Chains, what: str) -> list[int]:
+    """Read residues and ranges of residues, of a complex by chain; a chain's name alone is all of it.
+
+    >>> parse_residues("3,10-12", (), "residues"), parse_residues("A:3, B:1-2", as_chains("3,2"), "residues")
+    ([3, 10, 11, 12], [3, 4, 5])
+    >>> parse_residues("B", as_chains("3,2"), "residues")
+    [4, 5]
+    """
+    if not chains:
+        return parse_ranges(text, what)
+    starts, names = chain_starts(chains), [each.name for each in chains]
+    numbers: list[int] = []
+    for part in text.split(","):
+        name, colon, rest = (each.strip() for each in part.partition(":"))
+        if not colon and name not in names:
+            raise ValueError(
+                f"{what}: {part.strip()!r} names no chain; write residues like {names[0]}:3,{names[0]}:10-12, or a "
+                f"whole chain, {names[0]}; the chains are {', '.join(names)}."
+            )
+        k = chain_of_name(chains, name, what)
+        found = parse_ranges(rest, what) if colon else range(1, chains[k].length + 1)
+        if wrong := [number for number in found if not 1 <= number <= chains[k].length]:
+            raise ValueError(
+                f"{what}: chain {name} has residues 1 to {chains[k].length}; there is no residue {name}:{wrong[0]}."
+            )
+        numbers += [starts[k] + number for number in found]
+    return numbers
+
+
+def format_residues(chains: Chains, residues: Sequence[int]) -> str:
+    """Write ascending residue numbers as `parse_residues` reads them.
+
+    >>> format_residues((), [3, 4, 5, 8]), format_residues(as_chains("3,4"), [2, 3, 4, 7])
+    ('3-5,8', 'A:2-3,B:1,B:4')
+    """
+    if not chains:
+        return format_ranges(residues)
+    indices, starts = chain_indices(chains, residues), chain_starts(chains)
+    parts = []
+    for k in np.unique(indices).tolist():
+        numbers = (np.asarray(residues)[indices == k] - starts[k]).tolist()
+        parts += [f"{chains[k].name}:{part}" for part in format_ranges(numbers).split(",")]
+    return ",".join(parts)
+
+
+def array_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of a result as an .npz file holds them: chains as names and lengths, and only if there are any.
+
+    >>> list(array_fields({"depth": 2, "chains": ()})), list(array_fields({"depth": 2, "chains": as_chains("3,4")}))
+    (['depth'], ['depth', 'chain_names', 'chain_lengths'])
+    """
+    fields = {name: value for name, value in values.items() if name != "chains"}
+    if chains := values.get("chains"):
+        fields["chain_names"] = np.array([each.name for each in chains])
+        fields["chain_lengths"] = np.array([each.length for each in chains], dtype=np.int64)
+    return fields
+
+
+def require_chains(chains: Chains, where: str, what: str) -> None:
+    """Raise ValueError if something for complexes is asked of one protein."""
+    if not chains:
+        raise ValueError(f"{where}: {what} requires the chains of a complex; pass them, such as --chains 120,95.")
+
+
+def refuse_chains(chains: Chains, where: str, what: str) -> None:
+    """Raise ValueError if something for one protein is asked of a complex; `what` says it in the singular."""
+    if chains:
+        raise ValueError(f"{where}: {what} is for one protein, but this is a complex of {format_chains(chains)}.")
+
+
+def check_offset(chains: Chains, offset: int, where: str) -> None:
+    """Raise ValueError for an offset of residue numbers in a complex, whose chains are numbered from 1."""
+    if offset:
+        refuse_chains(chains, where, f"an offset of residue numbers ({offset})")
 
 
 def chain_of_name(chains: Chains, name: str, where: str = "chains") -> int:
