@@ -20,20 +20,20 @@ def check_picture(path: str | os.PathLike) -> None:
         raise ValueError(f"{path}: unknown picture format {suffix!r}; use .png, .pdf or .svg.")
 
 
-def number_by_chain(axis: Any, chains: Chains, offset: float = 0) -> None:
+def number_by_chain(axis: Any, chains: Chains, span: int | None = None) -> None:
     """Label an axis of residues, numbered on the whole query, by chain; nothing changes for one protein.
 
-    Residue 1 of the query is drawn at 1 + `offset`. Each chain begins anew, as ``B:1``.
+    `span` is how many residues are seen at once; default: all.
     """
     if not chains:
         return
     total = sum(each.length for each in chains)
-    step = next((each for each in (5, 10, 20, 50, 100, 200) if total <= 12 * each), 500)
+    step = next((each for each in (5, 10, 20, 50, 100, 200) if (span or total) <= 9 * each), 500)
     ticks, labels = [], []
     for chain, (start, _) in zip(chains, chain_slices(chains, total), strict=True):
         numbers = [1, *range(step, chain.length - step // 3, step)]
-        ticks += [start + number + offset for number in numbers]
-        labels += [f"{chain.name}:{number}" if number == 1 else str(number) for number in numbers]
+        ticks += [start + number for number in numbers]
+        labels += [f"{chain.name}:{number}" for number in numbers]
     axis.set_ticks(ticks, labels)
 
 

@@ -177,7 +177,7 @@ def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, titl
         axes.spines[["right", "top"]].set_visible(False)
         for number, letter in shown.items():
             axes.text(number, -0.8, letter, ha="center", va="bottom", fontsize=50 * size, family="monospace")
-        number_by_chain(axes.xaxis, scores.chains)
+        number_by_chain(axes.xaxis, scores.chains, width)
         draw_boundaries(axes, scores.chains)
         axes.set_xlim(start - 0.5, start + width - 0.5)
     grid[-1].set_xlabel("residue (wild type above)")

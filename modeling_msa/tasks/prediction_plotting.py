@@ -59,7 +59,7 @@ def plot_prediction(prediction: Prediction, path: str | os.PathLike[str], title:
         axes.set_yticks(range(count), prediction.labels)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, steps=[1, 5, 10]))
-        number_by_chain(axes.xaxis, prediction.chains)
+        number_by_chain(axes.xaxis, prediction.chains, width)
         draw_boundaries(axes, prediction.chains)
         axes.set_xlim(start - 0.5, start + width - 0.5)
         axes.spines[["right", "top"]].set_visible(False)
