@@ -1,8 +1,9 @@
 """Structures of straight chains, whose contacts are known without computing them."""
 
+import gemmi
 import numpy as np
 
-THREE = {"A": "ALA", "C": "CYS", "G": "GLY", "K": "LYS", "L": "LEU", "M": "MET", "V": "VAL", "W": "TRP", "D": "ASP"}
+THREE = {letter: gemmi.expand_one_letter(letter, gemmi.ResidueKind.AA) for letter in "ACDEFGHIKLMNPQRSTVWY"}
 
 
 def atom(name, residue, number, x, chain="A", code=" ", y=0.0, altloc=" "):

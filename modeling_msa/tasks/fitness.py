@@ -206,7 +206,8 @@ class FitnessModel:
         self.check(alignment)
         parsed, reasons = fit_variants(alignment, variants, offset, skip_mismatches, source, lines)
         seen = _seen(alignment, model, self.options)
-        texts = [":".join(str(each) for each in some if each.mutant != each.wild_type) for some in parsed]
+        changes = [[each for each in some if each.mutant != each.wild_type] for some in parsed]
+        texts = [variant_name(some, alignment.chains) for some in changes]
         if "embedding" in self.features and self.options["which"] != "mean":
             lacks = "there is no substitution, and this regression reads the embeddings of mutated residues."
             reasons = tuple(why or ("" if text else lacks) for text, why in zip(texts, reasons, strict=True))
@@ -436,7 +437,7 @@ def fit_fitness(
     options |= {"layers": resolve_layers(layers, model.config.num_hidden_layers), "coverage": coverage}
     limit = alignment.depth if rows is None and alignment.is_selected else rows or ROWS
     options |= {"identity": identity, "rows": limit}
-    texts = [":".join(map(str, each)) for each in known.parsed]
+    texts = [variant_name(each, alignment.chains) for each in known.parsed]
     pipeline = _pipeline(features, options, _seen(alignment, model, options), model, batch_size, kernel)
     matrix = pipeline[0].fit_transform(texts)
     first = matrix[:1].toarray()[0] if hasattr(matrix, "toarray") else matrix[0]
