@@ -32,7 +32,8 @@ def pack_command(
     """Pack a folder of alignments into shards, which training reads as a stream.
 
     After an interruption, the same command continues where it stopped. For training, make at least as many shards as
-    there are processes times data-loading workers.
+    there are processes times data-loading workers. Training reads the chains of a complex side by side, as one
+    protein.
 
     Example: msa pack families/ -o shards/
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._files import check_ending, whole_file
+from ..alignments.chains import chain_slices, format_chains, residue_names
 
 if TYPE_CHECKING:  # so that the formats are known without torch
     from .contacts import PairMap
@@ -16,7 +17,9 @@ if TYPE_CHECKING:  # so that the formats are known without torch
 FORMATS = (".tsv", ".npz", ".rr")
 
 
-def write_contacts(contacts: PairMap, path: str | os.PathLike, min_separation: int = 6) -> None:
+def write_contacts(
+    contacts: PairMap, path: str | os.PathLike, min_separation: int = 6, between_chains: bool = False
+) -> None:
     """Write a contact map, in the format given by the ending; the file appears whole or not at all.
 
     Parameters
@@ -31,6 +34,10 @@ def write_contacts(contacts: PairMap, path: str | os.PathLike, min_separation: i
         pickled object. The whole Jacobian is float16 there.
     min_separation : int, default 6
         Smallest difference of residue numbers of the pairs in a ``.tsv`` or ``.rr``.
+    between_chains : bool, default False
+        Write only pairs of different chains of a complex to a ``.tsv`` or ``.rr``. There, residues of a complex are
+        numbered by chain, ``A:42``; in ``.npz`` they go on from one chain to the next, and ``chain_names`` and
+        ``chain_lengths`` say where each begins.
 
     Raises
     ------
@@ -59,31 +66,36 @@ def write_contacts(contacts: PairMap, path: str | os.PathLike, min_separation: i
             with temporary.open("wb") as file:  # given a name, NumPy appends .npz to .NPZ
                 np.savez_compressed(file, **contacts.arrays())
         elif suffix == ".tsv":
-            lines = _pair_lines(contacts, min_separation, "{}\t{}\t{:.6f}\n")
+            lines = _pair_lines(contacts, min_separation, between_chains, "{}\t{}\t{:.6f}\n")
             temporary.write_text(f"i\tj\t{contacts.measure}\n{lines}")
         else:
-            temporary.write_text(_casp_rr(contacts, min_separation))
+            temporary.write_text(_casp_rr(contacts, min_separation, between_chains))
 
 
-def _pair_lines(contacts: PairMap, min_separation: int, form: str, scaled: bool = False) -> str:
-    pairs = contacts.top(min_separation=min_separation)
-    numbers = contacts.residues[pairs].tolist()
+def _pair_lines(contacts: PairMap, min_separation: int, between_chains: bool, form: str, scaled: bool = False) -> str:
+    pairs = contacts.top(min_separation=min_separation, between_chains=between_chains)
+    numbers = np.array(residue_names(contacts.chains, contacts.residues))[pairs].tolist()
     values = contacts.values[pairs[:, 0], pairs[:, 1]]
     if scaled and len(values):
         values = np.maximum(values, 0) / max(values[0], np.finfo(np.float32).tiny)
     return "".join(form.format(i, j, value) for (i, j), value in zip(numbers, values.tolist(), strict=True))
 
 
-def _casp_rr(contacts: PairMap, min_separation: int) -> str:
+def _casp_rr(contacts: PairMap, min_separation: int, between_chains: bool) -> str:
     # blanks separate, tabs are not allowed; a contact is a distance of 0 to 8 Angstrom
     name = (contacts.name.split() or ["unknown"])[0]
-    query = "".join(f"{contacts.query[start : start + 50]}\n" for start in range(0, len(contacts.query), 50))
+    parts = [contacts.query[start:end] for start, end in chain_slices(contacts.chains, len(contacts.query))]
+    query = "".join(f"{part[start : start + 50]}\n" for part in parts for start in range(0, len(part), 50))
     rows = f"{contacts.depth} row{'s' if contacts.depth != 1 else ''}"
     head = f"PFRMAT RR\nTARGET {name}\nMETHOD {contacts.method}, {rows} of the alignment\n"
     scaled = contacts.measure != "probability"
     if scaled:
         head += "REMARK scores, divided by the highest; they are not probabilities\n"
-    pairs = _pair_lines(contacts, min_separation, "{} {} 0 8 {:.6f}\n", scaled)
+    if contacts.chains:
+        head += (
+            f"REMARK chains {format_chains(contacts.chains)}, one below the other; residues are numbered by chain\n"
+        )
+    pairs = _pair_lines(contacts, min_separation, between_chains, "{} {} 0 8 {:.6f}\n", scaled)
     return f"{head}MODEL 1\n{query}{pairs}END\n"
 
 

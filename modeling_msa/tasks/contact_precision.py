@@ -6,13 +6,16 @@ unknown; `modeling_msa.alignments.structure` makes them from a structure.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from .._files import whole_file
+from ..alignments.chains import BETWEEN, Chains, chain_slices, separated
 from ..pipeline_msa_transformer import rank_pairs
 from .contacts import MIN_SEPARATION, PairMap
 
@@ -24,6 +27,9 @@ RANGES: dict[str, tuple[int, int | None]] = {
     "long": (24, None),
 }
 TOPS = ("L", "L/2", "L/5")
+# of a complex: those of single chains, and pairs between chains, of which there are few
+COMPLEX_RANGES = RANGES | {"long": (24, BETWEEN - 1), "between": (BETWEEN, None)}
+COMPLEX_TOPS = (*TOPS, "50", "10")
 
 
 def figure_name(range_name: str, top: str) -> str:
@@ -80,21 +86,22 @@ def precision(
     >>> precision(scores, contacts, top=2)
     0.5
     """
+    places = residues
     if isinstance(scores, PairMap):
-        residues, values = scores.residues, scores.values
+        residues, values, places = scores.residues, scores.values, separated(scores.chains, scores.residues)
         sizes = {len(residues): "the map's residues", len(scores.query): "the query's"}
     else:
         values = np.asarray(scores, dtype=float)
         residues = np.arange(1, len(values) + 1) if residues is None else residues
         sizes = {len(values): "as the scores"}
-    length = len(residues)
+    length, places = len(residues), residues if places is None else places
     if values.shape != (length, length):
         raise ValueError(f"Scores must be a square array, (L, L), but have the shape {values.shape}.")
     contacts = check_contact_array(contacts, sizes, "precision")
     if len(contacts) != length:
         contacts = contacts[np.ix_(residues - 1, residues - 1)]
     count = _count_of(top, length)
-    i, j = rank_pairs(values, residues, min_separation, max_separation).T
+    i, j = rank_pairs(values, places, min_separation, max_separation).T
     known = contacts[i, j] >= 0
     if np.isnan(values[i, j][known]).any():
         raise ValueError("Scores contain NaN; pass a number for every pair of known state.")
@@ -139,38 +146,104 @@ def check_contact_array(contacts: np.ndarray, sizes: dict[int, str], where: str)
 def precisions(scores: np.ndarray | PairMap, contacts: np.ndarray) -> dict[str, float]:
     """Compute P@L, P@L/2 and P@L/5 of all pairs at least 6 apart, and of each range; see `precision`.
 
-    The keys are "P@L", "P@L/2", "P@L/5", then "short P@L" ... "long P@L/5".
+    The keys are "P@L", "P@L/2", "P@L/5", then "short P@L" ... "long P@L/5". Of a complex, short, medium and long are
+    pairs within a chain; "between P@L" ... are pairs of two chains, and each range also has "P@50" and "P@10". L
+    counts the residues of all chains.
     """
+    is_complex = isinstance(scores, PairMap) and scores.chains
+    ranges, tops = (COMPLEX_RANGES, COMPLEX_TOPS) if is_complex else (RANGES, TOPS)
     return {
-        figure_name(name, top): precision(scores, contacts, top=top, min_separation=least, max_separation=most)
-        for name, (least, most) in RANGES.items()
-        for top in TOPS
+        figure_name(name, top): precision(
+            scores, contacts, top=int(top) if top.isdigit() else top, min_separation=least, max_separation=most
+        )
+        for name, (least, most) in ranges.items()
+        for top in tops
     }
+
+
+def best_assignment(scores: PairMap, assignments: Mapping[str, np.ndarray], top: int | str = "L") -> str:
+    """Find the matching of chains (`complex_contacts`) with the highest precision between chains.
+
+    Chains of equal sequence can be exchanged, and a prediction does not know which is which. Of equally good ones the
+    first is taken.
+    """
+    values = {
+        name: precision(scores, contacts, top=top, min_separation=BETWEEN) for name, contacts in assignments.items()
+    }
+    return max(values, key=lambda name: -1 if np.isnan(values[name]) else values[name])
+
+
+def same_pair_contacts(contacts: np.ndarray, query: str, chains: Chains) -> np.ndarray:
+    """Mark pairs of chains of equal sequence whose residues are in contact within one of the chains.
+
+    A model cannot tell A:10 from B:10 by the sequence of a homo-oligomer, so that it predicts contacts within a chain
+    as contacts between chains, too.
+
+    Parameters
+    ----------
+    contacts : ndarray, shape=(N, N)
+        1 contact, 0 not, -100 unknown.
+    query : str
+        The query's N residues.
+    chains : tuple of Chain
+
+    Returns
+    -------
+    ndarray, shape=(N, N), dtype=bool
+        True at i and j of different chains if i and the residue of its chain at the place of j are in contact in
+        either of the two chains.
+
+    Examples
+    --------
+    >>> from modeling_msa import Chain
+    >>> contacts = np.zeros((4, 4), dtype=int)
+    >>> contacts[0, 1] = contacts[1, 0] = 1
+    >>> print(same_pair_contacts(contacts, "MKMK", (Chain("A", 2), Chain("B", 2))).astype(int))
+    [[0 0 0 1]
+     [0 0 1 0]
+     [0 1 0 0]
+     [1 0 0 0]]
+    """
+    parts = [slice(*ends) for ends in chain_slices(chains, len(query))]
+    marked = np.zeros(contacts.shape, dtype=bool)
+    for a, b in itertools.permutations(parts, 2):
+        if query[a] == query[b]:
+            marked[a, b] = (contacts[a, a] == 1) | (contacts[b, b] == 1)
+    return marked
 
 
 def precision_table(cells: dict[str, str]) -> str:
     """Lay out the figures of `precisions`: a line for each range of separations, a column for each P@."""
-    rows = {name: [cells[figure_name(name, top)] for top in TOPS] for name in RANGES}
-    columns = zip((f"P@{top}" for top in TOPS), *rows.values(), strict=True)
+    ranges, tops = _layout(cells)
+    rows = {name: [cells[figure_name(name, top)] for top in tops] for name in ranges}
+    columns = zip((f"P@{top}" for top in tops), *rows.values(), strict=True)
     widths = [max(map(len, column)) + 2 for column in columns]
 
     def line(name: str, limits: str, values: list[str]) -> str:
         numbers = (f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
         return f"{name:<9}{limits:>6}{''.join(numbers)}"
 
-    lines = [line("contacts", "|i-j|", [f"P@{top}" for top in TOPS])]
-    for name, (least, most) in RANGES.items():
-        lines.append(line(name, f"{least}-{most}" if most else f">={least}", rows[name]))
+    lines = [line("contacts", "|i-j|", [f"P@{top}" for top in tops])]
+    for name, (least, most) in ranges.items():
+        limits = "" if least >= BETWEEN else f"{least}-{most}" if most and most < BETWEEN else f">={least}"
+        lines.append(line(name, limits, rows[name]))
     return "\n".join(lines)
+
+
+def _layout(cells: Mapping[str, object]) -> tuple[dict[str, tuple[int, int | None]], tuple[str, ...]]:
+    """Return the ranges and numbers of pairs of which there are figures."""
+    return (COMPLEX_RANGES, COMPLEX_TOPS) if "between P@L" in cells else (RANGES, TOPS)
 
 
 def write_precisions(values: dict[str, float], path: str | os.PathLike) -> None:
     """Write one family's `precisions` as a tab-separated table, whole or not at all.
 
-    A line for each range of separations: contacts, P@L, P@L/2, P@L/5; empty where the family has no such pair.
+    A line for each range of separations: contacts, P@L, P@L/2, P@L/5; empty where the family has no such pair. Of a
+    complex also a line ``between``, and columns P@50 and P@10.
     """
-    rows = [[name, *(text_of(values[figure_name(name, top)]) for top in TOPS)] for name in RANGES]
-    write_table(["contacts", *(f"P@{top}" for top in TOPS)], rows, path)
+    ranges, tops = _layout(values)
+    rows = [[name, *(text_of(values[figure_name(name, top)]) for top in tops)] for name in ranges]
+    write_table(["contacts", *(f"P@{top}" for top in tops)], rows, path)
 
 
 def text_of(value: float) -> str:

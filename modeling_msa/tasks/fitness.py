@@ -17,7 +17,8 @@ from .._files import check_ending, file_sha256, whole_file
 from .._version import __version__
 from .._words import counted
 from ..alignments.alignment import Alignment
-from ..alignments.variants import AMINO_ACIDS, Substitution, places_of
+from ..alignments.chains import check_offset
+from ..alignments.variants import AMINO_ACIDS, Substitution, places_of, variant_name
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 from .embeddings import model_name, resolve_layers
@@ -205,7 +206,8 @@ class FitnessModel:
         self.check(alignment)
         parsed, reasons = fit_variants(alignment, variants, offset, skip_mismatches, source, lines)
         seen = _seen(alignment, model, self.options)
-        texts = [":".join(str(each) for each in some if each.mutant != each.wild_type) for some in parsed]
+        changes = [[each for each in some if each.mutant != each.wild_type] for some in parsed]
+        texts = [variant_name(some, alignment.chains) for some in changes]
         if "embedding" in self.features and self.options["which"] != "mean":
             lacks = "there is no substitution, and this regression reads the embeddings of mutated residues."
             reasons = tuple(why or ("" if text else lacks) for text, why in zip(texts, reasons, strict=True))
@@ -228,10 +230,11 @@ class FitnessModel:
 
         The parameters are those of `predict`.
         """
+        check_offset(alignment.chains, offset, alignment.source or alignment.names[0])
         residues = np.flatnonzero(alignment.residue_columns >= 0) + 1
         wild = "".join(alignment.query[number - 1] for number in residues)
         place = {
-            f"{letter}{number}{mutant}": (k, j)
+            variant_name([Substitution(letter, number, mutant)], alignment.chains): (k, j)
             for k, (letter, number) in enumerate(zip(wild, residues.tolist(), strict=True))
             for j, mutant in enumerate(AMINO_ACIDS)
             if letter in AMINO_ACIDS and mutant != letter
@@ -239,9 +242,8 @@ class FitnessModel:
         found = self.predict(alignment, list(place), model, batch_size=batch_size)
         score = np.full((len(residues), len(AMINO_ACIDS)), np.nan)
         score[tuple(np.array(list(place.values())).T)] = found.score
-        return SubstitutionScores(
-            found.name, wild, residues + offset, AMINO_ACIDS, score, None, found.seeds, found.depth
-        )
+        where = (found.name, wild, residues + offset, AMINO_ACIDS)
+        return SubstitutionScores(*where, score, None, found.seeds, found.depth, alignment.chains)
 
     def check(self, alignment: Alignment) -> None:
         """Raise ValueError if the query is not the one of the fit."""
@@ -250,7 +252,7 @@ class FitnessModel:
             where = f"{len(query)} residues instead of {len(known)}"
             if len(query) == len(known):
                 k = next(k for k, letter in enumerate(query) if letter != known[k])
-                where = f"{query[k]} instead of {known[k]} at residue {k + 1}"
+                where = f"{query[k]} instead of {known[k]} at residue {alignment.residue_name(k + 1)}"
             raise ValueError(
                 f"{alignment.source or alignment.names[0]}: the query is not the one that the regression was fitted "
                 f"with: it has {where}. Pass that family, or fit again with msa fit-fitness."
@@ -435,7 +437,7 @@ def fit_fitness(
     options |= {"layers": resolve_layers(layers, model.config.num_hidden_layers), "coverage": coverage}
     limit = alignment.depth if rows is None and alignment.is_selected else rows or ROWS
     options |= {"identity": identity, "rows": limit}
-    texts = [":".join(map(str, each)) for each in known.parsed]
+    texts = [variant_name(each, alignment.chains) for each in known.parsed]
     pipeline = _pipeline(features, options, _seen(alignment, model, options), model, batch_size, kernel)
     matrix = pipeline[0].fit_transform(texts)
     first = matrix[:1].toarray()[0] if hasattr(matrix, "toarray") else matrix[0]

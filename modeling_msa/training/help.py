@@ -19,7 +19,8 @@ def help_text() -> str:
         "Usage: msa train RECIPE.yaml [--key value ...]",
         "",
         "Train a model as a recipe says: a YAML file of keys and values, or the name of one that comes with the",
-        "package. Values given on the command line replace those of the file.",
+        "package. Values given on the command line replace those of the file. Training reads the",
+        "chains of a complex side by side, as one protein.",
         "",
         "Example: msa train continue-family --train_data fn3 --max_steps 20",
         "Several processes: accelerate launch --config_file configuration/accelerate/ddp.yaml -m modeling_msa.cli "

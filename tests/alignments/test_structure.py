@@ -10,38 +10,12 @@ from pathlib import Path
 import gemmi
 import numpy as np
 import pytest
+from straight_chains import THREE, atom, chain_of, near, write
 
 from modeling_msa import Alignment, read_alignment
 from modeling_msa.alignments.structure import structure_contacts
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-THREE = {"A": "ALA", "C": "CYS", "G": "GLY", "K": "LYS", "L": "LEU", "M": "MET", "V": "VAL", "W": "TRP", "D": "ASP"}
-
-
-def atom(name, residue, number, x, chain="A", code=" ", y=0.0, altloc=" "):
-    kind = "HETATM" if residue == "MSE" else "ATOM  "
-    place = f"{chain}{number:4}{code}   {x:8.3f}{y:8.3f}{0:8.3f}"
-    return f"{kind}    1  {name:<3}{altloc}{residue:>3} {place}  1.00  0.00           {name[0]}  "
-
-
-def chain_of(sequence, step=5.0, start=1, chain="A", y=0.0):
-    """A straight chain with C-alpha and C-beta every `step` Angstrom."""
-    lines = []
-    for index, letter in enumerate(sequence):
-        names = ["CA"] if letter == "G" else ["CA", "CB"]
-        lines += [atom(name, THREE[letter], start + index, step * index, chain, y=y) for name in names]
-    return lines
-
-
-def write(path, *lines):
-    path.write_text("\n".join([*lines, "END", ""]))
-    return path
-
-
-def near(length, reach):
-    """Contacts of a straight chain, up to `reach` residues apart."""
-    numbers = np.arange(length)
-    return (np.abs(numbers[:, None] - numbers) <= reach).astype(np.int8)
 
 
 def test_distance_by_hand(tmp_path):
