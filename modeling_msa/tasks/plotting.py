@@ -62,7 +62,7 @@ def plot_contacts(
 
     panels = 1 + len(beside)
     figure = Figure(figsize=(6.4 * panels, 6.4), dpi=150, layout="constrained" if beside else "compressed")
-    parts = figure.subfigures(1, panels) if beside else [figure]
+    parts: Any = figure.subfigures(1, panels) if beside else [figure]
     for each, part in zip((contacts, *beside), parts, strict=True):
         of_map = each.method if beside else title or each.name
         _draw_contacts(part, each, known, of_map, with_precision=bool(beside) or title is None)
