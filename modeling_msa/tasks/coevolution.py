@@ -27,7 +27,7 @@ _STATES = "ACDEFGHIKLMNPQRSTVWY-"
 _CODES = np.full(256, 20)
 _CODES[[ord(letter) for letter in _STATES]] = np.arange(21)
 _CODES[[ord(letter) for letter in "BZU"]] = [_STATES.index(letter) for letter in "DEC"]
-_BYTES_PER_COUPLING = 4 * 20  # of the optimizer's history, the gradient and temporary arrays
+_BYTES_PER_COUPLING = 100  # measured; the history of the optimizer has most of them
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,9 +138,9 @@ def test_what_cannot_be_computed_is_refused(monkeypatch):
     family = Alignment.from_sequences(["MKVLAWYC" * 5] * 2)
     with pytest.raises(ValueError, match=r"method must be mi .* or dca .*, not 'plm'"):
         coevolution(family, "plm")
-    sizes = {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": 56_000}
+    sizes = {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": 70_000}
     monkeypatch.setattr("os.sysconf", sizes.get)
     with pytest.raises(ValueError, match=r"DCA of 40 residues requires about 0\.1 GB .* use mutual information"):
-        coevolution(family, "dca")  # (21 * 40)^2 couplings of 80 bytes: 56.4 MB
-    sizes["SC_PHYS_PAGES"] = 57_000
+        coevolution(family, "dca")  # (21 * 40)^2 couplings of 100 bytes: 70.6 MB
+    sizes["SC_PHYS_PAGES"] = 71_000
     assert coevolution(family, "dca").scores.shape == (40, 40)
