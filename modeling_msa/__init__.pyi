@@ -12,6 +12,7 @@ from .alignments.sampling import select_rows as select_rows
 from .alignments.sampling import sequence_weights as sequence_weights
 from .alignments.search import search_homologues as search_homologues
 from .alignments.structure import structure_contacts as structure_contacts
+from .alignments.structure import structure_residues as structure_residues
 from .alignments.writing import write_alignment as write_alignment
 from .configuration_msa_transformer import MsaConfig as MsaConfig
 from .hub.card import write_model_card as write_model_card
@@ -49,6 +50,7 @@ from .tasks.contact_precision import precision as precision
 from .tasks.contact_precision import precisions as precisions
 from .tasks.contact_regression import ContactFit as ContactFit
 from .tasks.contact_regression import fit_contact_regression as fit_contact_regression
+from .tasks.contact_viewers import write_viewer as write_viewer
 from .tasks.contacts import ContactMap as ContactMap
 from .tasks.contacts import predict_contacts as predict_contacts
 from .tasks.distance_files import write_distances as write_distances

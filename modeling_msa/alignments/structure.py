@@ -7,7 +7,7 @@ skips numbers and has insertion codes.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -88,10 +88,11 @@ def structure_contacts(
            [-100,    1,    1,    1,    1],
            [-100,    0,    1,    1,    1]], dtype=int8)
     """
-    query = alignment_or_query.query if isinstance(alignment_or_query, Alignment) else alignment_or_query
-    query = "".join(letter for letter in query.upper() if letter.isalpha())
+    query = _letters(alignment_or_query)
     structure = _read(path)  # must be kept: its chains do not outlive it
-    positions = _positions(_chains(structure, path, chain), query, path, min_identity, impute_beta)
+    matched = _matched(_chains(structure, path, chain), query, path, min_identity)[1]
+    nowhere = np.full(3, np.nan)
+    positions = np.array([nowhere if each is None else _beta(each, impute_beta) for each in matched])
     known = ~np.isnan(positions[:, 0])
     if known.sum() < 2:
         atoms = "N, CA and C atoms" if impute_beta else "a C-beta atom"
@@ -104,6 +105,68 @@ def structure_contacts(
     unknown = ~(known[:, None] & known) | (np.abs(numbers[:, None] - numbers) < min_separation)
     contacts[unknown] = -100
     return contacts
+
+
+class StructureResidue(NamedTuple):
+    """A residue of a structure, by the names that its file gives: the author's, not mmCIF's own.
+
+    Attributes
+    ----------
+    chain : str
+        Name of its chain; empty if the file names none.
+    number : int
+        Residue number.
+    insertion : str
+        Insertion code; empty for most.
+    atom : str
+        The atom that decides about contacts: "CB", of glycine "CA"; empty if the file lacks it.
+    """
+
+    chain: str
+    number: int
+    insertion: str
+    atom: str
+
+
+def structure_residues(
+    path: str | os.PathLike[str],
+    alignment_or_query: Alignment | str,
+    chain: str | None = None,
+    min_identity: float = 0.8,
+) -> tuple[list[StructureResidue | None], int]:
+    """Find the residues of a query in a structure, matched as by `structure_contacts`.
+
+    Parameters
+    ----------
+    path, alignment_or_query, chain, min_identity
+        As for `structure_contacts`, with its errors.
+
+    Returns
+    -------
+    residues : list of StructureResidue or None
+        For each of the query's N residues, insertions included; None where the structure lacks it.
+    models : int
+        Number of models in the file, of which the first counts.
+    """
+    structure = _read(path)
+    name, matched = _matched(_chains(structure, path, chain), _letters(alignment_or_query), path, min_identity)
+    residues = [
+        None
+        if each is None
+        else StructureResidue(
+            name.strip(),
+            each.seqid.num,
+            each.seqid.icode.strip(),
+            "" if np.isnan(_beta(each, False)[0]) else "CA" if each.name == "GLY" else "CB",
+        )
+        for each in matched
+    ]
+    return residues, len(structure)
+
+
+def _letters(alignment_or_query: Alignment | str) -> str:
+    query = alignment_or_query.query if isinstance(alignment_or_query, Alignment) else alignment_or_query
+    return "".join(letter for letter in query.upper() if letter.isalpha())
 
 
 def require_gemmi() -> None:
@@ -148,20 +211,16 @@ def _chains(
     return chains if chain is None else {chain: chains[chain]}
 
 
-def _positions(
-    chains: dict[str, gemmi.ResidueSpan],
-    query: str,
-    path: str | os.PathLike[str],
-    min_identity: float,
-    impute_beta: bool,
-) -> np.ndarray:
-    """C-beta of each query residue in the chain that matches the query best, (N, 3); NaN where it is missing."""
+def _matched(
+    chains: dict[str, gemmi.ResidueSpan], query: str, path: str | os.PathLike[str], min_identity: float
+) -> tuple[str, list[gemmi.Residue | None]]:
+    """Name of the chain that matches the query best, and its residue for each of the query's, or None."""
     import gemmi
 
     letters = "".join(letter if letter in _STANDARD else "X" for letter in query)
     names = gemmi.expand_one_letter_sequence(letters, gemmi.ResidueKind.AA)
     scoring = gemmi.AlignmentScoring("b")  # BLOSUM62; the default forbids mismatches
-    best: tuple[int, int, str, np.ndarray] | None = None
+    best: tuple[int, int, str, list[gemmi.Residue | None]] | None = None
     for name, polymer in chains.items():
         residues = list(polymer.first_conformer())
         for residue in residues:  # a modified residue counts as its parent: selenomethionine as methionine
@@ -176,17 +235,17 @@ def _positions(
             for which, text in ((1, letters), (2, "X" * len(residues)))
         ]
         aligned = filled[0] & filled[1]
-        atoms = np.full((len(query), 3), np.nan)
+        matched: list[gemmi.Residue | None] = [None] * len(query)
         for number, index in zip(*((np.cumsum(side) - 1)[aligned] for side in filled), strict=True):
-            atoms[number] = _beta(residues[index], impute_beta)
-        best = alignment.match_count, int(aligned.sum()), name, atoms
-    matches, count, name, atoms = best  # type: ignore[misc]
+            matched[number] = residues[index]
+        best = alignment.match_count, int(aligned.sum()), name, matched
+    matches, count, name, matched = best  # type: ignore[misc]
     if matches < min_identity * count or matches == 0:
         raise ValueError(
             f"{path}, chain {name}: {matches} of {count} aligned residues are the query's, less than "
             f"{min_identity:.0%}; give the query's own structure, another chain, or (in Python) a lower min_identity."
         )
-    return atoms
+    return name, matched
 
 
 def _beta(residue: gemmi.Residue, impute: bool) -> np.ndarray:

@@ -12,6 +12,7 @@ from .._files import whole_file
 from .._words import counted
 from .contact_files import check_beside
 from .contact_precision import precision
+from .contact_viewers import RIGHT, WRONG
 from .contacts import MIN_SEPARATION, PairMap
 from .distances import Distances
 from .pictures import check_picture
@@ -20,7 +21,7 @@ from .scoring import SubstitutionScores, VariantScores
 from .sequence_scoring import SequenceScores
 
 # distinguishable with any colour vision (Okabe and Ito); their marks differ too
-_RIGHT, _WRONG = "#0072b2", "#d55e00"
+_RIGHT, _WRONG = RIGHT, WRONG
 _KNOWN, _UNKNOWN = "#c4c4c4", "#f5eedc"
 
 
