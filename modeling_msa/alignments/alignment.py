@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._words import counted
+from .chains import Chain, Chains, as_chains, check_chains, residue_names, residue_number
 
 FORMATS = ("a3m", "a2m", "fasta", "stockholm")
 _GAP = ord("-")
@@ -68,6 +69,9 @@ class Alignment:
     is_selected : bool, default: False
         Whether `modeling_msa.select_rows` has chosen the rows, here or in the alignment that these were taken from:
         then tasks give all of them to the model, unless they are told a number.
+    chains : tuple of Chain, default: ()
+        Of a complex, the chains that stand side by side: names, and how many of the query's N residues each has. Empty
+        for one protein. `with_chains` sets them.
 
     Examples
     --------
@@ -85,6 +89,7 @@ class Alignment:
     raw_rows: tuple[bytes, ...] | None = None
     source: str | None = None
     is_selected: bool = False
+    chains: Chains = ()
 
     def __post_init__(self) -> None:
         for field in ("array", "residue_columns"):
@@ -100,6 +105,7 @@ class Alignment:
         *,
         format: str = "a3m",
         source: str | None = None,
+        chains: str | Iterable[int | Chain] = (),
     ) -> Alignment:
         """Build an alignment from strings, with the same checks as for a file.
 
@@ -113,6 +119,8 @@ class Alignment:
             Decides what lower-case letters and dots mean, see `read_alignment`.
         source : str, optional
             Where the rows come from, for messages.
+        chains : str or iterable of int or Chain, optional
+            See `with_chains`.
 
         Raises
         ------
@@ -131,7 +139,38 @@ class Alignment:
             if "\n" in label or "\r" in label:
                 raise AlignmentError(f"{where}: the name of row {k + 1} ({label!r}) has a line break; remove it")
         check_format(format)
-        return build_alignment(labels, rows, format, source, where)
+        return build_alignment(labels, rows, format, source, where).with_chains(chains)
+
+    def with_chains(self, chains: str | Iterable[int | Chain]) -> Alignment:
+        """Say which chains of a complex stand side by side in the rows.
+
+        Parameters
+        ----------
+        chains : str or iterable of int or Chain
+            Residues of the query in each chain, in order, such as ``"120,95"`` or ``"A:120,B:95"``. Without names they
+            are called A, B, C, ... One chain, or none, is one protein.
+
+        Raises
+        ------
+        AlignmentError
+            If the lengths do not sum up to the query's residues, or cannot be read.
+
+        Examples
+        --------
+        >>> pair = Alignment.from_sequences(["MKVLAW", "MRV---"]).with_chains("2,4")
+        >>> pair.chains, pair.residue_name(3), pair.column_of("B:1")
+        ((Chain(name='A', length=2), Chain(name='B', length=4)), 'B:1', 2)
+        """
+        try:
+            found = as_chains(chains, self._where)
+            check_chains(found, len(self.query), self._where)
+        except ValueError as error:
+            raise AlignmentError(str(error)) from None
+        return self if found == self.chains else replace(self, chains=found)
+
+    def residue_name(self, number: int) -> str:
+        """Name a residue of the query, numbered from 1, as users see it: ``42``, or ``A:42`` by its chain."""
+        return residue_names(self.chains, [number])[0]
 
     @property
     def depth(self) -> int:
@@ -170,15 +209,19 @@ class Alignment:
     def __repr__(self) -> str:
         return f"Alignment({self.names[0]!r}, depth={self.depth}, length={self.length}, source={self.source!r})"
 
-    def column_of(self, residue_number: int) -> int:
-        """Match column, from 0, of a residue of the query, numbered from 1.
+    def column_of(self, residue: int | str) -> int:
+        """Match column, from 0, of a residue of the query, numbered from 1; of a complex also by chain, ``"B:42"``.
 
         Raises
         ------
         AlignmentError
             If the query has no such residue, or the residue is an insertion and has no column.
         """
-        number = operator.index(residue_number)
+        try:
+            number = residue_number(self.chains, residue, self._where) if isinstance(residue, str) else residue
+        except ValueError as error:
+            raise AlignmentError(str(error)) from None
+        number = operator.index(number)
         count = len(self.query)
         if not 1 <= number <= count:
             raise AlignmentError(f"{self._where}: the query has residues 1 to {count}; there is no residue {number}")
@@ -186,8 +229,9 @@ class Alignment:
         if column < 0:
             covered = np.flatnonzero(self.residue_columns >= 0) + 1
             raise AlignmentError(
-                f"{self._where}: residue {number} ({self.query[number - 1]}) is in lower case in the query, so no "
-                f"column covers it; {len(covered)} of {count} residues are covered, from {covered[0]} to {covered[-1]}"
+                f"{self._where}: residue {self.residue_name(number)} ({self.query[number - 1]}) is in lower case in "
+                f"the query, so no column covers it; {len(covered)} of {count} residues are covered, from "
+                f"{self.residue_name(covered[0])} to {self.residue_name(covered[-1])}"
             )
         return column
 

@@ -14,6 +14,7 @@ import numpy as np
 from .._files import require_file
 from .._words import counted
 from .alignment import Alignment
+from .chains import refuse_chains
 from .listing import list_alignments, name_of
 from .reading import read_alignment
 
@@ -88,6 +89,21 @@ def load_contacts(path: str | os.PathLike[str], alignment: Alignment, chain: str
         wrong = values[~np.isin(values, (0, 1, _IGNORE))].flat[0]
         raise ValueError(f"{path}: contains {wrong}; a contact map contains only 1, 0 and -100.")
     return values.astype(np.int8)
+
+
+def load_assignments(
+    path: str | os.PathLike[str], alignment: Alignment, chain: str | None = None
+) -> dict[str, np.ndarray]:
+    """Read the contacts of a query as `load_contacts`, for each way in which a complex fits a structure equally well.
+
+    The keys say which chains of the structure are those of the alignment: see `complex_contacts`. A contact map, and
+    one protein, stand alone under the empty key.
+    """
+    if not alignment.chains or Path(path).suffix.lower() in _ARRAYS:
+        return {"": load_contacts(path, alignment, chain)}
+    from .structure import complex_contacts
+
+    return complex_contacts(path, alignment, chain)
 
 
 def _load_array(path: Path) -> np.ndarray:
@@ -222,4 +238,5 @@ def read_known(
 ) -> tuple[Alignment, np.ndarray]:
     """Read a family and its known contacts, if they are given as files; see `modeling_msa.evaluate_contacts`."""
     family = alignment if isinstance(alignment, Alignment) else read_alignment(alignment)
+    refuse_chains(family.chains, family.source or family.names[0], "a table of families of known structure")
     return family, known if isinstance(known, np.ndarray) else load_contacts(known, family, chain)

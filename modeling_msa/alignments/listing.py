@@ -13,6 +13,7 @@ from .._files import require_file
 from .._words import counted
 from .alignment import Alignment, AlignmentError, build_alignment
 from .bundled import find_bundled
+from .complex_files import announces_complex
 from .reading import COMMENTS, format_of, guess_format, parse_fasta, read_alignment, read_bytes
 
 _LIST_SUFFIXES = (".txt", ".list", ".lst")
@@ -151,6 +152,8 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
             break
     if not rows:
         raise AlignmentError(f"{where}: contains no sequence; give at least one")
+    if announces_complex(data):
+        return peek(read_alignment(item, format))
     query = build_alignment(names[:1], rows[:1], format or guess_format(rows), where, where)
     return Peek(max(1, round(len(rows) * size / read)) if read < size else len(rows), query.length, len(query.query))
 

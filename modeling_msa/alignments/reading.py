@@ -10,6 +10,7 @@ import re
 import string
 import warnings
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from .._files import read_plain, require_file
 from .alignment import OF_ROWS, Alignment, AlignmentError, build_alignment, check_format, refuse_character, row_width
+from .chains import Chain, format_chains
+from .complex_files import read_chains
 
 SUFFIXES = {
     ".a3m": "a3m",
@@ -34,8 +37,6 @@ _WHITESPACE = string.whitespace.encode()
 # Rows that HH-suite writes above the query and that are not proteins.
 _ANNOTATION_ROW = re.compile(r"(ss|sa|aa)_(pred|conf|dssp)\b")
 _CONSENSUS = re.compile(r"\S+_consensus\b")
-# ColabFold's first line: lengths of the chains, and copies of each
-_CHAINS = re.compile(rb"#(\d+(?:,\d+)*)\s+\d+(?:,\d+)*\s*")
 # Rows without headers: only in a file of this name, since they could also be the lines of one sequence
 _BARE_FILE = re.compile(r"\.aln(\.gz|\.xz)?$", re.IGNORECASE)
 _BARE_ROW = re.compile(rb"[A-Z.*~-]+")
@@ -60,7 +61,11 @@ _ROWS_PER_MEGABYTE = 10_000  # also rows of few residues take memory
 
 
 def read_alignment(
-    path_or_text: str | os.PathLike[str], format: str | None = None, *, max_megabytes: float | None = None
+    path_or_text: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    max_megabytes: float | None = None,
+    chains: str | Iterable[int | Chain] | None = None,
 ) -> Alignment:
     r"""Read an alignment from a file or from text.
 
@@ -72,6 +77,11 @@ def read_alignment(
     predicted structure and the consensus that HH-suite writes above the query (``>ss_pred``, ``>NAME_consensus``) are
     skipped.
 
+    Chains of a complex stand side by side; their lengths come from ColabFold's first line (``#120,95<TAB>1,1``), a
+    line ``#chains A:120,B:95``, or `chains`. In ColabFold's files of homo-oligomers (``#120<TAB>2``), which hold each
+    kind of chain once, rows with several kinds of chain are repeated side by side for each copy; rows with one kind
+    become a row for each copy, with gaps in the other chains, as in ColabFold's own input of the model.
+
     Parameters
     ----------
     path_or_text : str or path-like
@@ -82,6 +92,9 @@ def read_alignment(
     max_megabytes : float, optional
         Maximum size of a file's text, decompressed; and, times 10,000, of its number of rows. Reading takes about six
         times as much memory. Default: the environment variable MSA_MAX_MEGABYTES, or 250.
+    chains : str or iterable of int or Chain, optional
+        Residues of the query in each chain, such as ``"120,95"`` or ``"A:120,B:95"``; see `Alignment.with_chains`. If
+        the file announces chains, the lengths must be the same.
 
     Returns
     -------
@@ -100,7 +113,7 @@ def read_alignment(
     -----
     UserWarning
         If the format was guessed, and residues of the query have no column under the guess; if a consensus was left
-        out; if the rows consist of several chains; if there are letters that the model does not know.
+        out; if there are letters that the model does not know.
 
     Examples
     --------
@@ -132,10 +145,22 @@ def read_alignment(
             format = guess_format(rows)
             if format != "fasta":
                 _warn_of_soft_masking(rows, where)
-    _check_chains(data, rows, where)
-    alignment = build_alignment(names, rows, format, source, where)
+    names, rows, announced = read_chains(data, names, rows, format, where, 1e6 * _megabytes(max_megabytes))
+    alignment = build_alignment(names, rows, format, source, where).with_chains(announced)
     _warn_of_unknown(names, rows, format, where)
-    return alignment
+    return alignment if chains is None else _with_other_names(alignment, chains)
+
+
+def _with_other_names(alignment: Alignment, chains: str | Iterable[int | Chain]) -> Alignment:
+    """Set the chains that the caller passes, which must have the lengths that the file says, if it says any."""
+    announced = alignment.chains
+    renamed = alignment.with_chains(chains)
+    if announced and [each.length for each in announced] != [each.length for each in renamed.chains]:
+        raise AlignmentError(
+            f"{alignment.source or 'alignment text'}: the file announces the chains {format_chains(announced)}, not "
+            f"{format_chains(renamed.chains) or 'one'}; correct one of the two"
+        )
+    return renamed
 
 
 def _join_blocks(data: bytes, where: str) -> bytes:
@@ -151,22 +176,6 @@ def _join_blocks(data: bytes, where: str) -> bytes:
             "for example with 'mmseqs unpackdb'"
         )
     return b"\n".join(blocks)
-
-
-def _check_chains(data: bytes, rows: list[bytes], where: str) -> None:
-    """Compare ColabFold's header of several chains with the columns of the first row."""
-    header = _CHAINS.fullmatch(data.lstrip().partition(b"\n")[0])
-    lengths = [int(length) for length in header[1].split(b",")] if header else []
-    if len(lengths) < 2 or not rows:
-        return
-    chains, columns = " and ".join(map(str, lengths)), row_width(rows[0], "a3m")
-    if sum(lengths) != columns:
-        raise AlignmentError(
-            f"{where}: line 1 announces chains of {chains} residues, {sum(lengths)} columns together, but row 1 has "
-            f"{columns}: the chains are one below the other. Write one file for each chain, or rows of {sum(lengths)} "
-            "columns, with gaps in place of the chain that a row lacks"
-        )
-    warnings.warn(f"{where}: chains of {chains} residues are read as one chain of {columns}", stacklevel=3)
 
 
 def format_of(name: str) -> str | None:
@@ -189,9 +198,13 @@ def read_bytes(path: Path, max_megabytes: float | None = None) -> bytes:
         ) from None
 
 
+def _megabytes(limit: float | None) -> float:
+    return float(os.environ.get(LIMIT_VARIABLE, _LIMIT)) if limit is None else limit
+
+
 def decompress(content: IO[bytes] | bytes, where: str, max_megabytes: float | None = None) -> bytes:
     """Text of an alignment's file, or of the bytes in one; AlignmentError if it is damaged or too large."""
-    limit = float(os.environ.get(LIMIT_VARIABLE, _LIMIT)) if max_megabytes is None else max_megabytes
+    limit = _megabytes(max_megabytes)
     try:
         data = read_plain(io.BytesIO(content) if isinstance(content, bytes) else content, int(limit * 1e6))
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:

@@ -6,7 +6,10 @@ skips numbers and has insertion codes.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,12 +17,14 @@ import numpy as np
 from .._files import read_plain, require_file
 from .._words import counted
 from .alignment import Alignment
+from .chains import chain_slices, separated
 
 if TYPE_CHECKING:
     import gemmi
 
 _STANDARD = "ACDEFGHIKLMNPQRSTVWY"
 
+_MOST_ORDERS, _MOST_EQUAL = 10_000, 120  # ways to match chains: to try, and that fit equally well
 _MAX_BYTES = 250_000_000  # decompressed; gemmi takes twice as much memory
 
 
@@ -45,7 +50,8 @@ def structure_contacts(
     alignment_or_query : Alignment or str
         A family, whose query counts, or the query itself; gaps in a string are removed.
     chain : str, optional
-        The chain's (author) name; by default the chain in which most residues of the query are found.
+        The chain's (author) name; by default the chain in which most residues of the query are found. Of an alignment
+        with chains, see `complex_contacts`, whose first matching is returned.
     cutoff : float, default 8.0
         Distance in Angstrom.
     min_separation : int, default 0
@@ -88,11 +94,121 @@ def structure_contacts(
            [-100,    1,    1,    1,    1],
            [-100,    0,    1,    1,    1]], dtype=int8)
     """
+    if isinstance(alignment_or_query, Alignment) and alignment_or_query.chains:
+        how = {"min_separation": min_separation, "min_identity": min_identity, "impute_beta": impute_beta}
+        return next(iter(complex_contacts(path, alignment_or_query, chain, cutoff, **how).values()))  # type: ignore
     query = _letters(alignment_or_query)
     structure = _read(path)  # must be kept: its chains do not outlive it
-    matched = _matched(_chains(structure, path, chain), query, path, min_identity)[1]
-    nowhere = np.full(3, np.nan)
-    positions = np.array([nowhere if each is None else _beta(each, impute_beta) for each in matched])
+    best = _best_match(structure, path, chain, query, min_identity)
+    return _contacts(best.positions(impute_beta), np.arange(len(query)), cutoff, min_separation, path, impute_beta)
+
+
+def complex_contacts(
+    path: str | os.PathLike[str],
+    alignment: Alignment,
+    chain: str | None = None,
+    cutoff: float = 8.0,
+    *,
+    min_separation: int = 0,
+    min_identity: float = 0.8,
+    impute_beta: bool = False,
+) -> dict[str, np.ndarray]:
+    """Find the contacts within and between the chains of a complex in a structure.
+
+    Each chain of the alignment is matched with a chain of the structure by its sequence, no two with the same. If
+    several matchings fit equally well, as both do of a homo-dimer, all of them are returned. A structure with fewer
+    chains is expanded to its first biological assembly, if the file describes one.
+
+    Parameters
+    ----------
+    path, cutoff, min_identity, impute_beta
+        As for `structure_contacts`.
+    alignment : Alignment
+        With `Alignment.chains`.
+    chain : str, optional
+        Names of the structure's chains, one for each chain of the alignment and in their order, such as ``"A,C"``.
+    min_separation : int, default 0
+        Pairs of one chain that are closer in sequence are -100.
+
+    Returns
+    -------
+    dict of str to ndarray, shape=(N, N), dtype=int8
+        By the matching, such as ``"A:A,B:C"`` (chain of the alignment, then of the structure), the contacts over the
+        query's N residues, as of `structure_contacts`.
+
+    Raises
+    ------
+    ImportError, OSError, ValueError
+        As `structure_contacts`; also if the structure has too few chains, or too many matchings fit equally well.
+    """
+    structure = _read(path)  # must be kept: its chains do not outlive it
+    chains, wanted = alignment.chains, None if chain is None else [name.strip() for name in chain.split(",")]
+    polymers = _expanded(structure, path, len(chains))
+    if wanted is not None:
+        if len(wanted) != len(chains) or len(set(wanted)) != len(wanted):
+            raise ValueError(
+                f"{path}: the alignment has {len(chains)} chains; name as many of the structure, in their order, such "
+                f"as {','.join(list(polymers)[: len(chains)])}."
+            )
+        polymers = {name: _chains(structure, path, name)[name] for name in wanted}
+    if len(polymers) < len(chains):
+        raise ValueError(
+            f"{path} has {counted(len(polymers), 'protein chain')}, but the alignment has {len(chains)}; give a "
+            "structure of the whole complex, such as its biological assembly (mmCIF)."
+        )
+    parts = [alignment.query[start:end] for start, end in chain_slices(chains, len(alignment.query))]
+    found = [{name: _match(name, each, part) for name, each in polymers.items()} for part in parts]
+    orders: list[tuple[str, ...]]
+    if wanted is not None:
+        orders = [tuple(wanted)]
+    else:
+        if math.perm(len(polymers), len(parts)) > _MOST_ORDERS:
+            raise ValueError(_too_many(path, len(polymers)))
+        orders = list(itertools.permutations(polymers, len(parts)))
+        totals = [sum(each[name].matches for each, name in zip(found, order, strict=True)) for order in orders]
+        orders = [order for order, total in zip(orders, totals, strict=True) if total == max(totals)]
+        if len(orders) > _MOST_EQUAL:
+            raise ValueError(_too_many(path, len(polymers)))
+    numbers = separated(chains, np.arange(1, len(alignment.query) + 1))
+    contacts = {}
+    for order in orders:
+        matched = [each[name] for each, name in zip(found, order, strict=True)]
+        for each in matched:
+            each.check(path, min_identity)
+        key = ",".join(f"{ours.name}:{theirs}" for ours, theirs in zip(chains, order, strict=True))
+        positions = np.concatenate([each.positions(impute_beta) for each in matched])
+        contacts[key] = _contacts(positions, numbers, cutoff, min_separation, path, impute_beta)
+    return contacts
+
+
+def _too_many(path: str | os.PathLike[str], count: int) -> str:
+    return (
+        f"{path} has {count} protein chains, and the complex fits them in too many ways; name the chains of the "
+        "structure (chain, --chain A,B), in the order of the alignment's."
+    )
+
+
+def _expanded(structure: gemmi.Structure, path: str | os.PathLike[str], count: int) -> dict[str, gemmi.ResidueSpan]:
+    """Protein chains of a structure; of its first biological assembly, if it has fewer than `count`."""
+    import gemmi
+
+    chains = _chains(structure, path, None)
+    if len(chains) < count and len(structure.assemblies):
+        structure.transform_to_assembly(structure.assemblies[0].name, gemmi.HowToNameCopiedChain.Short)
+        structure.setup_entities()
+        chains = _chains(structure, path, None)
+    return chains
+
+
+def _contacts(
+    positions: np.ndarray,
+    numbers: np.ndarray,
+    cutoff: float,
+    min_separation: int,
+    path: str | os.PathLike[str],
+    impute_beta: bool,
+) -> np.ndarray:
+    """Turn C-beta positions (N, 3) into contacts; separations are differences of `numbers`."""
     known = ~np.isnan(positions[:, 0])
     if known.sum() < 2:
         atoms = "N, CA and C atoms" if impute_beta else "a C-beta atom"
@@ -101,7 +217,6 @@ def structure_contacts(
         )
     with np.errstate(invalid="ignore"):
         contacts = (np.linalg.norm(positions[:, None] - positions[None], axis=-1) < cutoff).astype(np.int8)
-    numbers = np.arange(len(query))
     unknown = ~(known[:, None] & known) | (np.abs(numbers[:, None] - numbers) < min_separation)
     contacts[unknown] = -100
     return contacts
@@ -139,7 +254,8 @@ def structure_residues(
     Parameters
     ----------
     path, alignment_or_query, chain, min_identity
-        As for `structure_contacts`, with its errors.
+        As for `structure_contacts`, with its errors. Of an alignment with chains, `chain` names as many of the
+        structure, such as ``"A,C"``; they must be in the file itself, not only in its biological assembly.
 
     Returns
     -------
@@ -148,25 +264,41 @@ def structure_residues(
     models : int
         Number of models in the file, of which the first counts.
     """
-    structure = _read(path)
-    name, matched = _matched(_chains(structure, path, chain), _letters(alignment_or_query), path, min_identity)
-    residues = [
-        None
-        if each is None
-        else StructureResidue(
-            name.strip(),
-            each.seqid.num,
-            each.seqid.icode.strip(),
-            "" if np.isnan(_beta(each, False)[0]) else "CA" if each.name == "GLY" else "CB",
-        )
-        for each in matched
-    ]
+    structure = _read(path)  # must be kept: its chains do not outlive it
+    if isinstance(alignment_or_query, Alignment) and alignment_or_query.chains:
+        query, chains = alignment_or_query.query, alignment_or_query.chains
+        names = [name.strip() for name in (chain or "").split(",")]
+        if len(names) != len(chains):
+            raise ValueError(f"{path}: name {len(chains)} chains of the structure, in the order of the alignment's.")
+        parts = [query[start:end] for start, end in chain_slices(chains, len(query))]
+    else:
+        names, parts = [chain], [_letters(alignment_or_query)]
+    residues: list[StructureResidue | None] = []
+    for name, part in zip(names, parts, strict=True):
+        best = _best_match(structure, path, name, part, min_identity)
+        found = {number: _named(best.name, residue) for number, residue in best.pairs}
+        residues += [found.get(number) for number in range(len(part))]
     return residues, len(structure)
 
 
 def _letters(alignment_or_query: Alignment | str) -> str:
     query = alignment_or_query.query if isinstance(alignment_or_query, Alignment) else alignment_or_query
     return "".join(letter for letter in query.upper() if letter.isalpha())
+
+
+def _best_match(
+    structure: gemmi.Structure, path: str | os.PathLike[str], chain: str | None, query: str, min_identity: float
+) -> _Match:
+    """Find the chain that matches a query best, of equal ones the first."""
+    found = [_match(name, each, query) for name, each in _chains(structure, path, chain).items()]
+    best = max(found, key=lambda each: each.matches)
+    best.check(path, min_identity)
+    return best
+
+
+def _named(chain: str, residue: gemmi.Residue) -> StructureResidue:
+    atom = "" if np.isnan(_beta(residue, False)[0]) else "CA" if residue.name == "GLY" else "CB"
+    return StructureResidue(chain.strip(), residue.seqid.num, residue.seqid.icode.strip(), atom)
 
 
 def require_gemmi() -> None:
@@ -211,41 +343,51 @@ def _chains(
     return chains if chain is None else {chain: chains[chain]}
 
 
-def _matched(
-    chains: dict[str, gemmi.ResidueSpan], query: str, path: str | os.PathLike[str], min_identity: float
-) -> tuple[str, list[gemmi.Residue | None]]:
-    """Name of the chain that matches the query best, and its residue for each of the query's, or None."""
+@dataclass(frozen=True)
+class _Match:
+    """A query aligned to a chain of a structure."""
+
+    name: str  # of the chain
+    matches: int  # identical residues
+    length: int  # of the query
+    pairs: list[tuple[int, gemmi.Residue]]  # aligned residues, numbered on the query from 0
+
+    def check(self, path: str | os.PathLike[str], min_identity: float) -> None:
+        """Raise ValueError if the chain has another sequence than the query."""
+        if self.matches < min_identity * len(self.pairs) or self.matches == 0:
+            raise ValueError(
+                f"{path}, chain {self.name}: {self.matches} of {len(self.pairs)} aligned residues are the query's, "
+                f"less than {min_identity:.0%}; give the query's own structure, another chain, or (in Python) a lower "
+                "min_identity."
+            )
+
+    def positions(self, impute_beta: bool) -> np.ndarray:
+        """C-beta of each query residue, (N, 3); NaN where it is missing."""
+        atoms = np.full((self.length, 3), np.nan)
+        for number, residue in self.pairs:
+            atoms[number] = _beta(residue, impute_beta)
+        return atoms
+
+
+def _match(name: str, polymer: gemmi.ResidueSpan, query: str) -> _Match:
     import gemmi
 
     letters = "".join(letter if letter in _STANDARD else "X" for letter in query)
     names = gemmi.expand_one_letter_sequence(letters, gemmi.ResidueKind.AA)
     scoring = gemmi.AlignmentScoring("b")  # BLOSUM62; the default forbids mismatches
-    best: tuple[int, int, str, list[gemmi.Residue | None]] | None = None
-    for name, polymer in chains.items():
-        residues = list(polymer.first_conformer())
-        for residue in residues:  # a modified residue counts as its parent: selenomethionine as methionine
-            parent = gemmi.find_tabulated_residue(residue.name).one_letter_code.upper()
-            if parent in _STANDARD:
-                residue.name = gemmi.expand_one_letter(parent, gemmi.ResidueKind.AA)
-        alignment = gemmi.align_sequence_to_polymer(names, polymer, gemmi.PolymerType.PeptideL, scoring)
-        if best is not None and alignment.match_count <= best[0]:
-            continue
-        filled = [
-            np.array(list(alignment.add_gaps(text, which))) != "-"
-            for which, text in ((1, letters), (2, "X" * len(residues)))
-        ]
-        aligned = filled[0] & filled[1]
-        matched: list[gemmi.Residue | None] = [None] * len(query)
-        for number, index in zip(*((np.cumsum(side) - 1)[aligned] for side in filled), strict=True):
-            matched[number] = residues[index]
-        best = alignment.match_count, int(aligned.sum()), name, matched
-    matches, count, name, matched = best  # type: ignore[misc]
-    if matches < min_identity * count or matches == 0:
-        raise ValueError(
-            f"{path}, chain {name}: {matches} of {count} aligned residues are the query's, less than "
-            f"{min_identity:.0%}; give the query's own structure, another chain, or (in Python) a lower min_identity."
-        )
-    return name, matched
+    residues = list(polymer.first_conformer())
+    for residue in residues:  # a modified residue counts as its parent: selenomethionine as methionine
+        parent = gemmi.find_tabulated_residue(residue.name).one_letter_code.upper()
+        if parent in _STANDARD:
+            residue.name = gemmi.expand_one_letter(parent, gemmi.ResidueKind.AA)
+    alignment = gemmi.align_sequence_to_polymer(names, polymer, gemmi.PolymerType.PeptideL, scoring)
+    filled = [
+        np.array(list(alignment.add_gaps(text, which))) != "-"
+        for which, text in ((1, letters), (2, "X" * len(residues)))
+    ]
+    places = ((np.cumsum(side) - 1)[filled[0] & filled[1]].tolist() for side in filled)
+    pairs = [(number, residues[index]) for number, index in zip(*places, strict=True)]
+    return _Match(name, alignment.match_count, len(query), pairs)
 
 
 def _beta(residue: gemmi.Residue, impute: bool) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 
 from .alignment import Alignment
+from .chains import Chains, chain_slices, check_offset, residue_names
 from .edits import Edit
 from .tables import number_in, read_table
 
@@ -64,6 +65,25 @@ class Substitution(NamedTuple):
         return Edit(self.number - 1, self.number, self.mutant)
 
 
+def variant_name(substitutions: Sequence[Substitution], chains: Chains = ()) -> str:
+    """Write substitutions as `parse_variants` reads them, of a complex by chain.
+
+    >>> some = [Substitution("K", 2, "R"), Substitution("L", 4, "I")]
+    >>> chains = Alignment.from_sequences(["MKVLAW"], chains="3,3").chains
+    >>> variant_name(some), variant_name(some, chains)
+    ('K2R:L4I', 'A:K2R:B:L1I')
+    """
+    if not chains:
+        return ":".join(map(str, substitutions))
+    names = residue_names(chains, [each.number for each in substitutions])
+    parts = zip(substitutions, (name.rpartition(":") for name in names), strict=True)
+    return ":".join(f"{chain}:{each.wild_type}{number}{each.mutant}" for each, (chain, _, number) in parts)
+
+
+class _OutOfRange(ValueError):
+    """A residue that a chain does not have."""
+
+
 class Indel(NamedTuple):
     """Residues that are inserted, deleted, or replaced by another number of residues."""
 
@@ -95,7 +115,8 @@ def parse_variants(
     variants : sequence of str
         Substitutions such as ``A42V``, several joined by ``:``; ``WT`` is the query itself. HGVS is read too:
         ``p.Ala42Val``, ``p.[Ala42Val;Gly7Asp]``, ``p.[(Ala42Val);(Gly7Asp)]``, ``NP_000537.3:p.Ala42Val``,
-        ``p.Ser1_Pro3=``.
+        ``p.Ser1_Pro3=``. In a complex each begins with its chain, ``A:V17I``; ``A:V17I:G20D:B:K3R`` are two in A and
+        one in B.
     alignment : Alignment
         Query first.
     offset : int, default 0
@@ -135,7 +156,7 @@ def parse_variants(
         for each in some
     ]
     raise_all([words for words, each in named if each.kind == "notation"], source, "variants cannot be read")
-    better = better_offset(parsed, alignment.query, offset)
+    better = None if alignment.chains else better_offset(parsed, alignment.query, offset)
     advice = "" if better is None else f" All wild types fit with offset={better}."
     if named and all(each.kind == "coverage" for _, each in named):
         advice = f" {LOWER_CASE_ADVICE}"
@@ -174,22 +195,59 @@ def check_variants(
     [Misfit(kind='notation', words='a stop; a substitution is written like A42V, several like A42V:G7D.')]
     [Misfit(kind='wild type', words='residue 3 of the query is V, not A.')]
     """
+    check_offset(alignment.chains, offset, alignment.source or alignment.names[0])
     parsed: list[tuple[Change, ...]] = []
     misfits: list[list[Misfit]] = []
     for text in variants:
         try:
-            parsed.append(_parse(text, alignment.query, offset, indels))
+            parsed.append(_parse_any(text, alignment, offset, indels))
             misfits.append([each for change in parsed[-1] for each in _misfit(change, alignment, offset)])
         except ValueError as error:
             parsed.append(())
-            misfits.append([Misfit("notation", str(error))])
+            misfits.append([Misfit("range" if isinstance(error, _OutOfRange) else "notation", str(error))])
     return parsed, misfits
+
+
+def _parse_any(text: str, alignment: Alignment, offset: int, indels: bool) -> tuple[Change, ...]:
+    """Read a variant of one protein, or of a complex: each of its chains as if it were alone."""
+    chains = alignment.chains
+    if not chains or text.strip() in _WILD_TYPE:
+        return _parse(text, alignment.query, offset, indels)
+    of_chain: dict[str, list[str]] = {each.name: [] for each in chains}
+    current = None
+    for part in map(str.strip, text.split(":")):
+        if part in of_chain:
+            current = part
+        elif current is None:
+            first = chains[0].name
+            raise ValueError(
+                f"{part!r} has no chain; in a complex a substitution is written like {first}:A42V, and the chains are "
+                f"{', '.join(of_chain)}."
+            )
+        else:
+            if _INDEL.search(part):
+                raise ValueError(f"{_what(part)}; in a complex only substitutions such as A:A42V can be used.")
+            of_chain[current].append(part)
+    changes: list[Change] = []
+    for chain, (start, end) in zip(chains, chain_slices(chains, len(alignment.query)), strict=True):
+        if not of_chain[chain.name]:
+            continue
+        for each in _parse(":".join(map(_in_one_letters, of_chain[chain.name])), alignment.query[start:end], 0, False):
+            assert isinstance(each, Substitution)  # without indels
+            if not 1 <= each.number <= chain.length:
+                raise _OutOfRange(
+                    f"there is no residue {chain.name}:{each.number}; chain {chain.name} has 1 to {chain.length}."
+                )
+            changes.append(each._replace(number=start + each.number))
+    if current is None or not changes:
+        raise ValueError(f"no substitution; in a complex one is written like {chains[0].name}:A42V.")
+    return tuple(changes)
 
 
 def _misfit(change: Change, alignment: Alignment, offset: int) -> list[Misfit]:
     query = alignment.query
     for wild_type, number in change.residues:
-        called = number + offset
+        called = alignment.residue_name(number) if alignment.chains else number + offset
         if not 1 <= number <= len(query):
             residues = f"{1 + offset} to {len(query) + offset}"
             return [Misfit("range", f"there is no residue {called}; the query has {residues}.")]
@@ -216,7 +274,9 @@ def edit_misfits(edit: Edit, alignment: Alignment, offset: int = 0) -> list[Misf
         uncovered = np.array([min(start, len(columns) - 1)])
     if not len(uncovered):
         return []
-    residue = f"residue {uncovered[0] + 1 + offset} ({alignment.query[uncovered[0]]})"
+    number = uncovered[0] + 1
+    called = alignment.residue_name(number) if alignment.chains else number + offset
+    residue = f"residue {called} ({alignment.query[number - 1]})"
     return [Misfit("coverage", f"{residue} is in lower case in the query, so no column of the alignment covers it.")]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .._files import whole_file
 from .alignment import Alignment, AlignmentError, check_format
+from .complex_files import header_of
 from .reading import SUFFIXES, format_of
 
 
@@ -22,6 +23,8 @@ def write_alignment(
 
     The file appears complete or not at all. Reading A3M and A2M back gives the same alignment; FASTA and Stockholm
     contain only the match columns, and Stockholm the first words of the names, with the rest as ``#=GS ... DE`` lines.
+    Chains of a complex are in the first line: ColabFold's ``#120,95<TAB>1,1``, or ``#chains H:120,L:95`` if they have
+    names or the query has gaps or insertions; in Stockholm ``#=GF chains H:120,L:95``.
 
     Parameters
     ----------
@@ -52,7 +55,8 @@ def write_alignment(
         rows = list(map(bytes, alignment.array))
         if insertions and alignment.raw_rows is not None and format in ("a3m", "a2m"):
             rows = list(alignment.raw_rows) if format == "a3m" else _padded_rows(alignment)
-        data = b"".join(b">%b\n%b\n" % (name.encode(), row) for name, row in zip(alignment.names, rows, strict=True))
+        data = header_of(alignment, format, insertions)
+        data += b"".join(b">%b\n%b\n" % (name.encode(), row) for name, row in zip(alignment.names, rows, strict=True))
     if path.suffix == ".gz":
         data = gzip.compress(data, mtime=0)
     elif path.suffix == ".xz":
@@ -100,4 +104,5 @@ def _stockholm_bytes(alignment: Alignment) -> bytes:
             descriptions.append(f"#=GS {labels[-1]} DE {rest.strip()}")
     width = max(map(len, labels))
     rows = [f"{label:<{width}} {row}" for label, row in zip(labels, alignment.sequences, strict=True)]
-    return "\n".join(["# STOCKHOLM 1.0", *descriptions, *rows, "//", ""]).encode()
+    chains = [header_of(alignment, "stockholm").decode()] if alignment.chains else []
+    return "\n".join(["# STOCKHOLM 1.0", *chains, *descriptions, *rows, "//", ""]).encode()

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 from .._files import check_ending
 from .._words import counted
+from ..alignments.chains import require_chains
 from ..tasks.contact_files import FORMATS, write_contacts
 from .baselines import Baseline, baselines, check_baselines, parse_baselines
 from .options import Inputs, Output, Plot, choice
 from .session import Session, command
-from .structures import Chain, Known, Structure
+from .structures import BetweenChains, Chain, ChainGap, Known, Structure
 
 
 @command()
@@ -21,6 +22,8 @@ def contacts_command(
     session: Session,
     structure: Structure = None,
     chain: Chain = None,
+    between_chains: BetweenChains = False,
+    chain_gap: ChainGap = 0,
     baseline: Baseline = None,
     plot: Plot = None,
     format: Annotated[
@@ -35,6 +38,8 @@ def contacts_command(
     C-beta atoms are within 8 Angstrom are in contact. P@L is printed, and written beside the output (.precision.tsv).
     --baseline adds scores without a model from the same rows: columns of the table, panels of the picture, and P@L.
 
+    In a complex (--chains) residues are numbered by chain, as A:42, and pairs of two chains are never too close.
+
     Example: msa contacts fn3 -o contacts.tsv --plot contacts.png
     """
     ending = output.suffix.lower()
@@ -48,7 +53,7 @@ def contacts_command(
         output,
         suffix,
         "contacts",
-        settings=session.settings(chain=chain, baseline=methods),
+        settings=session.settings(chain=chain, between_chains=between_chains, chain_gap=chain_gap, baseline=methods),
         depends=known.of,
         plot=plot,
         beside=known.beside,
@@ -62,19 +67,24 @@ def contacts_command(
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
-        true = known.contacts(path, family)
+        if chain_gap:
+            require_chains(family.chains, str(path), "--chain-gap")
+        if between_chains:
+            require_chains(family.chains, str(path), "--between-chains")
+        assignments = known.contacts(path, family)
         check_baselines(methods, family)
         network = model()
         from ..tasks.contacts import predict_contacts
         from ..tasks.plotting import plot_contacts
 
-        result = predict_contacts(family, network, **session.row_options())
+        result = predict_contacts(family, network, chain_gap=chain_gap, **session.row_options())
         beside = baselines(methods, family, session.row_options() | {"rows": result.depth})
+        true = known.closest(result, assignments)
         if run.picture is not None:
-            plot_contacts(result, run.picture(target), known=true, beside=beside)
+            plot_contacts(result, run.picture(target), known=true, between_chains=between_chains, beside=beside)
         residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
         judged = known.judged(result, true, target, run.is_single, beside)
-        write_contacts(result, target, beside=beside)
+        write_contacts(result, target, between_chains=between_chains, beside=beside)
         return f"{target}: {result.name}, {residues}, {result.depth} of {rows}{judged}"
 
     run(work)

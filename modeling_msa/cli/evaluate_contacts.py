@@ -14,7 +14,7 @@ from .session import Session, command
 from .structures import shown
 
 
-@command("input_format")
+@command("input_format", "chains")
 def evaluate_contacts_command(
     families: Families,
     output: Annotated[Path, output_option("FILE", "Output table (.tsv).")],
@@ -24,7 +24,8 @@ def evaluate_contacts_command(
     """Measure the precision of predicted contacts in families of known structure.
 
     The output has one row per family: P@L, P@L/2 and P@L/5 of all, short-, medium- and long-range contacts. The means
-    with their 95 % bootstrap intervals over families are printed, and written beside it (.means.tsv).
+    with their 95 % bootstrap intervals over families are printed, and written beside it (.means.tsv). Complexes are
+    not read; see msa contacts --chains.
 
     With the published checkpoint (see msa convert), trRosetta's families and --rows 256, this is the experiment of
     Table 1 in Rao et al. (2021). Leave out the families that the contact regression was fitted on.

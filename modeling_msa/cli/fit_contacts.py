@@ -16,7 +16,7 @@ from .options import Families, Structures, option, output_option
 from .session import Session, command, start_torch
 
 
-@command("dtype", "input_format", "strict", "overwrite")
+@command("dtype", "input_format", "chains", "strict", "overwrite")
 def fit_contacts_command(
     families: Families,
     output_dir: Annotated[Path, output_option("FOLDER", "Folder of the new model; new or empty.")],
@@ -27,7 +27,7 @@ def fit_contacts_command(
     """Fit a model's contact regression on families of known structure, and save a new folder.
 
     All other weights stay the same. This is the L1-regularized logistic regression of the paper, which used 20
-    families. Precision on the families of the fit is too optimistic: measure it on others.
+    families. Precision on the families of the fit is too optimistic: measure it on others. Complexes are not read.
 
     Example: msa fit-contacts families.tsv --model msa-tiny -o msa-refitted
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .._words import counted
+from ..alignments.chains import chain_of_name, require_chains
 from ..alignments.writing import check_alignment_ending
 from ..tasks.generation_files import table_beside, write_generated
 from ..tasks.strategies import Mode
@@ -53,7 +54,13 @@ def generate_command(
         option("ROW", "Change only this row: a name, number (1: query) or range; repeatable.", _CHANGES),
     ] = None,
     only_residues: Annotated[
-        str | None, option("RESIDUES", "Change only these residues of the query, such as 3,10-12.", _CHANGES)
+        str | None,
+        option(
+            "RESIDUES", "Change only these residues of the query, such as 3,10-12; of a complex A:3,B:10-12.", _CHANGES
+        ),
+    ] = None,
+    chain: Annotated[
+        str | None, option("CHAIN", "Of a complex, change only this chain; the others stay as they are.", _CHANGES)
     ] = None,
     fix: Annotated[str | None, option("RESIDUES", "Do not change these residues of the query.", _CHANGES)] = None,
     keep_query: Annotated[bool, flag("--keep-query", "Do not change the query.", _CHANGES)] = False,
@@ -70,6 +77,10 @@ def generate_command(
 
     Example: msa generate fn3 -o new.a3m --rows 32 --iterations 20
     """
+    if chain is not None:
+        if only_residues is not None:
+            raise ValueError("--chain and --only-residues cannot be used together: pass --only-residues alone.")
+        only_residues = chain
     arguments: dict[str, Any] = session.row_options() | {
         "iterations": iterations,
         "mask_probability": mask_probability,
@@ -102,6 +113,9 @@ def generate_command(
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
+        if chain is not None:
+            require_chains(family.chains, str(path), "--chain")
+            chain_of_name(family.chains, chain, f"{path}: --chain")
         generated = generate(family, model(), progress=run.is_single, **arguments)
         table = write_generated(generated, target)
         mean = generated.nearest_identity.mean()

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from .._files import check_ending
 from .._words import counted
+from ..alignments.chains import require_chains
 from ..tasks.contact_files import FORMATS, write_contacts, write_pairs
 from ..tasks.strategies import Mode
 from .options import Inputs, Output, Plot, choice, flag, option
 from .session import Session, command
-from .structures import Chain, Known, Structure
+from .structures import BetweenChains, Chain, Known, Structure
 
 
 @command()
@@ -31,6 +32,7 @@ def jacobian_command(
     ] = False,
     structure: Structure = None,
     chain: Chain = None,
+    between_chains: BetweenChains = False,
     batch_size: Annotated[
         int | None, option("N", "Number of versions of the query in one pass. Default: by their size.", min=1)
     ] = None,
@@ -62,7 +64,7 @@ def jacobian_command(
         output,
         suffix,
         "jacobian",
-        settings=session.settings(mode=mode, pairs=pairs, full=full, chain=chain),
+        settings=session.settings(mode=mode, pairs=pairs, full=full, chain=chain, between_chains=between_chains),
         depends=known.of,
         plot=plot,
         beside=lambda path, target: [*known.beside(path, target), *([_pairs_file(target)] if pairs else [])],
@@ -77,19 +79,22 @@ def jacobian_command(
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
-        true = known.contacts(path, family)
+        if between_chains:
+            require_chains(family.chains, str(path), "--between-chains")
+        assignments = known.contacts(path, family)
         network = model()
         from ..tasks.jacobian import categorical_jacobian
         from ..tasks.plotting import plot_contacts
 
         result = categorical_jacobian(family, network, **options, **session.row_options())
+        true = known.closest(result, assignments)
         if run.picture is not None:
-            plot_contacts(result, run.picture(target), known=true)
+            plot_contacts(result, run.picture(target), known=true, between_chains=between_chains)
         if pairs:
             write_pairs(result, _pairs_file(target))
         residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
         judged = known.judged(result, true, target, run.is_single)
-        write_contacts(result, target)
+        write_contacts(result, target, between_chains=between_chains)
         return f"{target}: {result.name}, {residues}, {result.depth} of {rows}{judged}"
 
     run(work)

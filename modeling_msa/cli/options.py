@@ -83,6 +83,15 @@ InputFormat = Annotated[
     Literal["a3m", "a2m", "fasta", "stockholm"] | None,
     option("FORMAT", "a3m, a2m, fasta or stockholm. Default: by the file ending, otherwise by the content.", FILES),
 ]
+Chains = Annotated[
+    str | None,
+    option(
+        "CHAINS",
+        "Of a complex, residues of the query in each chain, side by side: 120,95 or A:120,B:95; or a table with the "
+        "name of each alignment, TAB, its chains. Default: those in the file (ColabFold), or one protein.",
+        FILES,
+    ),
+]
 Strict = Annotated[bool, flag("--strict", "Stop at the first alignment that fails.", FILES)]
 Overwrite = Annotated[bool, flag("--overwrite", "Make all results again; replace files that no run made.", FILES)]
 Families = Annotated[

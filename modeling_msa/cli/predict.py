@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .._files import check_ending
-from .._ranges import format_ranges
 from .._words import counted
+from ..alignments.chains import format_residues
 from ..alignments.listing import name_of
 from ..alignments.tables import Table, read_table
 from ..hub.finding import find_model
@@ -185,5 +185,5 @@ def _line(result: Any, depth: int) -> str:
     line = f"{result.name}, {found}, {result.depth} of {counted(depth, 'row')}"
     left_out = sorted(set(range(1, len(result.query) + 1)).difference(result.residues.tolist()))
     if left_out:
-        line += f"; residues of the query without a column, left out: {format_ranges(left_out)}"
+        line += f"; residues of the query without a column, left out: {format_residues(result.chains, left_out)}"
     return line

@@ -11,6 +11,7 @@ import typer
 from .._processes import is_main_process
 from .._ranges import parse_ranges
 from .._words import counted
+from ..alignments.chains import refuse_chains
 from ..tasks.proteingym_files import PER_ASSAY, SUMMARY, Assay, check_draws, read_assay, read_reference, write_assay
 from ..tasks.strategies import PROTOCOLS, Mode
 from .inputs import require
@@ -27,6 +28,7 @@ _PROTOCOL: dict[str, Any] = PROTOCOLS["proteingym"]
 
 @command(
     "seed",
+    "chains",
     rows=_PROTOCOL["rows"],
     select=_PROTOCOL["select"],
     filter_coverage=_PROTOCOL["coverage"],
@@ -70,7 +72,7 @@ def proteingym_command(
     interrupted.
 
     The defaults are the benchmark's protocol. theta of the weights is MSA_theta of the reference file, 0.01 for most
-    viral proteins and 0.2 otherwise.
+    viral proteins and 0.2 otherwise. Complexes are not read.
 
     Example: msa proteingym DMS_substitutions.csv --msas msas --assays assays -o scores --mode fast
     """
@@ -105,6 +107,7 @@ def proteingym_command(
         assay = listed[path]
         table = read_assay(assay, score_column)
         family = session.read(assay.alignment)
+        refuse_chains(family.chains, str(assay.alignment), "ProteinGym's benchmark")
         result = score_assay(assay, family, table, model(), **options, batch_size=batch_size)
         write_assay(table, result.per_seed, numbers, score_column, target)
         depths = f"{result.depth} of {counted(family.depth, 'row')}"

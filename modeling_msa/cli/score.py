@@ -12,7 +12,7 @@ from .._files import check_ending
 from .._ranges import parse_ranges
 from .._words import counted
 from ..alignments.tables import read_table
-from ..alignments.variants import AMINO_ACIDS
+from ..alignments.variants import AMINO_ACIDS, Substitution, variant_name
 from ..tasks.score_tables import FORMATS, write_scores
 from ..tasks.strategies import PROTOCOLS, Mode, Strategy, check_strategy
 from .inputs import require
@@ -206,7 +206,11 @@ def score_command(
             plot_substitutions(result, run.picture(target))
         write_scores(result, target, score_column=score_column)
         pairs = list(zip(result.wild_type, result.residues.tolist(), strict=True))
-        others = [f"{letter}{number}" for letter, number in pairs if letter not in AMINO_ACIDS]
+        others = [
+            variant_name([Substitution(letter, number, "")], result.chains)
+            for letter, number in pairs
+            if letter not in AMINO_ACIDS
+        ]
         scored = counted(len(pairs) - len(others), "residue")
         if others:
             scored += f" (not {', '.join(others[:5])}{' ...' * (len(others) > 5)}: not one of the 20 amino acids)"

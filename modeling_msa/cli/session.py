@@ -19,6 +19,8 @@ import typer
 from .._processes import is_main_process
 from ..alignments.alignment import Alignment
 from ..alignments.bundled import find_bundled
+from ..alignments.chains import as_chains
+from ..alignments.listing import name_of
 from ..alignments.reading import read_alignment
 from ..hub.finding import EMBEDDED, EMBEDDED_NOTE, fetch_model, find_model, model_files
 from . import options
@@ -75,6 +77,7 @@ class Session:
     device: options.Device = "auto"
     dtype: options.DType = "auto"
     input_format: options.InputFormat = None
+    chains: options.Chains = None
     strict: options.Strict = False
     overwrite: options.Overwrite = False
 
@@ -85,17 +88,44 @@ class Session:
         return {name.removeprefix("filter_"): getattr(self, name) for name in _ROWS}
 
     def read(self, path: Path) -> Alignment:
-        """Read an alignment in the format that was asked for; says so if it has one row."""
-        alignment = read_alignment(path, self.input_format)
+        """Read an alignment with the format and chains that were asked for; says so if it has one row."""
+        alignment = read_alignment(path, self.input_format, chains=self.chains_of(path))
         if alignment.depth == 1:
             words = "has a single row; the model relies on homologs, so expect little of the result"
             typer.secho(f"note: {path}: {words}", err=True, dim=True)
         return alignment
 
+    @functools.cached_property
+    def _chains(self) -> dict[str, str]:
+        """Chains by the name of an alignment; those of all stand under ``""``."""
+        if self.chains is None:
+            return {}
+        path = Path(self.chains)
+        if not path.is_file():
+            as_chains(self.chains, "--chains")
+            return {"": self.chains}
+        found = {}
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+            if line.strip() and not line.startswith("#"):
+                name, _, chains = (each.strip() for each in line.partition("\t"))
+                if not chains or name in found:
+                    raise ValueError(f"{path}, line {number}: write the name of each alignment once, TAB, its chains.")
+                as_chains(chains, f"{path}, line {number}")
+                found[name] = chains
+        return found
+
+    def chains_of(self, path: Path) -> str | None:
+        """Return what --chains says of an alignment."""
+        return self._chains.get("", self._chains.get(name_of(path)))
+
     def run(self, inputs: Any, output: Path | str, suffix: str, command: str, **more: Any) -> Run:
         """Set up the run of a command; for `more` see `Run`."""
         inputs = [find_bundled(each) or each for each in inputs]  # a folder fn3 must not make several of one
-        files = more.pop("made_from", {})
+        files, depends = more.pop("made_from", {}), more.pop("depends", lambda path: {})
+        if self.chains is not None:
+            more["depends"] = lambda path: {**depends(path), "chains": self.chains_of(path) or "those of the file"}
+        else:
+            more["depends"] = depends
         more["made_from"] = lambda: files | {f"model's {name}": path for name, path in self.model_files().items()}
         return Run(inputs, output, suffix, command=command, strict=self.strict, overwrite=self.overwrite, **more)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..alignments.alignment import Alignment
+from ..alignments.chains import Chains
 from ..alignments.sampling import sequence_weights
 from .contacts import PairMap
 from .inputs import prepare_alignment
@@ -51,6 +52,8 @@ class CoevolutionMap(PairMap):
         "mutual_information" or "dca".
     method : str
         The same in words.
+    chains : tuple of Chain
+        As of a `ContactMap`.
     """
 
     name: str
@@ -60,6 +63,7 @@ class CoevolutionMap(PairMap):
     depth: int
     measure: str
     method: str
+    chains: Chains = ()
 
     @property
     def values(self) -> np.ndarray:
@@ -109,7 +113,7 @@ def coevolution(
         "dca": direct_coupling_analysis,
     }
     where = (seen.names[0], seen.query, seen.column_residues)
-    return CoevolutionMap(*where, functions[method](seen.array), seen.depth, *_MEASURES[method])
+    return CoevolutionMap(*where, functions[method](seen.array), seen.depth, *_MEASURES[method], seen.chains)
 
 
 def check_method(method: str) -> None:

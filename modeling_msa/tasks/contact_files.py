@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._files import check_ending, whole_file
+from ..alignments.chains import chain_slices, format_chains, residue_names
 
 if TYPE_CHECKING:  # so that the formats are known without torch
     from .contacts import PairMap
@@ -18,7 +19,11 @@ FORMATS = (".tsv", ".npz", ".rr")
 
 
 def write_contacts(
-    contacts: PairMap, path: str | os.PathLike, min_separation: int = 6, beside: Sequence[PairMap] = ()
+    contacts: PairMap,
+    path: str | os.PathLike,
+    min_separation: int = 6,
+    between_chains: bool = False,
+    beside: Sequence[PairMap] = (),
 ) -> None:
     """Write a contact map, in the format given by the ending; the file appears whole or not at all.
 
@@ -34,6 +39,10 @@ def write_contacts(
         pickled object. The whole Jacobian is float16 there.
     min_separation : int, default 6
         Smallest difference of residue numbers of the pairs in a ``.tsv`` or ``.rr``.
+    between_chains : bool, default False
+        Write only pairs of different chains of a complex to a ``.tsv`` or ``.rr``. There, residues of a complex are
+        numbered by chain, ``A:42``; in ``.npz`` they go on from one chain to the next, and ``chain_names`` and
+        ``chain_lengths`` say where each begins.
     beside : sequence of CoevolutionMap, default ()
         Further maps of the same residues: a column each in a ``.tsv``, an array each in an ``.npz``, named
         mutual_information or dca. A ``.rr`` holds one number for each pair.
@@ -70,9 +79,10 @@ def write_contacts(
         elif suffix == ".tsv":
             form = "{}\t{}" + "\t{:.6f}" * (1 + len(beside)) + "\n"
             head = "\t".join(["i", "j", contacts.measure, *(each.measure for each in beside)])
-            temporary.write_text(f"{head}\n{_pair_lines(contacts, min_separation, form, beside=beside)}")
+            lines = _pair_lines(contacts, min_separation, between_chains, form, beside=beside)
+            temporary.write_text(f"{head}\n{lines}")
         else:
-            temporary.write_text(_casp_rr(contacts, min_separation))
+            temporary.write_text(_casp_rr(contacts, min_separation, between_chains))
 
 
 def check_beside(contacts: PairMap, beside: Sequence[PairMap]) -> None:
@@ -82,26 +92,36 @@ def check_beside(contacts: PairMap, beside: Sequence[PairMap]) -> None:
 
 
 def _pair_lines(
-    contacts: PairMap, min_separation: int, form: str, scaled: bool = False, beside: Sequence[PairMap] = ()
+    contacts: PairMap,
+    min_separation: int,
+    between_chains: bool,
+    form: str,
+    scaled: bool = False,
+    beside: Sequence[PairMap] = (),
 ) -> str:
-    pairs = contacts.top(min_separation=min_separation)
-    numbers = contacts.residues[pairs].tolist()
+    pairs = contacts.top(min_separation=min_separation, between_chains=between_chains)
+    numbers = np.array(residue_names(contacts.chains, contacts.residues))[pairs].tolist()
     values = np.stack([each.values[pairs[:, 0], pairs[:, 1]] for each in (contacts, *beside)], axis=1)
     if scaled and len(values):
         values = np.maximum(values, 0) / max(values[0, 0], np.finfo(np.float32).tiny)
     return "".join(form.format(i, j, *row) for (i, j), row in zip(numbers, values.tolist(), strict=True))
 
 
-def _casp_rr(contacts: PairMap, min_separation: int) -> str:
+def _casp_rr(contacts: PairMap, min_separation: int, between_chains: bool) -> str:
     # blanks separate, tabs are not allowed; a contact is a distance of 0 to 8 Angstrom
     name = (contacts.name.split() or ["unknown"])[0]
-    query = "".join(f"{contacts.query[start : start + 50]}\n" for start in range(0, len(contacts.query), 50))
+    parts = [contacts.query[start:end] for start, end in chain_slices(contacts.chains, len(contacts.query))]
+    query = "".join(f"{part[start : start + 50]}\n" for part in parts for start in range(0, len(part), 50))
     rows = f"{contacts.depth} row{'s' if contacts.depth != 1 else ''}"
     head = f"PFRMAT RR\nTARGET {name}\nMETHOD {contacts.method}, {rows} of the alignment\n"
     scaled = contacts.measure != "probability"
     if scaled:
         head += "REMARK scores, divided by the highest; they are not probabilities\n"
-    pairs = _pair_lines(contacts, min_separation, "{} {} 0 8 {:.6f}\n", scaled)
+    if contacts.chains:
+        head += (
+            f"REMARK chains {format_chains(contacts.chains)}, one below the other; residues are numbered by chain\n"
+        )
+    pairs = _pair_lines(contacts, min_separation, between_chains, "{} {} 0 8 {:.6f}\n", scaled)
     return f"{head}MODEL 1\n{query}{pairs}END\n"
 
 

@@ -6,6 +6,7 @@ unknown; `modeling_msa.alignments.structure` makes them from a structure.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .._files import whole_file
+from ..alignments.chains import BETWEEN, Chains, chain_slices, separated
 from ..pipeline_msa_transformer import rank_pairs
 from .contacts import MIN_SEPARATION, PairMap
 
@@ -25,6 +27,9 @@ RANGES: dict[str, tuple[int, int | None]] = {
     "long": (24, None),
 }
 TOPS = ("L", "L/2", "L/5")
+# of a complex: those of single chains, and pairs between chains, of which there are few
+COMPLEX_RANGES = RANGES | {"long": (24, BETWEEN - 1), "between": (BETWEEN, None)}
+COMPLEX_TOPS = (*TOPS, "50", "10")
 
 
 def figure_name(range_name: str, top: str) -> str:
@@ -94,20 +99,21 @@ def _ranked_states(
     residues: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int]:
     """States (1 or 0) of the pairs of known state, the highest scores first, and the size of the map."""
+    places = residues
     if isinstance(scores, PairMap):
-        residues, values = scores.residues, scores.values
+        residues, values, places = scores.residues, scores.values, separated(scores.chains, scores.residues)
         sizes = {len(residues): "the map's residues", len(scores.query): "the query's"}
     else:
         values = np.asarray(scores, dtype=float)
         residues = np.arange(1, len(values) + 1) if residues is None else residues
         sizes = {len(values): "as the scores"}
-    length = len(residues)
+    length, places = len(residues), residues if places is None else places
     if values.shape != (length, length):
         raise ValueError(f"Scores must be a square array, (L, L), but have the shape {values.shape}.")
     contacts = check_contact_array(contacts, sizes, "precision")
     if len(contacts) != length:
         contacts = contacts[np.ix_(residues - 1, residues - 1)]
-    i, j = rank_pairs(values, residues, min_separation, max_separation).T
+    i, j = rank_pairs(values, places, min_separation, max_separation).T
     known = contacts[i, j] >= 0
     if np.isnan(values[i, j][known]).any():
         raise ValueError("Scores contain NaN; pass a number for every pair of known state.")
@@ -150,65 +156,131 @@ def check_contact_array(contacts: np.ndarray, sizes: dict[int, str], where: str)
 def precisions(scores: np.ndarray | PairMap, contacts: np.ndarray) -> dict[str, float]:
     """Compute P@L, P@L/2 and P@L/5 of all pairs at least 6 apart, and of each range; see `precision`.
 
-    The keys are "P@L", "P@L/2", "P@L/5", then "short P@L" ... "long P@L/5".
+    The keys are "P@L", "P@L/2", "P@L/5", then "short P@L" ... "long P@L/5". Of a complex, short, medium and long are
+    pairs within a chain; "between P@L" ... are pairs of two chains, and each range also has "P@50" and "P@10". L
+    counts the residues of all chains.
     """
+    is_complex = isinstance(scores, PairMap) and scores.chains
+    ranges, tops = (COMPLEX_RANGES, COMPLEX_TOPS) if is_complex else (RANGES, TOPS)
     return {
-        figure_name(name, top): precision(scores, contacts, top=top, min_separation=least, max_separation=most)
-        for name, (least, most) in RANGES.items()
-        for top in TOPS
+        figure_name(name, top): precision(
+            scores, contacts, top=int(top) if top.isdigit() else top, min_separation=least, max_separation=most
+        )
+        for name, (least, most) in ranges.items()
+        for top in tops
     }
 
 
-def chance(scores: np.ndarray | PairMap, contacts: np.ndarray) -> dict[str, float]:
+def chance(scores: PairMap, contacts: np.ndarray) -> dict[str, float]:
     """Compute the precision to expect of pairs drawn at random: the share of contacts among pairs of known state.
 
-    The keys are those of `RANGES`, such as "all" and "long"; NaN where a range has no such pair. For the arguments see
-    `precision`.
+    The keys are names of ranges, such as "all" and "long", of a complex also "between"; NaN where a range has no such
+    pair. For the arguments see `precision`.
     """
     shares = {}
-    for name, (least, most) in RANGES.items():
+    for name, (least, most) in (COMPLEX_RANGES if scores.chains else RANGES).items():
         states = _ranked_states(scores, contacts, least, most)[0]
         shares[name] = float((states == 1).mean()) if len(states) else float("nan")
     return shares
 
 
+def best_assignment(scores: PairMap, assignments: Mapping[str, np.ndarray], top: int | str = "L") -> str:
+    """Find the matching of chains (`complex_contacts`) with the highest precision between chains.
+
+    Chains of equal sequence can be exchanged, and a prediction does not know which is which. Of equally good ones the
+    first is taken.
+    """
+    values = {
+        name: precision(scores, contacts, top=top, min_separation=BETWEEN) for name, contacts in assignments.items()
+    }
+    return max(values, key=lambda name: -1 if np.isnan(values[name]) else values[name])
+
+
+def same_pair_contacts(contacts: np.ndarray, query: str, chains: Chains) -> np.ndarray:
+    """Mark pairs of chains of equal sequence whose residues are in contact within one of the chains.
+
+    A model cannot tell A:10 from B:10 by the sequence of a homo-oligomer, so that it predicts contacts within a chain
+    as contacts between chains, too.
+
+    Parameters
+    ----------
+    contacts : ndarray, shape=(N, N)
+        1 contact, 0 not, -100 unknown.
+    query : str
+        The query's N residues.
+    chains : tuple of Chain
+
+    Returns
+    -------
+    ndarray, shape=(N, N), dtype=bool
+        True at i and j of different chains if i and the residue of its chain at the place of j are in contact in
+        either of the two chains.
+
+    Examples
+    --------
+    >>> from modeling_msa import Chain
+    >>> contacts = np.zeros((4, 4), dtype=int)
+    >>> contacts[0, 1] = contacts[1, 0] = 1
+    >>> print(same_pair_contacts(contacts, "MKMK", (Chain("A", 2), Chain("B", 2))).astype(int))
+    [[0 0 0 1]
+     [0 0 1 0]
+     [0 1 0 0]
+     [1 0 0 0]]
+    """
+    parts = [slice(*ends) for ends in chain_slices(chains, len(query))]
+    marked = np.zeros(contacts.shape, dtype=bool)
+    for a, b in itertools.permutations(parts, 2):
+        if query[a] == query[b]:
+            marked[a, b] = (contacts[a, a] == 1) | (contacts[b, b] == 1)
+    return marked
+
+
 def precision_table(cells: dict[str, str]) -> str:
     """Lay out the figures of `precisions`: a line for each range of separations, a column for each P@."""
-    rows = {name: [cells[figure_name(name, top)] for top in TOPS] for name in RANGES}
-    columns = zip((f"P@{top}" for top in TOPS), *rows.values(), strict=True)
+    ranges, tops = _layout(cells)
+    rows = {name: [cells[figure_name(name, top)] for top in tops] for name in ranges}
+    columns = zip((f"P@{top}" for top in tops), *rows.values(), strict=True)
     widths = [max(map(len, column)) + 2 for column in columns]
 
     def line(name: str, limits: str, values: list[str]) -> str:
         numbers = (f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
         return f"{name:<9}{limits:>6}{''.join(numbers)}"
 
-    lines = [line("contacts", "|i-j|", [f"P@{top}" for top in TOPS])]
-    for name, (least, most) in RANGES.items():
-        lines.append(line(name, f"{least}-{most}" if most else f">={least}", rows[name]))
+    lines = [line("contacts", "|i-j|", [f"P@{top}" for top in tops])]
+    for name, (least, most) in ranges.items():
+        limits = "" if least >= BETWEEN else f"{least}-{most}" if most and most < BETWEEN else f">={least}"
+        lines.append(line(name, limits, rows[name]))
     return "\n".join(lines)
 
 
 def compared(maps: Sequence[PairMap], contacts: np.ndarray) -> dict[str, dict[str, float]]:
     """Compute P@L of several maps in each range, by their methods, and last that of pairs drawn at random."""
+    by_chance = chance(maps[0], contacts)
+    limits = {name: COMPLEX_RANGES[name] for name in by_chance}
     figures = {
         each.method: {
             name: precision(each, contacts, min_separation=least, max_separation=most)
-            for name, (least, most) in RANGES.items()
+            for name, (least, most) in limits.items()
         }
         for each in maps
     }
-    return figures | {"chance": chance(maps[0], contacts)}
+    return figures | {"chance": by_chance}
 
 
 def compared_table(figures: Mapping[str, Mapping[str, float]]) -> str:
     """Lay out the figures of `compared`: a line for each method, a column for each range."""
     width = max(map(len, ["P@L by method", *figures])) + 2
-    head = f"{'P@L by method':<{width}}" + "".join(f"{name:>8}" for name in RANGES)
+    head = f"{'P@L by method':<{width}}" + "".join(f"{name:>9}" for name in figures["chance"])
     cells = {
-        name: "".join(f"{'-' if np.isnan(value) else f'{value:.2f}':>8}" for value in each.values())
+        name: "".join(f"{'-' if np.isnan(value) else f'{value:.2f}':>9}" for value in each.values())
         for name, each in figures.items()
     }
     return "\n".join([head, *(f"{name:<{width}}{row}" for name, row in cells.items())])
+
+
+def _layout(cells: Mapping[str, object]) -> tuple[dict[str, tuple[int, int | None]], tuple[str, ...]]:
+    """Return the ranges and numbers of pairs of which there are figures."""
+    return (COMPLEX_RANGES, COMPLEX_TOPS) if "between P@L" in cells else (RANGES, TOPS)
 
 
 def write_precisions(
@@ -216,19 +288,17 @@ def write_precisions(
 ) -> None:
     """Write one family's `precisions` as a tab-separated table, whole or not at all.
 
-    A line for each range of separations: contacts, P@L, P@L/2, P@L/5; empty where the family has no such pair.
-    `others` are further columns by their names, with a figure for each range.
+    A line for each range of separations: contacts, P@L, P@L/2, P@L/5; empty where the family has no such pair. Of a
+    complex also a line ``between``, and columns P@50 and P@10. `others` are further columns by their names, with a
+    figure for each range.
     """
-    others = others or {}
+    ranges, tops = _layout(values)
+    more = (others or {}).values()
     rows = [
-        [
-            name,
-            *(text_of(values[figure_name(name, top)]) for top in TOPS),
-            *(text_of(each[name]) for each in others.values()),
-        ]
-        for name in RANGES
+        [name, *(text_of(values[figure_name(name, top)]) for top in tops), *(text_of(each[name]) for each in more)]
+        for name in ranges
     ]
-    write_table(["contacts", *(f"P@{top}" for top in TOPS), *others], rows, path)
+    write_table(["contacts", *(f"P@{top}" for top in tops), *(others or {})], rows, path)
 
 
 def text_of(value: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._files import check_ending, whole_file
 from .._words import counted
+from ..alignments.alignment import Alignment
 from ..alignments.structure import StructureResidue, structure_contacts, structure_residues
 
 if TYPE_CHECKING:  # so that the formats are known without torch
@@ -25,6 +26,7 @@ def write_viewer(
     path: str | os.PathLike[str],
     chain: str | None = None,
     count: int | None = None,
+    between_chains: bool = False,
 ) -> int:
     """Write a script that opens a structure and draws the most probable pairs on it; it appears whole or not at all.
 
@@ -43,9 +45,12 @@ def write_viewer(
         ``.pml``: for PyMOL, with the objects ``msa_structure``, ``msa_right`` and ``msa_wrong``. ``.cxc``: for UCSF
         ChimeraX, with the structure as model 1000 and pseudobonds "right" and "wrong".
     chain : str, optional
-        The structure's chain; default: the one in which most residues of the query are found.
+        The structure's chain; default: the one in which most residues of the query are found. Of a complex one for
+        each of its chains, in their order, such as ``"A,C"``.
     count : int, optional
         Number of pairs, counted before any are left out; default: L, the size of the map.
+    between_chains : bool, default False
+        Draw only pairs of different chains of a complex.
 
     Returns
     -------
@@ -59,9 +64,11 @@ def write_viewer(
     """
     suffix = check_ending(path, VIEWERS)
     check_path(structure, path)
-    residues, models = structure_residues(structure, contacts.query, chain)
-    known = structure_contacts(structure, contacts.query, chain)
-    pairs = contacts.residues[contacts.top(len(contacts.residues) if count is None else count)] - 1
+    query = Alignment.from_sequences([contacts.query], chains=contacts.chains)
+    residues, models = structure_residues(structure, query, chain)
+    known = structure_contacts(structure, query, chain)
+    count = len(contacts.residues) if count is None else count
+    pairs = contacts.residues[contacts.top(count, between_chains=between_chains)] - 1
     drawn = {kind: pairs[known[pairs[:, 0], pairs[:, 1]] == state] for kind, state in (("right", 1), ("wrong", 0))}
     atoms = {kind: [(residues[i], residues[j]) for i, j in each.tolist()] for kind, each in drawn.items()}
     number = len(drawn["right"]) + len(drawn["wrong"])

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..alignments.alignment import Alignment
+from ..alignments.chains import BETWEEN, Chains, array_fields, separated
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..pipeline_msa_transformer import rank_pairs
-from .inputs import model_inputs
+from .inputs import gapped_positions, model_inputs
 
 MIN_SEPARATION = 6  # pairs closer in sequence are not counted as contacts (CASP's convention)
 
@@ -25,6 +26,7 @@ class PairMap:
     query: str
     residues: np.ndarray
     depth: int
+    chains: Chains
 
     @property
     def values(self) -> np.ndarray:
@@ -33,9 +35,11 @@ class PairMap:
 
     def arrays(self) -> dict[str, Any]:
         """Return what an .npz file holds, by name."""
-        return vars(self)
+        return array_fields(vars(self))
 
-    def top(self, count: int | None = None, min_separation: int = MIN_SEPARATION) -> np.ndarray:
+    def top(
+        self, count: int | None = None, min_separation: int = MIN_SEPARATION, between_chains: bool = False
+    ) -> np.ndarray:
         """Pairs of map indices i < j, the most likely contacts first.
 
         Parameters
@@ -43,14 +47,17 @@ class PairMap:
         count : int, optional
             Number of pairs; default: all.
         min_separation : int, default 6
-            Smallest difference of residue numbers.
+            Smallest difference of residue numbers; residues of different chains are never too close.
+        between_chains : bool, default False
+            Only pairs of residues of different chains.
 
         Returns
         -------
         ndarray, shape=(pairs, 2), dtype=int64
             Indices from 0 into `residues`.
         """
-        return rank_pairs(self.values, self.residues, min_separation)[:count]
+        places = separated(self.chains, self.residues)
+        return rank_pairs(self.values, places, BETWEEN if between_chains else min_separation)[:count]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +77,8 @@ class ContactMap(PairMap):
         Probability that two residues are in contact: C-beta atoms within 8 Angstrom.
     depth : int
         Number of alignment rows given to the model.
+    chains : tuple of Chain
+        Chains of a complex, whose residues are numbered one after the other in `residues`; empty for one protein.
     """
 
     name: str
@@ -77,6 +86,7 @@ class ContactMap(PairMap):
     residues: np.ndarray
     probabilities: np.ndarray
     depth: int
+    chains: Chains = ()
 
     @property
     def values(self) -> np.ndarray:
@@ -92,6 +102,7 @@ def predict_contacts(
     seed: int = 0,
     coverage: float | None = None,
     identity: float | None = None,
+    chain_gap: int = 0,
 ) -> ContactMap:
     """Predict the contacts of an alignment's query.
 
@@ -104,6 +115,9 @@ def predict_contacts(
     rows, select, seed, coverage, identity
         Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
         that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
+    chain_gap : int, default 0
+        Of a complex: how many column positions lie between two chains. 0 numbers the columns one after the other, as
+        is usual with the published model.
 
     Raises
     ------
@@ -111,5 +125,7 @@ def predict_contacts(
         If the query is longer than the model can read, or the model's contact regression was never fitted.
     """
     seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
+    if chain_gap:
+        inputs["position_ids"] = gapped_positions(seen, model, chain_gap)
     probabilities = model.predict_contacts(**inputs)[0].cpu().numpy()
-    return ContactMap(seen.names[0], seen.query, seen.column_residues, probabilities, seen.depth)
+    return ContactMap(seen.names[0], seen.query, seen.column_residues, probabilities, seen.depth, seen.chains)

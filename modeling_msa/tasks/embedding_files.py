@@ -48,7 +48,8 @@ def write_embeddings(families: Mapping[str, Embeddings], path: str | os.PathLike
     """Write the embeddings of families into one file, which appears whole or not at all.
 
     safetensors, NPZ
-        One array for each family under its name; with several layers ``NAME/layer_6`` and so on.
+        One array for each family under its name; with several layers ``NAME/layer_6`` and so on. A complex has one
+        for each chain, ``NAME/A``, as if it were a family of its own.
     Parquet
         One row for each residue (for each row and residue, for each family with ``which="mean"``), in the columns
         ``name``, ``row`` (from 0, and ``row_name``), ``residue`` and, as lists of D numbers, ``layer_6`` and so on,
@@ -89,6 +90,11 @@ def write_embeddings(families: Mapping[str, Embeddings], path: str | os.PathLike
     for name in families:
         if not name or "/" in name or name == _METADATA:
             raise ValueError(f"{path}: {name!r} cannot be a key in the file; rename the family, without '/'.")
+    families = {
+        f"{name}/{chain}" if chain else name: part
+        for name, each in families.items()
+        for chain, part in each.by_chain().items()
+    }
     metadata = _merged([(name, _described(name, each)) for name, each in families.items()])
     with whole_file(path) as temporary:
         if suffix == ".parquet":

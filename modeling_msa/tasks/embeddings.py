@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from .._version import __version__
 from ..alignments.alignment import Alignment
+from ..alignments.chains import Chains, chain_indices, chain_slices
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from .inputs import ROWS, check_whole, model_inputs
@@ -39,6 +40,9 @@ class Embeddings:
     settings : dict
         How they were made: ``model``, ``which``, ``layers``, ``rows``, ``select``, ``seed``, ``coverage``,
         ``identity``, ``dtype`` and ``version`` (of modeling-msa). ``rows`` is None if all rows were selected before.
+    chains : tuple of Chain
+        The K chains of a complex, whose residues are numbered one after the other; empty for one protein. The mean of
+        a complex is ``(K, D)``, one for each chain. `by_chain` splits them.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Embeddings:
     row_names: tuple[str, ...]
     arrays: dict[int, np.ndarray]
     settings: dict[str, Any]
+    chains: Chains = ()
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -57,6 +62,27 @@ class Embeddings:
     def depth(self) -> int:
         """Number of alignment rows given to the model, R."""
         return len(self.row_names)
+
+    def by_chain(self) -> dict[str, Embeddings]:
+        """Split a complex into its chains, by name, with residues numbered from 1.
+
+        A chain without a column is left out. One protein stands under the empty name.
+        """
+        if not self.chains:
+            return {"": self}
+        found = {}
+        of_chain = chain_indices(self.chains, self.residues)
+        for k, (start, end) in enumerate(chain_slices(self.chains, len(self.query))):
+            here = of_chain == k
+            arrays = {
+                layer: array[k] if self.settings["which"] == "mean" else array[..., here, :]
+                for layer, array in self.arrays.items()
+            }
+            if here.any():
+                found[self.chains[k].name] = replace(
+                    self, query=self.query[start:end], residues=self.residues[here] - start, arrays=arrays, chains=()
+                )
+        return found
 
     @property
     def array(self) -> np.ndarray:
@@ -123,13 +149,17 @@ def embed(
         raise ValueError(f"dtype must be float32 or float16, not {dtype!r}.")
     wanted = resolve_layers(layers, model.config.num_hidden_layers)
     seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
-    states = _hidden_states(model, inputs, wanted, which)
+    chains = chain_indices(seen.chains, seen.column_residues)
+    parts = [chains == k for k in range(len(seen.chains))] or [slice(None)]
+    states = _hidden_states(model, inputs, wanted, which, parts)
+    if not seen.chains and which == "mean":
+        states = {layer: means[0] for layer, means in states.items()}
     arrays = {layer: array.astype(dtype) for layer, array in states.items()}
     limit = None if rows is None and alignment.is_selected else rows or ROWS
     chosen = {"rows": limit, "select": select, "seed": seed, "coverage": coverage, "identity": identity}
     settings = {"model": model_name(model), "which": which, "layers": list(wanted), **chosen}
     settings |= {"dtype": dtype, "version": __version__}
-    return Embeddings(seen.names[0], seen.query, seen.column_residues, seen.names, arrays, settings)
+    return Embeddings(seen.names[0], seen.query, seen.column_residues, seen.names, arrays, settings, seen.chains)
 
 
 def resolve_layers(layers: Iterable[int], count: int) -> tuple[int, ...]:
@@ -152,7 +182,7 @@ def resolve_layers(layers: Iterable[int], count: int) -> tuple[int, ...]:
 
 @torch.inference_mode()
 def _hidden_states(
-    model: MsaPreTrainedModel, inputs: Mapping[str, Any], layers: tuple[int, ...], which: str
+    model: MsaPreTrainedModel, inputs: Mapping[str, Any], layers: tuple[int, ...], which: str, parts: Sequence[Any]
 ) -> dict[int, np.ndarray]:
     """Run the model as far as `layers` need it; its own recorder would keep the states of all layers."""
     backbone: MsaModel = evaluation_copy(model.base_model)  # type: ignore[assignment]
@@ -165,7 +195,9 @@ def _hidden_states(
             states = states[0] if which == "rows" else states[0, 0]
             # a copy: float() and cpu() may give the tensor itself, of which this is a view
             part = states[..., 1:, :].float().clone()  # without <cls>
-            taken[layer] = (part.mean(0) if which == "mean" else part).cpu().numpy()
+            if which == "mean":  # of each chain
+                part = torch.stack([part[each].mean(0) for each in parts])
+            taken[layer] = part.cpu().numpy()
 
     prepared = backbone.prepare(**inputs, output_column_attentions=False)
     take(0, prepared["hidden_states"])

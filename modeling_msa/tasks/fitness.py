@@ -17,7 +17,8 @@ from .._files import check_ending, file_sha256, whole_file
 from .._version import __version__
 from .._words import counted
 from ..alignments.alignment import Alignment
-from ..alignments.variants import AMINO_ACIDS, Substitution, places_of
+from ..alignments.chains import check_offset
+from ..alignments.variants import AMINO_ACIDS, Substitution, places_of, variant_name
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 from .embeddings import model_name, resolve_layers
@@ -228,10 +229,11 @@ class FitnessModel:
 
         The parameters are those of `predict`.
         """
+        check_offset(alignment.chains, offset, alignment.source or alignment.names[0])
         residues = np.flatnonzero(alignment.residue_columns >= 0) + 1
         wild = "".join(alignment.query[number - 1] for number in residues)
         place = {
-            f"{letter}{number}{mutant}": (k, j)
+            variant_name([Substitution(letter, number, mutant)], alignment.chains): (k, j)
             for k, (letter, number) in enumerate(zip(wild, residues.tolist(), strict=True))
             for j, mutant in enumerate(AMINO_ACIDS)
             if letter in AMINO_ACIDS and mutant != letter
@@ -239,9 +241,8 @@ class FitnessModel:
         found = self.predict(alignment, list(place), model, batch_size=batch_size)
         score = np.full((len(residues), len(AMINO_ACIDS)), np.nan)
         score[tuple(np.array(list(place.values())).T)] = found.score
-        return SubstitutionScores(
-            found.name, wild, residues + offset, AMINO_ACIDS, score, None, found.seeds, found.depth
-        )
+        where = (found.name, wild, residues + offset, AMINO_ACIDS)
+        return SubstitutionScores(*where, score, None, found.seeds, found.depth, alignment.chains)
 
     def check(self, alignment: Alignment) -> None:
         """Raise ValueError if the query is not the one of the fit."""
@@ -250,7 +251,7 @@ class FitnessModel:
             where = f"{len(query)} residues instead of {len(known)}"
             if len(query) == len(known):
                 k = next(k for k, letter in enumerate(query) if letter != known[k])
-                where = f"{query[k]} instead of {known[k]} at residue {k + 1}"
+                where = f"{query[k]} instead of {known[k]} at residue {alignment.residue_name(k + 1)}"
             raise ValueError(
                 f"{alignment.source or alignment.names[0]}: the query is not the one that the regression was fitted "
                 f"with: it has {where}. Pass that family, or fit again with msa fit-fitness."

@@ -7,6 +7,7 @@ many rounds turn natural rows into new members of the family, one from each.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
 from ..alignments.alignment import Alignment
+from ..alignments.chains import Chain, chain_indices
 from ..alignments.sampling import filter_rows
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaForMaskedLM
@@ -149,7 +151,7 @@ def generate(
         first word). The model sees them regardless of `select` and the filters; further rows are context and stay.
     only_residues, fixed_residues : str or iterable of int, optional
         Residue numbers of the query, from 1, such as "3,10-12": the only ones to change in any row, and those to leave
-        unchanged in every row.
+        unchanged in every row. Of a complex by chain, such as "A:3,A:10-12,B"; "B" is all of a chain.
     keep_query : bool, default False
         Leave the query unchanged.
     new_gaps : bool, default True
@@ -318,7 +320,7 @@ def check_arguments(
     check_mode(mode)
     _chooser(sampling, temperature, top_p, torch.Generator())
     for what, numbers in (("residues to change", only_residues), ("fixed residues", fixed_residues)):
-        if numbers is not None:
+        if numbers is not None and not re.search("[A-Za-z]", numbers):  # chains are those of the alignment
             residue_numbers(numbers, what)
 
 
@@ -409,6 +411,12 @@ def _letters(array: np.ndarray, old: torch.Tensor, new: torch.Tensor) -> np.ndar
     return np.where(changed, _CODES[new[:, 1:].cpu().numpy()], array)
 
 
+def _chain_lengths(family: Alignment, row: np.ndarray) -> list[int]:
+    """Count the residues of a row (L,) in each chain of a complex."""
+    chains = chain_indices(family.chains, family.column_residues)
+    return [int(((chains == k) & (row != _GAP)).sum()) for k in range(len(family.chains))]
+
+
 def _collect(
     alignment: Alignment,
     family: Alignment,
@@ -424,7 +432,9 @@ def _collect(
     rows = [row.tobytes().decode() for row in made]
     empty = (made == _GAP).all(axis=1)
     kept: list[tuple[str, str]] = []
-    if parents[0] != 0 or empty[0]:
+    lengths = _chain_lengths(family, made[0])
+    if parents[0] != 0 or empty[0] or 0 in lengths:
+        lengths = [each.length for each in family.chains]
         raw = family.array[0].tobytes() if family.raw_rows is None else family.raw_rows[0]
         kept = [(family.names[0], raw.decode())]
     if empty.any():
@@ -440,9 +450,12 @@ def _collect(
         same = (family.array == row).sum(axis=1)
         nearest[k] = same.argmax()
         identity[k] = same[nearest[k]] / family.length
+    found = Alignment.from_sequences(
+        [*(row for _, row in kept), *rows], [*(name for name, _ in kept), *names], source=f"generated from {where}"
+    )
     return Generated(
-        alignment=Alignment.from_sequences(
-            [*(row for _, row in kept), *rows], [*(name for name, _ in kept), *names], source=f"generated from {where}"
+        alignment=found.with_chains(
+            [Chain(each.name, length) for each, length in zip(family.chains, lengths, strict=True)]
         ),
         names=names,
         parents=parents,

@@ -10,14 +10,17 @@ import numpy as np
 
 from .._ranges import parse_ranges
 from ..alignments.alignment import Alignment
+from ..alignments.chains import Chains, parse_residues
 from ..alignments.sampling import choose_rows
 
 _NUMBERS = re.compile(r"[\d\s,-]+")
 
 
-def residue_numbers(numbers: str | Iterable[int], what: str) -> list[int]:
-    """Read residue numbers, such as "3,10-12"; ValueError, which begins with `what`, for other text."""
-    return parse_ranges(numbers, what) if isinstance(numbers, str) else [operator.index(number) for number in numbers]
+def residue_numbers(numbers: str | Iterable[int], what: str, chains: Chains = ()) -> list[int]:
+    """Read residue numbers, such as "3,10-12", or "A:3,B"; ValueError, which begins with `what`, for other text."""
+    if isinstance(numbers, str):
+        return parse_residues(numbers, chains, what)
+    return [operator.index(number) for number in numbers]
 
 
 def columns_to_change(
@@ -30,7 +33,8 @@ def columns_to_change(
     family : Alignment
         Without gaps in the query.
     only, fixed : str or iterable of int, optional
-        Residue numbers of the query: the only ones to change, and those to leave.
+        Residue numbers of the query: the only ones to change, and those to leave. Of a complex as text by chain,
+        ``"A:3,B:10-12"``; ``"B"`` is all of a chain.
 
     Returns
     -------
@@ -43,8 +47,11 @@ def columns_to_change(
     """
     columns = np.full(family.length, only is None)
     if only is not None:
-        columns[[family.column_of(number) for number in residue_numbers(only, "residues to change")]] = True
-    for number in [] if fixed is None else residue_numbers(fixed, "fixed residues"):
+        numbers = residue_numbers(only, "residues to change", family.chains)
+        if isinstance(only, str) and family.chains and ":" not in only:  # whole chains, whose insertions never change
+            numbers = [number for number in numbers if family.residue_columns[number - 1] >= 0]
+        columns[[family.column_of(number) for number in numbers]] = True
+    for number in [] if fixed is None else residue_numbers(fixed, "fixed residues", family.chains):
         if not 1 <= number <= len(family.query) or family.residue_columns[number - 1] >= 0:
             columns[family.column_of(number)] = False  # a residue without a column never changes
     if not columns.any():

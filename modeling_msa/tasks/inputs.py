@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from transformers import BatchEncoding, PreTrainedModel
 
 from ..alignments.alignment import Alignment
+from ..alignments.chains import chain_indices, require_chains
 from ..alignments.sampling import select_rows
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
@@ -114,6 +117,22 @@ def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
         )
     check_depth(alignment, tokenizer)
     return tokenizer(alignment, return_tensors="pt").to(model.device)
+
+
+def gapped_positions(alignment: Alignment, model: MsaPreTrainedModel, gap: int) -> torch.Tensor:
+    """Column positions ``(1, C)`` of a complex with `gap` unused ones between two chains; ValueError if too many."""
+    where = alignment.source or alignment.names[0]
+    require_chains(alignment.chains, where, "a gap between chains")
+    # a column in which the query has a gap belongs to the chain of the residue before it
+    chains = chain_indices(alignment.chains, np.maximum.accumulate(alignment.column_residues))
+    positions = np.arange(1, alignment.length + 1) + gap * chains
+    limit = MsaTokenizer.for_config(model.config).model_max_length
+    if gap < 0 or positions[-1] >= limit:
+        raise ValueError(
+            f"{where}: with a gap of {gap} between chains the positions go up to {positions[-1]}; it must be at least "
+            f"0, and the model has {limit - 1}."
+        )
+    return torch.from_numpy(np.append(0, positions)[None]).to(model.device)
 
 
 def model_inputs(

@@ -28,7 +28,8 @@ import torch
 from tqdm import tqdm
 
 from ..alignments.alignment import Alignment
-from ..alignments.variants import AMINO_ACIDS
+from ..alignments.chains import Chains, array_fields, separated
+from ..alignments.variants import AMINO_ACIDS, Substitution, variant_name
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
@@ -74,6 +75,8 @@ class CategoricalJacobian(PairMap):
     jacobian : ndarray, shape=(L, 20, L, 20), dtype=float32, or None
         Change of the logit of amino acid b at j when i becomes a: neither centred nor symmetrised. Zero where a is the
         wild type. None unless it was requested.
+    chains : tuple of Chain
+        Chains of a complex, as in `ContactMap`; `pairs` are then numbered by chain, such as ``A:A42V:B:G57D``.
     """
 
     measure = "score"
@@ -89,6 +92,7 @@ class CategoricalJacobian(PairMap):
     pairs: tuple[str, ...] = ()
     epistasis: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     jacobian: np.ndarray | None = None
+    chains: Chains = ()
 
     @property
     def values(self) -> np.ndarray:
@@ -97,9 +101,10 @@ class CategoricalJacobian(PairMap):
 
     def arrays(self) -> dict[str, Any]:
         """Return what an .npz file holds: the attributes, of the whole Jacobian float16."""
+        fields = array_fields(vars(self))
         if self.jacobian is None:
-            return {name: value for name, value in vars(self).items() if name != "jacobian"}
-        return vars(self) | {"jacobian": self.jacobian.astype(np.float16)}
+            return {name: value for name, value in fields.items() if name != "jacobian"}
+        return fields | {"jacobian": self.jacobian.astype(np.float16)}
 
 
 def categorical_jacobian(
@@ -175,7 +180,7 @@ def categorical_jacobian(
             raise ValueError(f"{name} must be at least {least}, but is {value}.")
     seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
     wild = np.array([AMINO_ACIDS.find(letter) for letter in seen.sequences[0]])  # -1: not one of the 20
-    strongest = _Strongest(pairs, min_separation, wild, seen.column_residues)
+    strongest = _Strongest(pairs, min_separation, wild, separated(seen.chains, seen.column_residues))
     _check_disk(seen.length)
     with tempfile.TemporaryFile() as file:
         blocks = _Blocks(file, seen.length)
@@ -188,10 +193,10 @@ def categorical_jacobian(
             if pairs:
                 strongest.add(i, j, block)
         whole = blocks.whole() if full else None
-    names, epistasis = strongest.listed(seen.query)
+    names, epistasis = strongest.listed(seen)
     scores = average_product_corrected(norms).astype(np.float32)
     where = (seen.names[0], seen.query, seen.column_residues)
-    return CategoricalJacobian(*where, scores, seen.depth, mode, AMINO_ACIDS, names, epistasis, whole)
+    return CategoricalJacobian(*where, scores, seen.depth, mode, AMINO_ACIDS, names, epistasis, whole, seen.chains)
 
 
 def average_product_corrected(norms: np.ndarray) -> np.ndarray:
@@ -369,11 +374,11 @@ class _Strongest:
         order = np.lexsort((*places.T[::-1], -np.abs(values)))[: self.count]
         self.values, self.places = values[order], places[order]
 
-    def listed(self, query: str) -> tuple[tuple[str, ...], np.ndarray]:
+    def listed(self, seen: Alignment) -> tuple[tuple[str, ...], np.ndarray]:
         """Names, such as ``A42V:G57D``, and epistasis."""
         names = []
         for i, j, a, b in self.places.tolist():
-            numbers = self.residues[i], self.residues[j]
-            each = [f"{query[n - 1]}{n}{AMINO_ACIDS[k]}" for n, k in zip(numbers, (a, b), strict=True)]
-            names.append(":".join(each))
+            numbers = seen.column_residues[[i, j]].tolist()
+            each = [Substitution(seen.query[n - 1], n, AMINO_ACIDS[k]) for n, k in zip(numbers, (a, b), strict=True)]
+            names.append(variant_name(each, seen.chains))
         return tuple(names), self.values

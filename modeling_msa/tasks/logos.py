@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._files import whole_file
-from .pictures import check_picture
+from .pictures import check_picture, draw_boundaries, number_by_chain
 from .profiles import Profile
 
 # distinguishable with any colour vision (Okabe and Ito)
@@ -99,6 +99,9 @@ def _draw_logo(axes: Any, profile: Profile, values: np.ndarray, entropy: np.ndar
     axes.add_collection(PathCollection(paths, facecolors=colors, linewidths=0))
     axes.set(xlim=(start - 0.6, start + width - 0.4), ylim=(0, _MOST), yticks=[0, 1, 2, 3])
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, steps=[1, 5, 10]))
+    number_by_chain(axes.xaxis, profile.chains)
+    draw_boundaries(axes, profile.chains)
+    axes.set_xlim(start - 0.6, start + width - 0.4)
     axes.tick_params(labelsize=8)
     axes.spines[["right", "top"]].set_visible(False)
 

@@ -10,18 +10,19 @@ import numpy as np
 
 from .._files import whole_file
 from .._words import counted
+from ..alignments.chains import BETWEEN, separated
 from .contact_files import check_beside
-from .contact_precision import precision
+from .contact_precision import precision, same_pair_contacts
 from .contact_viewers import RIGHT, WRONG
 from .contacts import MIN_SEPARATION, PairMap
 from .distances import Distances
-from .pictures import check_picture
+from .pictures import check_picture, draw_boundaries, number_by_chain
 from .score_tables import paired, spearman
 from .scoring import SubstitutionScores, VariantScores
 from .sequence_scoring import SequenceScores
 
 # distinguishable with any colour vision (Okabe and Ito); their marks differ too
-_RIGHT, _WRONG = RIGHT, WRONG
+_RIGHT, _WRONG, _SAME = RIGHT, WRONG, "#cc79a7"
 _KNOWN, _UNKNOWN = "#c4c4c4", "#f5eedc"
 
 
@@ -30,6 +31,7 @@ def plot_contacts(
     path: str | os.PathLike,
     title: str | None = None,
     known: np.ndarray | None = None,
+    between_chains: bool = False,
     beside: Sequence[PairMap] = (),
 ) -> None:
     """Draw a contact map: probabilities above the diagonal, the L most probable contacts below it.
@@ -48,6 +50,10 @@ def plot_contacts(
         Default: the query's name and, with a structure, P@L (`modeling_msa.precision`, without unresolved pairs).
     known : ndarray, shape=(N, N) or (L, L), optional
         Contacts of the query's residues, or of the map's: 1, 0 and -100 (unknown); see `structure_contacts`.
+    between_chains : bool, default False
+        Draw only pairs of different chains of a complex. Its chains are separated by lines, and residues are numbered
+        by chain. Between chains of equal sequence, pairs that are contacts within a chain (`same_pair_contacts`) are
+        drawn as purple triangles.
     beside : sequence of CoevolutionMap, default ()
         Further maps of the same residues, drawn in the same way from left to right.
 
@@ -66,27 +72,33 @@ def plot_contacts(
     parts: Any = figure.subfigures(1, panels) if beside else [figure]
     for each, part in zip((contacts, *beside), parts, strict=True):
         of_map = each.method if beside else title or each.name
-        _draw_contacts(part, each, known, of_map, with_precision=bool(beside) or title is None)
+        _draw_contacts(part, each, known, of_map, bool(beside) or title is None, between_chains)
     if beside:
         figure.suptitle(title or contacts.name)
     with whole_file(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight")
 
 
-def _draw_contacts(figure: Any, contacts: PairMap, known: np.ndarray | None, name: str, with_precision: bool) -> None:
+def _draw_contacts(
+    figure: Any, contacts: PairMap, known: np.ndarray | None, name: str, with_precision: bool, between_chains: bool
+) -> None:
     """Draw one map into a figure, or a part of one; P@L follows the name."""
     from matplotlib.colors import ListedColormap
 
     residues, count = contacts.residues, len(contacts.residues)
     first, last = residues[0], residues[-1]
     axes = figure.add_subplot()
-    pairs = contacts.top(count)
+    pairs = contacts.top(count, between_chains=between_chains)
+    places = separated(contacts.chains, residues)
+    least = BETWEEN if between_chains else MIN_SEPARATION
+    hidden = np.abs(places[:, None] - places) < least
     radius = max(4.0, min(40.0, 3000 / (last - first + 1)))
 
     def draw(values: np.ndarray, lower: bool, **how: Any) -> Any:
         whole = np.full((last - first + 1,) * 2, np.nan, dtype=np.float32)  # residues without a column stay blank
+        values = np.where(hidden, np.nan, values)
         whole[np.ix_(residues - first, residues - first)] = values
-        whole[np.tril_indices_from(whole, MIN_SEPARATION - 1)] = np.nan
+        whole[np.tril_indices_from(whole)] = np.nan
         box = (first - 0.5, last + 0.5, last + 0.5, first - 0.5)
         return axes.imshow(whole.T if lower else whole, extent=box, interpolation="nearest", **how)
 
@@ -99,22 +111,33 @@ def _draw_contacts(figure: Any, contacts: PairMap, known: np.ndarray | None, nam
         most = max(1e-30, float(np.quantile(contacts.values[pairs[:, 0], pairs[:, 1]], 0.9)))
     image = draw(contacts.values, False, cmap="Blues", vmin=0, vmax=most)
     if known is None:
-        label = f"{'most probable' if is_probability else 'strongest'} pairs with |i - j| ≥ {MIN_SEPARATION}"
+        which = "between chains" if between_chains else f"with |i - j| ≥ {MIN_SEPARATION}"
+        label = f"{'most probable' if is_probability else 'strongest'} pairs {which}"
         mark(np.ones(len(pairs), dtype=bool), label, s=radius, color="0.25", marker="s", linewidths=0)
     else:
-        value = precision(contacts, known)
+        value = precision(contacts, known, min_separation=least)
+        same = np.zeros(len(pairs), dtype=bool)
+        if contacts.chains and len(known) == len(contacts.query):
+            marked = same_pair_contacts(known, contacts.query, contacts.chains)
+            same = marked[tuple(residues[pairs].T - 1)]
         if len(known) != count:
             known = known[np.ix_(residues - 1, residues - 1)]
         state = np.asarray(known)[pairs[:, 0], pairs[:, 1]]
         draw(np.where(known == 0, np.nan, known == 1), True, cmap=ListedColormap([_UNKNOWN, _KNOWN]), vmin=0, vmax=1)
         axes.scatter([], [], s=40, color=_KNOWN, marker="s", label="contacts in the structure")
         mark(state == 1, "true positives", s=radius, color=_RIGHT, marker="o", linewidths=0)
-        mark(state == 0, "false positives", s=radius, color=_WRONG, marker="x", linewidths=1.2)
+        mark((state == 0) & ~same, "false positives", s=radius, color=_WRONG, marker="x", linewidths=1.2)
+        if (same & (state == 0)).any():
+            how = {"color": _SAME, "marker": "^", "linewidths": 0}
+            mark((state == 0) & same, "in contact within a chain instead", s=radius, **how)
         if (known < 0).any():
             axes.scatter([], [], s=40, color=_UNKNOWN, marker="s", label="unresolved in the structure")
             how = {"facecolors": "none", "edgecolors": "0.35", "marker": "o", "linewidths": 0.8}
             mark(state < 0, "predicted, unresolved", s=radius, **how)
-        name += f", P@L {value:.2f}" if with_precision else ""
+        name += f", P@L {'between chains ' * between_chains}{value:.2f}" if with_precision else ""
+    for axis in (axes.xaxis, axes.yaxis):
+        number_by_chain(axis, contacts.chains)
+    draw_boundaries(axes, contacts.chains, horizontal=True)
     axes.plot([first, last], [first, last], color="0.7", linewidth=0.8)
     axes.set(xlabel="residue", ylabel="residue", title=name)
     figure.legend(loc="outside lower center", frameon=False, ncols=2)
@@ -176,6 +199,9 @@ def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, titl
         axes.spines[["right", "top"]].set_visible(False)
         for number, letter in shown.items():
             axes.text(number, -0.8, letter, ha="center", va="bottom", fontsize=50 * size, family="monospace")
+        number_by_chain(axes.xaxis, scores.chains)
+        draw_boundaries(axes, scores.chains)
+        axes.set_xlim(start - 0.5, start + width - 0.5)
     grid[-1].set_xlabel("residue (wild type above)")
     figure.suptitle(title or scores.name)
     ratio = "log [p(mutant) / p(wild type)]"

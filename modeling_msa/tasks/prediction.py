@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from ..alignments.alignment import Alignment
+from ..alignments.chains import Chains
 from ..alignments.sampling import select_rows
 from ..alignments.variants import Substitution, mutate
 from ..inference_msa_transformer import evaluation_copy
@@ -56,6 +57,8 @@ class Prediction:
         The N variants as they were given, and why one has no scores (empty if it has); both empty without variants.
     depth : int
         Number of alignment rows given to the model.
+    chains : tuple of Chain
+        Chains of a complex, whose residues are numbered one after the other in `residues`; empty for one protein.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Prediction:
     variants: tuple[str, ...]
     reasons: tuple[str, ...]
     depth: int
+    chains: Chains = ()
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -204,6 +208,7 @@ def predict(
         variants=() if variants is None else tuple(variants),
         reasons=() if variants is None else reasons,
         depth=seen.depth,
+        chains=seen.chains,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._files import check_ending, whole_file
+from ..alignments.chains import array_fields, residue_names
 from ..alignments.tables import Table, delimiter_of
 
 if TYPE_CHECKING:  # so that the formats are known without torch
@@ -69,7 +70,7 @@ def write_prediction(
     with whole_file(path) as temporary:
         if suffix == ".npz":
             with temporary.open("wb") as file:  # given a name, NumPy appends .npz to .NPZ
-                np.savez_compressed(file, **vars(prediction))
+                np.savez_compressed(file, **array_fields(vars(prediction)))
         else:
             with open(temporary, "w", encoding="utf-8", newline="") as text:
                 csv.writer(text, delimiter=delimiter_of(path), lineterminator="\n").writerows(rows)
@@ -107,7 +108,7 @@ def _rows_of(prediction: Prediction | ContactMap, table: Table | None, name: str
 
     if isinstance(prediction, ContactMap):
         pairs = prediction.top()
-        numbers = prediction.residues[pairs].tolist()
+        numbers = np.array(residue_names(prediction.chains, prediction.residues))[pairs].tolist()
         values = prediction.probabilities[pairs[:, 0], pairs[:, 1]].tolist()
         return [["i", "j", "probability"], *([i, j, f"{p:.6f}"] for (i, j), p in zip(numbers, values, strict=True))]
     columns = _score_columns(prediction.kind, prediction.labels)
@@ -116,7 +117,9 @@ def _rows_of(prediction: Prediction | ContactMap, table: Table | None, name: str
     if prediction.kind == "classes":
         cells = [[best, *row] for best, row in zip(prediction.best, cells, strict=True)]
     if prediction.of == "residues":
-        first = [[str(number), prediction.query[number - 1]] for number in prediction.residues.tolist()]
+        labels = residue_names(prediction.chains, prediction.residues)
+        letters = (prediction.query[number - 1] for number in prediction.residues.tolist())
+        first = [list(pair) for pair in zip(labels, letters, strict=True)]
         return [["residue", "amino_acid", *columns], *_joined(first, cells)]
     if prediction.of == "alignment":
         if "name" in columns:

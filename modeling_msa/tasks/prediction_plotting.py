@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from .._files import whole_file
-from .pictures import check_picture
+from .pictures import check_picture, draw_boundaries, number_by_chain
 from .prediction import Prediction
 
 
@@ -59,6 +59,9 @@ def plot_prediction(prediction: Prediction, path: str | os.PathLike[str], title:
         axes.set_yticks(range(count), prediction.labels)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, steps=[1, 5, 10]))
+        number_by_chain(axes.xaxis, prediction.chains)
+        draw_boundaries(axes, prediction.chains)
+        axes.set_xlim(start - 0.5, start + width - 0.5)
         axes.spines[["right", "top"]].set_visible(False)
         for number in prediction.residues[inside].tolist():
             letter = prediction.query[number - 1]

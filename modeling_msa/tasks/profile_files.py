@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from .._files import check_ending, whole_file
+from ..alignments.chains import array_fields, residue_names
 
 if TYPE_CHECKING:  # so that the formats are known without torch
     from .profiles import Profile
@@ -33,7 +34,9 @@ def write_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
         ``.tsv``: a tab-separated table with a line for each residue: residue, wild_type, entropy, family_entropy,
         other, gaps, then p_A ... p_Y, the model's probabilities, and f_A ... f_Y, the family's frequencies. Numbers
         have eight significant digits; a frequency is empty in a column without residues. ``.npz``: the attributes of
-        `Profile` under their names, for `numpy.load`; no pickled object.
+        `Profile` under their names, for `numpy.load`; no pickled object. In tables residues of a complex are numbered
+        by chain, ``A:42``; in ``.npz`` they go on from one chain to the next, and ``chain_names`` and
+        ``chain_lengths`` say where each begins.
 
     Raises
     ------
@@ -44,7 +47,7 @@ def write_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
     with whole_file(path) as temporary:
         if suffix == ".npz":
             with temporary.open("wb") as file:  # given a name, NumPy appends .npz to .NPZ
-                np.savez_compressed(file, **vars(profile))
+                np.savez_compressed(file, **array_fields(vars(profile)))
             return
         letters = profile.amino_acids
         single = ("entropy", "family_entropy", "other", "gaps")
@@ -58,7 +61,8 @@ def write_profile(profile: Profile, path: str | os.PathLike[str]) -> None:
         numbers = [getattr(profile, name)[:, None] for name in single]
         table = np.concatenate([*numbers, profile.probabilities, profile.frequencies], axis=1)
         lines = ["\t".join(names)]
-        for residue, letter, values in zip(profile.residues, profile.wild_type, table.tolist(), strict=True):
+        labels = residue_names(profile.chains, profile.residues)
+        for residue, letter, values in zip(labels, profile.wild_type, table.tolist(), strict=True):
             cells = ("" if np.isnan(value) else f"{value:.8g}" for value in values)
-            lines.append("\t".join([str(residue), letter, *cells]))
+            lines.append("\t".join([residue, letter, *cells]))
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..alignments.alignment import Alignment
+from ..alignments.chains import Chains, check_offset
 from ..alignments.frequencies import column_frequencies, entropy
 from ..alignments.sampling import sequence_weights
 from ..alignments.variants import AMINO_ACIDS
@@ -49,6 +50,8 @@ class Profile:
         Sum of the weights of the rows that were counted.
     depth : int
         Number of alignment rows given to the model.
+    chains : tuple of Chain
+        Chains of a complex, whose residues are numbered one after the other in `residues`; empty for one protein.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Profile:
     gaps: np.ndarray
     neff: float
     depth: int
+    chains: Chains = ()
 
 
 def predict_profile(
@@ -116,6 +120,7 @@ def predict_profile(
     ('KVL', [2, 3, 4], (3, 20))
     """
     check_frequencies(frequencies)
+    check_offset(alignment.chains, offset, alignment.source or alignment.names[0])
     scorer = Scorer(
         alignment, model, "masked-marginals", mode, rows, select, seed, coverage, identity, window, batch_size
     )
@@ -140,4 +145,5 @@ def predict_profile(
         gaps=gaps,
         neff=float(weights.sum()),
         depth=scorer.depth,
+        chains=alignment.chains,
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._files import check_ending, whole_file
 from ..alignments.tables import Table, delimiter_of
+from ..alignments.variants import Substitution, variant_name
 
 if TYPE_CHECKING:  # so that the formats are known without torch
     from .scoring import SubstitutionScores, VariantScores
@@ -91,9 +92,12 @@ def write_scores(
         rows = [[*row, *added] for row, added in zip(table.rows, zip(*columns.values(), strict=True), strict=True)]
     else:
         table = Table(["mutant"], [], [])
-        pairs = zip(scores.wild_type, scores.residues, strict=True)
-        names = [f"{letter}{number}{mutant}" for letter, number in pairs for mutant in scores.amino_acids]
-        rows = [list(row) for row in zip(names, *columns.values(), strict=True) if row[0][0] != row[0][-1] and row[1]]
+        pairs = list(zip(scores.wild_type, scores.residues.tolist(), strict=True))
+        singles = [Substitution(letter, number, new) for letter, number in pairs for new in scores.amino_acids]
+        names = [variant_name([each], scores.chains) for each in singles]
+        same = [each.wild_type == each.mutant for each in singles]
+        lines = zip(same, names, *columns.values(), strict=True)
+        rows = [[name, *values] for is_same, name, *values in lines if not is_same and values[0]]
     write_rows(path, [[*table.columns, *columns], *rows])
 
 

@@ -16,6 +16,7 @@ from typing import cast
 import numpy as np
 
 from ..alignments.alignment import Alignment
+from ..alignments.chains import Chains, check_offset, residue_names
 from ..alignments.edits import normal_form
 from ..alignments.sequences import sequence_misfits
 from ..alignments.variants import (
@@ -93,6 +94,8 @@ class SubstitutionScores:
         Seeds of the row choices.
     depth : int
         Number of alignment rows given to the model.
+    chains : tuple of Chain
+        Chains of a complex, whose residues are numbered one after the other in `residues`; empty for one protein.
     """
 
     name: str
@@ -103,6 +106,7 @@ class SubstitutionScores:
     score_std: np.ndarray | None
     seeds: tuple[int, ...]
     depth: int
+    chains: Chains = ()
 
 
 def score_variants(
@@ -261,6 +265,7 @@ def score_all_singles(
     ('KVL', [2, 3, 4], (3, 20))
     """
     scorer = Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
+    check_offset(alignment.chains, offset, alignment.source or alignment.names[0])
     residues = np.flatnonzero(alignment.residue_columns >= 0) + 1
     wild_type = "".join(alignment.query[number - 1] for number in residues)
     known = [k for k, letter in enumerate(wild_type) if letter in AMINO_ACIDS]
@@ -269,9 +274,8 @@ def score_all_singles(
     per_seed[:, known] = scorer(variants).reshape(len(scorer.seeds), len(known), len(AMINO_ACIDS))
     score, score_std = mean_and_std(per_seed)
     name = alignment.names[0]
-    return SubstitutionScores(
-        name, wild_type, residues + offset, AMINO_ACIDS, score, score_std, scorer.seeds, scorer.depth
-    )
+    where = (name, wild_type, residues + offset, AMINO_ACIDS)
+    return SubstitutionScores(*where, score, score_std, scorer.seeds, scorer.depth, alignment.chains)
 
 
 def mean_and_std(per_seed: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -377,7 +381,7 @@ def _raise_mismatches(
 ) -> None:
     """Raise if wild types are not the query's; each is named once, since a table may have thousands."""
     query = alignment.query
-    better = better_offset(parsed, query, offset)
+    better = None if alignment.chains else better_offset(parsed, query, offset)
     wrong = {"wild type"} if better is None else {"wild type", "range"}
     bad = [k for k, some in enumerate(misfits) if any(each.kind in wrong for each in some)]
     if not bad:
@@ -390,7 +394,8 @@ def _raise_mismatches(
     for number, letter in sorted(wild):
         found = query[number - 1] if 1 <= number <= len(query) else "none"
         if found != letter and (found != "none" or better is not None):
-            named.append(f"{letter}{number + offset} ({found})")
+            chain, colon, called = residue_names(alignment.chains, [number])[0].rpartition(":")
+            named.append(f"{chain}{colon}{letter}{int(called) + offset} ({found})")
     raise ValueError(
         f"{source}: {len(bad)} of {len(variants)} variants do not fit the query, such as "
         f"{places_of(variants, lines)[bad[0]]}.{advice} Mismatches: {', '.join(named)}."

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..alignments.alignment import Alignment
+from ..alignments.chains import refuse_chains
 from ..alignments.edits import Edit, apply_edits, edit_names
 from ..alignments.sequences import place_sequences
 from ..alignments.variants import LOWER_CASE_ADVICE, places_of, raise_all
@@ -259,6 +260,7 @@ def fit_sequences(
     ImportError, ValueError
         As `score_sequences`; also if none can be scored.
     """
+    refuse_chains(alignment.chains, alignment.source or alignment.names[0], "scoring of whole sequences")
     edits, misfits = place_sequences(alignment, [each.upper() for each in sequences], offset)
     wrong = [f"{place}: {some[0].words}" for place, some in zip(places_of(names, lines), misfits, strict=True) if some]
     if not skip_mismatches or len(wrong) == len(names):

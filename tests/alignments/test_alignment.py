@@ -311,12 +311,6 @@ def test_the_consensus_of_hh_suite_is_not_the_query():
     assert read_alignment(">fam_consensus\nMKVL\n").query == "MKVL"  # there is no other
 
 
-def test_chains_side_by_side_are_one_chain_which_is_said():
-    with pytest.warns(UserWarning, match="chains of 3 and 4 residues are read as one chain of 7"):
-        family = read_alignment("#3,4\t1,1\n>101\t102\nMKVLAWW\n>r\nMRV----\n", "a3m")
-    assert family.length == 7
-
-
 CASES = DATA.parents[1] / "cases"
 
 

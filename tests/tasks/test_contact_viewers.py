@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from made_up import contact_map
 
-from modeling_msa import ContactMap, structure_residues, write_viewer
+from modeling_msa import Alignment, Chain, ContactMap, structure_residues, write_viewer
 
 gemmi = pytest.importorskip("gemmi")
 PYMOL = shutil.which("pymol")
@@ -159,3 +159,27 @@ def test_what_a_program_cannot_read_is_refused(contacts, structure, tmp_path):
         write_viewer(contacts, tmp_path / "copy.cif", tmp_path / "v.cxc", count=5)
     assert write_viewer(contacts, tmp_path / "copy.cif", tmp_path / "v.pml", count=5) == 3
     assert not (tmp_path / "v.cxc").exists()
+
+
+def test_a_complex(tmp_path):
+    """Residues of each chain are those of its own chain in the structure, in the order that is passed."""
+    lines = [
+        atom_line(number + 10 * shift, "", name, THREE[letter], x + 2 * shift, chain)
+        for shift, chain in enumerate("BA")
+        for number, (letter, x) in enumerate(zip("MKVLAWYC", range(0, 80, 10), strict=True), start=1)
+        for name in ("CA", "CB")
+    ]
+    (tmp_path / "two.pdb").write_text("\n".join([*lines, "END", ""]))
+    made = contact_map(16, p0_8=0.9, p1_15=0.8, p0_7=0.7)
+    chains = (Chain("X", 8), Chain("Y", 8))
+    pair = ContactMap("pair", "MKVLAWYC" * 2, made.residues, made.probabilities, 7, chains)
+    how = {"chain": "B,A", "count": 2}
+    assert write_viewer(pair, tmp_path / "two.pdb", tmp_path / "v.cxc", between_chains=True, **how) == 2
+    drawn = [line.split(" radius")[0] for line in (tmp_path / "v.cxc").read_text().splitlines() if "pbond" in line]
+    assert drawn == [
+        "pbond #1000/B:1@CB #1000/A:11@CB color #0072b2",
+        "pbond #1000/B:2@CB #1000/A:18@CB color #d55e00",
+    ]
+    assert write_viewer(pair, tmp_path / "two.pdb", tmp_path / "v.pml", "B,A", 3) == 3
+    with pytest.raises(ValueError, match="name 2 chains of the structure"):
+        structure_residues(tmp_path / "two.pdb", Alignment.from_sequences(["MKVLAWYC" * 2], chains=chains))
