@@ -62,6 +62,9 @@ from .tasks.distances import predict_distances as predict_distances
 from .tasks.embedding_files import write_embeddings as write_embeddings
 from .tasks.embeddings import Embeddings as Embeddings
 from .tasks.embeddings import embed as embed
+from .tasks.enrichment import Enrichment as Enrichment
+from .tasks.enrichment import enrichment as enrichment
+from .tasks.enrichment import write_enrichment as write_enrichment
 from .tasks.fitness import FitnessModel as FitnessModel
 from .tasks.fitness import fit_fitness as fit_fitness
 from .tasks.fitness_evaluation import FitnessEvaluation as FitnessEvaluation
@@ -101,6 +104,9 @@ from .tasks.proteingym import score_assay as score_assay
 from .tasks.proteingym_files import Assay as Assay
 from .tasks.proteingym_files import read_assay as read_assay
 from .tasks.proteingym_files import read_reference as read_reference
+from .tasks.row_map_files import write_row_maps as write_row_maps
+from .tasks.row_maps import RowMaps as RowMaps
+from .tasks.row_maps import row_maps as row_maps
 from .tasks.score_tables import spearman as spearman
 from .tasks.score_tables import write_scores as write_scores
 from .tasks.scoring import SubstitutionScores as SubstitutionScores

@@ -83,6 +83,10 @@ class Known:
         self.tried = len(assignments)
         return assignments[self.matched]
 
+    def chain_names(self, matched: str) -> str | None:
+        """Names of the structure's chains in a matching, as --chain reads them; of one protein what was passed."""
+        return ",".join(each.split(":")[1] for each in matched.split(",")) if matched else self.chain
+
     def beside(self, path: Path, target: Path) -> list[Path]:
         """List the file of precisions that is written beside a target."""
         return [_precision_file(target)] if self.of(path) else []

@@ -63,9 +63,8 @@ def write_viewer(
         As `structure_contacts`; for another ending; if the program could not read the structure's path or chain.
     """
     suffix = check_ending(path, VIEWERS)
-    check_path(structure, path)
     query = Alignment.from_sequences([contacts.query], chains=contacts.chains)
-    residues, models = structure_residues(structure, query, chain)
+    residues, models = check_viewer(structure, query, path, chain)
     known = structure_contacts(structure, query, chain)
     count = len(contacts.residues) if count is None else count
     pairs = contacts.residues[contacts.top(count, between_chains=between_chains)] - 1
@@ -88,6 +87,20 @@ def _kind(contacts: PairMap) -> str:
     return "most probable ones" if contacts.measure == "probability" else f"strongest ones ({contacts.measure})"
 
 
+def check_viewer(
+    structure: str | os.PathLike[str], query: Alignment, script: str | os.PathLike[str], chain: str | None = None
+) -> tuple[list[StructureResidue | None], int]:
+    """Return `structure_residues`; ValueError if a script cannot name their chains, or the structure."""
+    check_path(structure, script)
+    residues, models = structure_residues(structure, query, chain)
+    is_chimerax = Path(script).suffix.lower() == ".cxc"
+    for name in {each.chain for each in residues if each is not None}:
+        if not re.fullmatch("[A-Za-z0-9_]*" if is_chimerax else "[A-Za-z0-9_-]*", name):
+            program = "ChimeraX" if is_chimerax else "PyMOL"
+            raise ValueError(f"{structure}: {program} cannot select a chain named {name!r}; rename it in the file.")
+    return residues, models
+
+
 def check_path(structure: str | os.PathLike[str], script: str | os.PathLike[str]) -> None:
     """Raise ValueError if a script cannot name this structure: neither PyMOL nor ChimeraX can quote all names."""
     name = Path(structure).absolute().as_posix()
@@ -100,16 +113,10 @@ def check_path(structure: str | os.PathLike[str], script: str | os.PathLike[str]
         raise ValueError(f"{structure}: ChimeraX does not read compressed mmCIF; unpack the file, or use a .pml.")
 
 
-def _named(residue: StructureResidue, allowed: str, program: str) -> None:
-    if not re.fullmatch(allowed, residue.chain):
-        raise ValueError(f"{program} cannot select a chain named {residue.chain!r}; rename it, or use another script.")
-
-
 def _pymol(structure: Path, atoms: dict[str, list[tuple[StructureResidue, StructureResidue]]], models: int) -> str:
     """Write the lines; / begins a line of Python, where any path can be quoted."""
 
     def selected(residue: StructureResidue) -> str:
-        _named(residue, "[A-Za-z0-9_-]*", "PyMOL")
         number = f"{residue.number}".replace("-", "\\-") + residue.insertion
         # one atom, also where it has several places
         return f'first (msa_structure and chain "{residue.chain}" and resi {number} and name {residue.atom})'
@@ -149,7 +156,6 @@ def _chimerax(structure: Path, atoms: dict[str, list[tuple[StructureResidue, Str
     model = f"#{_MODEL}.1" if models > 1 else f"#{_MODEL}"  # an ensemble's members are submodels
 
     def selected(residue: StructureResidue) -> str:
-        _named(residue, "[A-Za-z0-9_]*", "ChimeraX")
         chain = f"/{residue.chain}" if residue.chain else ""
         return f"{model}{chain}:{residue.number}{residue.insertion}@{residue.atom}"
 
