@@ -13,6 +13,7 @@ from .alignments.sampling import select_rows as select_rows
 from .alignments.sampling import sequence_weights as sequence_weights
 from .alignments.search import search_homologues as search_homologues
 from .alignments.structure import structure_contacts as structure_contacts
+from .alignments.structure import structure_residues as structure_residues
 from .alignments.writing import write_alignment as write_alignment
 from .configuration_msa_transformer import MsaConfig as MsaConfig
 from .hub.card import write_model_card as write_model_card
@@ -37,6 +38,10 @@ from .pipeline_msa_transformer import MsaFeatureExtractionPipeline as MsaFeature
 from .pipeline_msa_transformer import MsaFillMaskPipeline as MsaFillMaskPipeline
 from .pipeline_msa_transformer import MsaTextClassificationPipeline as MsaTextClassificationPipeline
 from .pipeline_msa_transformer import MsaTokenClassificationPipeline as MsaTokenClassificationPipeline
+from .tasks.coevolution import CoevolutionMap as CoevolutionMap
+from .tasks.coevolution import coevolution as coevolution
+from .tasks.coevolution import direct_coupling_analysis as direct_coupling_analysis
+from .tasks.coevolution import mutual_information as mutual_information
 from .tasks.contact_evaluation import ContactEvaluation as ContactEvaluation
 from .tasks.contact_evaluation import evaluate_contacts as evaluate_contacts
 from .tasks.contact_evaluation import write_evaluation as write_evaluation
@@ -46,6 +51,7 @@ from .tasks.contact_precision import precision as precision
 from .tasks.contact_precision import precisions as precisions
 from .tasks.contact_regression import ContactFit as ContactFit
 from .tasks.contact_regression import fit_contact_regression as fit_contact_regression
+from .tasks.contact_viewers import write_viewer as write_viewer
 from .tasks.contacts import ContactMap as ContactMap
 from .tasks.contacts import predict_contacts as predict_contacts
 from .tasks.distance_files import write_distances as write_distances
@@ -56,6 +62,9 @@ from .tasks.distances import predict_distances as predict_distances
 from .tasks.embedding_files import write_embeddings as write_embeddings
 from .tasks.embeddings import Embeddings as Embeddings
 from .tasks.embeddings import embed as embed
+from .tasks.enrichment import Enrichment as Enrichment
+from .tasks.enrichment import enrichment as enrichment
+from .tasks.enrichment import write_enrichment as write_enrichment
 from .tasks.fitness import FitnessModel as FitnessModel
 from .tasks.fitness import fit_fitness as fit_fitness
 from .tasks.fitness_evaluation import FitnessEvaluation as FitnessEvaluation
@@ -95,6 +104,9 @@ from .tasks.proteingym import score_assay as score_assay
 from .tasks.proteingym_files import Assay as Assay
 from .tasks.proteingym_files import read_assay as read_assay
 from .tasks.proteingym_files import read_reference as read_reference
+from .tasks.row_map_files import write_row_maps as write_row_maps
+from .tasks.row_maps import RowMaps as RowMaps
+from .tasks.row_maps import row_maps as row_maps
 from .tasks.score_tables import spearman as spearman
 from .tasks.score_tables import write_scores as write_scores
 from .tasks.scoring import SubstitutionScores as SubstitutionScores

@@ -10,7 +10,7 @@ import itertools
 import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -97,12 +97,9 @@ def structure_contacts(
     if isinstance(alignment_or_query, Alignment) and alignment_or_query.chains:
         how = {"min_separation": min_separation, "min_identity": min_identity, "impute_beta": impute_beta}
         return next(iter(complex_contacts(path, alignment_or_query, chain, cutoff, **how).values()))  # type: ignore
-    query = alignment_or_query.query if isinstance(alignment_or_query, Alignment) else alignment_or_query
-    query = "".join(letter for letter in query.upper() if letter.isalpha())
+    query = _letters(alignment_or_query)
     structure = _read(path)  # must be kept: its chains do not outlive it
-    found = {name: _match(name, each, query) for name, each in _chains(structure, path, chain).items()}
-    best = max(found.values(), key=lambda each: each.matches)  # of equal ones the first
-    best.check(path, min_identity)
+    best = _best_match(structure, path, chain, query, min_identity)
     return _contacts(best.positions(impute_beta), np.arange(len(query)), cutoff, min_separation, path, impute_beta)
 
 
@@ -223,6 +220,85 @@ def _contacts(
     unknown = ~(known[:, None] & known) | (np.abs(numbers[:, None] - numbers) < min_separation)
     contacts[unknown] = -100
     return contacts
+
+
+class StructureResidue(NamedTuple):
+    """A residue of a structure, by the names that its file gives: the author's, not mmCIF's own.
+
+    Attributes
+    ----------
+    chain : str
+        Name of its chain; empty if the file names none.
+    number : int
+        Residue number.
+    insertion : str
+        Insertion code; empty for most.
+    atom : str
+        The atom that decides about contacts: "CB", of glycine "CA"; empty if the file lacks it.
+    """
+
+    chain: str
+    number: int
+    insertion: str
+    atom: str
+
+
+def structure_residues(
+    path: str | os.PathLike[str],
+    alignment_or_query: Alignment | str,
+    chain: str | None = None,
+    min_identity: float = 0.8,
+) -> tuple[list[StructureResidue | None], int]:
+    """Find the residues of a query in a structure, matched as by `structure_contacts`.
+
+    Parameters
+    ----------
+    path, alignment_or_query, chain, min_identity
+        As for `structure_contacts`, with its errors. Of an alignment with chains, `chain` names as many of the
+        structure, such as ``"A,C"``; they must be in the file itself, not only in its biological assembly.
+
+    Returns
+    -------
+    residues : list of StructureResidue or None
+        For each of the query's N residues, insertions included; None where the structure lacks it.
+    models : int
+        Number of models in the file, of which the first counts.
+    """
+    structure = _read(path)  # must be kept: its chains do not outlive it
+    if isinstance(alignment_or_query, Alignment) and alignment_or_query.chains:
+        query, chains = alignment_or_query.query, alignment_or_query.chains
+        names = [name.strip() for name in (chain or "").split(",")]
+        if len(names) != len(chains):
+            raise ValueError(f"{path}: name {len(chains)} chains of the structure, in the order of the alignment's.")
+        parts = [query[start:end] for start, end in chain_slices(chains, len(query))]
+    else:
+        names, parts = [chain], [_letters(alignment_or_query)]
+    residues: list[StructureResidue | None] = []
+    for name, part in zip(names, parts, strict=True):
+        best = _best_match(structure, path, name, part, min_identity)
+        found = {number: _named(best.name, residue) for number, residue in best.pairs}
+        residues += [found.get(number) for number in range(len(part))]
+    return residues, len(structure)
+
+
+def _letters(alignment_or_query: Alignment | str) -> str:
+    query = alignment_or_query.query if isinstance(alignment_or_query, Alignment) else alignment_or_query
+    return "".join(letter for letter in query.upper() if letter.isalpha())
+
+
+def _best_match(
+    structure: gemmi.Structure, path: str | os.PathLike[str], chain: str | None, query: str, min_identity: float
+) -> _Match:
+    """Find the chain that matches a query best, of equal ones the first."""
+    found = [_match(name, each, query) for name, each in _chains(structure, path, chain).items()]
+    best = max(found, key=lambda each: each.matches)
+    best.check(path, min_identity)
+    return best
+
+
+def _named(chain: str, residue: gemmi.Residue) -> StructureResidue:
+    atom = "" if np.isnan(_beta(residue, False)[0]) else "CA" if residue.name == "GLY" else "CB"
+    return StructureResidue(chain.strip(), residue.seqid.num, residue.seqid.icode.strip(), atom)
 
 
 def require_gemmi() -> None:

@@ -9,6 +9,8 @@ from .._files import check_ending
 from .._words import counted
 from ..alignments.chains import require_chains
 from ..tasks.contact_files import FORMATS, write_contacts
+from .baselines import Baseline, baselines, check_baselines, parse_baselines
+from .contact_outputs import EnrichmentFile, MapHeads, MapLayers, Outputs, RowMapsFile, Viewer
 from .options import Inputs, Output, Plot, choice
 from .session import Session, command
 from .structures import BetweenChains, Chain, ChainGap, Known, Structure
@@ -23,17 +25,25 @@ def contacts_command(
     chain: Chain = None,
     between_chains: BetweenChains = False,
     chain_gap: ChainGap = 0,
+    baseline: Baseline = None,
+    viewer: Viewer = None,
+    enrichment: EnrichmentFile = None,
     plot: Plot = None,
     format: Annotated[
         Literal["tsv", "npz", "rr"] | None,
         choice("tsv: i, j, probability; npz: map for NumPy; rr: CASP's. Default: by the output's ending, or tsv."),
     ] = None,
+    row_maps: RowMapsFile = None,
+    map_layers: MapLayers = "all",
+    map_heads: MapHeads = "all",
 ) -> None:
     """Predict which residues of the query (the first row) are in contact.
 
     Pairs are numbered by the residues of the query, from 1; they are at least 6 apart, the most probable first.
     Residues of a structure are matched by aligning its sequence with the query, whatever their numbers; residues whose
     C-beta atoms are within 8 Angstrom are in contact. P@L is printed, and written beside the output (.precision.tsv).
+    --baseline adds scores without a model from the same rows: columns of the table, panels of the picture, and P@L.
+    --viewer draws the pairs on the structure.
 
     In a complex (--chains) residues are numbered by chain, as A:42, and pairs of two chains are never too close.
 
@@ -41,23 +51,30 @@ def contacts_command(
     """
     ending = output.suffix.lower()
     suffix = f".{format}" if format else ending if ending in FORMATS else FORMATS[0]
+    if baseline and suffix == ".rr":
+        raise ValueError("RR has one number for each pair: with --baseline, pass --format tsv or npz.")
+    methods = parse_baselines(baseline)
     known = Known(structure, chain)
+    outputs = Outputs("contacts", known, viewer, enrichment, row_maps, map_layers, map_heads, between_chains)
     run = session.run(
         alignments,
         output,
         suffix,
         "contacts",
-        settings=session.settings(chain=chain, between_chains=between_chains, chain_gap=chain_gap),
+        settings=session.settings(
+            chain=chain, between_chains=between_chains, chain_gap=chain_gap, baseline=methods, **outputs.settings()
+        ),
         depends=known.of,
         plot=plot,
-        beside=known.beside,
+        beside=outputs.beside,
     )
     known.check(run.paths)
+    outputs.check(run)
     if run.is_single:
         check_ending(output, FORMATS)
         if ending != suffix:
             raise ValueError(f"{output} does not end with {suffix}: change it, or leave out --format.")
-    model = session.model_of(run)
+    model = session.model_of(run, check=outputs.check_model)
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
@@ -66,17 +83,24 @@ def contacts_command(
         if between_chains:
             require_chains(family.chains, str(path), "--between-chains")
         assignments = known.contacts(path, family)
+        check_baselines(methods, family)
+        outputs.check_structure(path, target, family, assignments or ())
         network = model()
         from ..tasks.contacts import predict_contacts
         from ..tasks.plotting import plot_contacts
 
-        result = predict_contacts(family, network, chain_gap=chain_gap, **session.row_options())
+        rows = session.row_options() | {"chain_gap": chain_gap}
+        result = predict_contacts(family, network, **rows)
+        beside = baselines(methods, family, session.row_options() | {"rows": result.depth})
         true = known.closest(result, assignments)
         if run.picture is not None:
-            plot_contacts(result, run.picture(target), known=true, between_chains=between_chains)
-        residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
-        judged = known.judged(result, true, target, run.is_single)
-        write_contacts(result, target, between_chains=between_chains)
-        return f"{target}: {result.name}, {residues}, {result.depth} of {rows}{judged}"
+            plot_contacts(result, run.picture(target), known=true, between_chains=between_chains, beside=beside)
+        judged = known.judged(result, true, target, run.is_single, beside)
+        outputs.write_features(target, family, network, rows)
+        drawn = outputs.write(path, target, result)
+        write_contacts(result, target, between_chains=between_chains, beside=beside)
+        residues, depth = counted(len(result.residues), "residue"), counted(family.depth, "row")
+        words = f"{target}: {result.name}, {residues}, {result.depth} of {depth}{judged}"
+        return words + (drawn if run.is_single else "")
 
     run(work)

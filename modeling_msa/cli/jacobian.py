@@ -10,6 +10,7 @@ from .._words import counted
 from ..alignments.chains import require_chains
 from ..tasks.contact_files import FORMATS, write_contacts, write_pairs
 from ..tasks.strategies import Mode
+from .contact_outputs import Outputs, Viewer
 from .options import Inputs, Output, Plot, choice, flag, option
 from .session import Session, command
 from .structures import BetweenChains, Chain, Known, Structure
@@ -36,6 +37,7 @@ def jacobian_command(
     batch_size: Annotated[
         int | None, option("N", "Number of versions of the query in one pass. Default: by their size.", min=1)
     ] = None,
+    viewer: Viewer = None,
     plot: Plot = None,
     format: Annotated[
         Literal["tsv", "npz", "rr"] | None,
@@ -59,6 +61,7 @@ def jacobian_command(
     if full and suffix != ".npz":
         raise ValueError(f"--full requires NumPy's format, not {suffix}: pass --format npz, or an output .npz.")
     known = Known(structure, chain)
+    outputs = Outputs("jacobian", known, viewer, between_chains=between_chains)
     run = session.run(
         alignments,
         output,
@@ -67,9 +70,10 @@ def jacobian_command(
         settings=session.settings(mode=mode, pairs=pairs, full=full, chain=chain, between_chains=between_chains),
         depends=known.of,
         plot=plot,
-        beside=lambda path, target: [*known.beside(path, target), *([_pairs_file(target)] if pairs else [])],
+        beside=lambda path, target: [*outputs.beside(path, target), *([_pairs_file(target)] if pairs else [])],
     )
     known.check(run.paths)
+    outputs.check(run)
     if run.is_single:
         check_ending(output, FORMATS)
         if ending != suffix:
@@ -82,6 +86,7 @@ def jacobian_command(
         if between_chains:
             require_chains(family.chains, str(path), "--between-chains")
         assignments = known.contacts(path, family)
+        outputs.check_structure(path, target, family, assignments or ())
         network = model()
         from ..tasks.jacobian import categorical_jacobian
         from ..tasks.plotting import plot_contacts
@@ -94,8 +99,10 @@ def jacobian_command(
             write_pairs(result, _pairs_file(target))
         residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
         judged = known.judged(result, true, target, run.is_single)
+        drawn = outputs.write(path, target, result)
         write_contacts(result, target, between_chains=between_chains)
-        return f"{target}: {result.name}, {residues}, {result.depth} of {rows}{judged}"
+        words = f"{target}: {result.name}, {residues}, {result.depth} of {rows}{judged}"
+        return words + (drawn if run.is_single else "")
 
     run(work)
 

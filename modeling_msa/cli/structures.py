@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,24 +83,37 @@ class Known:
         self.tried = len(assignments)
         return assignments[self.matched]
 
+    def chain_names(self, matched: str) -> str | None:
+        """Names of the structure's chains in a matching, as --chain reads them; of one protein what was passed."""
+        return ",".join(each.split(":")[1] for each in matched.split(",")) if matched else self.chain
+
     def beside(self, path: Path, target: Path) -> list[Path]:
         """List the file of precisions that is written beside a target."""
         return [_precision_file(target)] if self.of(path) else []
 
-    def judged(self, result: PairMap, known: np.ndarray | None, target: Path, whole: bool) -> str:
-        """Write a map's precisions beside its target; return them, all or the most important, to be printed."""
-        from ..tasks.contact_precision import precision_table, precisions, write_precisions
+    def judged(
+        self, result: PairMap, known: np.ndarray | None, target: Path, whole: bool, baselines: Sequence[PairMap] = ()
+    ) -> str:
+        """Write a map's precisions beside its target; return them, all or the most important, to be printed.
+
+        With baselines, their P@L and that of chance are written and printed too.
+        """
+        from ..tasks.contact_precision import compared, compared_table, precision_table, precisions, write_precisions
 
         if known is None:
             return f"; no structure in {self.structure}" if self.files else ""
         values = precisions(result, known)
-        write_precisions(values, _precision_file(target))
+        beside = compared([result, *baselines], known) if baselines else {}
+        others = [*(each.measure for each in baselines), "chance"] if baselines else []
+        columns = {f"{name} P@L": each for name, each in zip(others, [*beside.values()][1:], strict=True)}
+        write_precisions(values, _precision_file(target), columns)
         if whole:
             table = "\n" + precision_table({name: shown(value) for name, value in values.items()})
-            return table + self._of_complex(result, known)
+            return table + (f"\n{compared_table(beside)}" if beside else "") + self._of_complex(result, known)
         names = ["P@L", "long P@L", "long P@L/2", "long P@L/5"]
         names += ["between P@L", "between P@10"] if result.chains else []
-        return "".join(f", {name} {shown(values[name])}" for name in names)
+        figures = "".join(f", {name} {shown(values[name])}" for name in names)
+        return figures + "".join(f", P@L of {name} {shown(each['all'])}" for name, each in [*beside.items()][1:])
 
     def _of_complex(self, result: PairMap, known: np.ndarray) -> str:
         """Say which chains were matched, and how many wrong pairs between chains are contacts within one."""

@@ -10,7 +10,7 @@ import itertools
 import operator
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -86,6 +86,19 @@ def precision(
     >>> precision(scores, contacts, top=2)
     0.5
     """
+    states, length = _ranked_states(scores, contacts, min_separation, max_separation, residues)
+    count = _count_of(top, length)
+    return float((states[:count] == 1).sum() / count) if len(states) else float("nan")
+
+
+def _ranked_states(
+    scores: np.ndarray | PairMap,
+    contacts: np.ndarray,
+    min_separation: int,
+    max_separation: int | None,
+    residues: np.ndarray | None = None,
+) -> tuple[np.ndarray, int]:
+    """States (1 or 0) of the pairs of known state, the highest scores first, and the size of the map."""
     places = residues
     if isinstance(scores, PairMap):
         residues, values, places = scores.residues, scores.values, separated(scores.chains, scores.residues)
@@ -100,14 +113,11 @@ def precision(
     contacts = check_contact_array(contacts, sizes, "precision")
     if len(contacts) != length:
         contacts = contacts[np.ix_(residues - 1, residues - 1)]
-    count = _count_of(top, length)
     i, j = rank_pairs(values, places, min_separation, max_separation).T
     known = contacts[i, j] >= 0
     if np.isnan(values[i, j][known]).any():
         raise ValueError("Scores contain NaN; pass a number for every pair of known state.")
-    if not known.any():
-        return float("nan")
-    return float((contacts[i, j][known][:count] == 1).sum() / count)
+    return contacts[i, j][known], length
 
 
 def _count_of(top: int | str, length: int) -> int:
@@ -159,6 +169,19 @@ def precisions(scores: np.ndarray | PairMap, contacts: np.ndarray) -> dict[str, 
         for name, (least, most) in ranges.items()
         for top in tops
     }
+
+
+def chance(scores: PairMap, contacts: np.ndarray) -> dict[str, float]:
+    """Compute the precision to expect of pairs drawn at random: the share of contacts among pairs of known state.
+
+    The keys are names of ranges, such as "all" and "long", of a complex also "between"; NaN where a range has no such
+    pair. For the arguments see `precision`.
+    """
+    shares = {}
+    for name, (least, most) in (COMPLEX_RANGES if scores.chains else RANGES).items():
+        states = _ranked_states(scores, contacts, least, most)[0]
+        shares[name] = float((states == 1).mean()) if len(states) else float("nan")
+    return shares
 
 
 def best_assignment(scores: PairMap, assignments: Mapping[str, np.ndarray], top: int | str = "L") -> str:
@@ -230,20 +253,52 @@ def precision_table(cells: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def compared(maps: Sequence[PairMap], contacts: np.ndarray) -> dict[str, dict[str, float]]:
+    """Compute P@L of several maps in each range, by their methods, and last that of pairs drawn at random."""
+    by_chance = chance(maps[0], contacts)
+    limits = {name: COMPLEX_RANGES[name] for name in by_chance}
+    figures = {
+        each.method: {
+            name: precision(each, contacts, min_separation=least, max_separation=most)
+            for name, (least, most) in limits.items()
+        }
+        for each in maps
+    }
+    return figures | {"chance": by_chance}
+
+
+def compared_table(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Lay out the figures of `compared`: a line for each method, a column for each range."""
+    width = max(map(len, ["P@L by method", *figures])) + 2
+    head = f"{'P@L by method':<{width}}" + "".join(f"{name:>9}" for name in figures["chance"])
+    cells = {
+        name: "".join(f"{'-' if np.isnan(value) else f'{value:.2f}':>9}" for value in each.values())
+        for name, each in figures.items()
+    }
+    return "\n".join([head, *(f"{name:<{width}}{row}" for name, row in cells.items())])
+
+
 def _layout(cells: Mapping[str, object]) -> tuple[dict[str, tuple[int, int | None]], tuple[str, ...]]:
     """Return the ranges and numbers of pairs of which there are figures."""
     return (COMPLEX_RANGES, COMPLEX_TOPS) if "between P@L" in cells else (RANGES, TOPS)
 
 
-def write_precisions(values: dict[str, float], path: str | os.PathLike) -> None:
+def write_precisions(
+    values: dict[str, float], path: str | os.PathLike, others: Mapping[str, Mapping[str, float]] | None = None
+) -> None:
     """Write one family's `precisions` as a tab-separated table, whole or not at all.
 
     A line for each range of separations: contacts, P@L, P@L/2, P@L/5; empty where the family has no such pair. Of a
-    complex also a line ``between``, and columns P@50 and P@10.
+    complex also a line ``between``, and columns P@50 and P@10. `others` are further columns by their names, with a
+    figure for each range.
     """
     ranges, tops = _layout(values)
-    rows = [[name, *(text_of(values[figure_name(name, top)]) for top in tops)] for name in ranges]
-    write_table(["contacts", *(f"P@{top}" for top in tops)], rows, path)
+    more = (others or {}).values()
+    rows = [
+        [name, *(text_of(values[figure_name(name, top)]) for top in tops), *(text_of(each[name]) for each in more)]
+        for name in ranges
+    ]
+    write_table(["contacts", *(f"P@{top}" for top in tops), *(others or {})], rows, path)
 
 
 def text_of(value: float) -> str:

@@ -21,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -79,8 +79,8 @@ class CategoricalJacobian(PairMap):
         Chains of a complex, as in `ContactMap`; `pairs` are then numbered by chain, such as ``A:A42V:B:G57D``.
     """
 
-    measure: ClassVar[str] = "score"
-    method: ClassVar[str] = "categorical Jacobian of an MSA Transformer"
+    measure = "score"
+    method = "categorical Jacobian of an MSA Transformer"
 
     name: str
     query: str

@@ -16,9 +16,22 @@ from made_up import SHARED, real_data
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from modeling_msa import bundled_family, evaluate_contacts, list_families, load_model, read_alignment
+from modeling_msa import (
+    bundled_family,
+    direct_coupling_analysis,
+    evaluate_contacts,
+    list_families,
+    load_model,
+    mutual_information,
+    predict_contacts,
+    prepare_alignment,
+    read_alignment,
+    row_maps,
+    write_enrichment,
+)
 from modeling_msa.cli.contacts import contacts_command
 from modeling_msa.cli.evaluate_contacts import evaluate_contacts_command
+from modeling_msa.cli.jacobian import jacobian_command
 from modeling_msa.tasks.contact_evaluation import read_evaluation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,6 +46,7 @@ def places(tmp_path_factory):
 def run(command, *arguments):
     app = typer.Typer()
     app.command("contacts")(contacts_command)
+    app.command("jacobian")(jacobian_command)
     app.command("evaluate-contacts")(evaluate_contacts_command)
     return CliRunner().invoke(app, [command, *map(str, arguments)])
 
@@ -179,6 +193,137 @@ def test_contacts_of_many(places, tmp_path):
     result = run("contacts", inputs[1], "-o", tmp_path / "out", *options, "--plot", tmp_path / "maps", "--overwrite")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "maps" / "f3.contacts.png").is_file()
+
+
+def test_baselines(places, tmp_path):
+    """The table's scores are those of the rows that the model saw; P@L is counted from the table, chance from all."""
+    path, known = places / "families/f3.a3m", places / "labels/maps/f3.npy"
+    options = ("--model", places / "model", "--rows", 6, "--select", "random", "--seed", 2, "--structure", known)
+    result = run("contacts", path, "-o", tmp_path / "c.tsv", *options, "--baseline", "mi,dca", "--plot", "png")
+    assert result.exit_code == 0, result.output
+    table = [line.split("\t") for line in (tmp_path / "c.tsv").read_text().splitlines()]
+    assert table[0] == ["i", "j", "probability", "mutual_information", "dca"]
+    pairs = np.array(table[1:], dtype=float)
+    i, j = pairs[:, :2].T.astype(int) - 1
+    seen = prepare_alignment(read_alignment(path), 6, "random", 2)
+    for column, function in ((3, mutual_information), (4, direct_coupling_analysis)):
+        assert pairs[:, column] == pytest.approx(function(seen.array)[i, j], abs=1e-6)
+    true = np.load(known)
+    assert (true >= 0).all()
+    written = [line.split("\t") for line in (tmp_path / "c.precision.tsv").read_text().splitlines()]
+    assert written[0][4:] == ["mutual_information P@L", "dca P@L", "chance P@L"]
+    for row in written[1:]:
+        low, high = {"all": (6, 999), "short": (6, 11), "medium": (12, 23), "long": (24, 999)}[row[0]]
+        chosen = (j - i >= low) & (j - i <= high)
+        hits, length = true[i[chosen], j[chosen]], len(true)
+        if not chosen.any():
+            assert row[1:] == [""] * 6
+            continue
+        for cell, column in ((row[1], 2), (row[4], 3), (row[5], 4)):
+            ranked = hits[np.argsort(-pairs[chosen, column], kind="stable")]
+            assert float(cell) == pytest.approx(ranked[:length].sum() / length, abs=1.5 / length)  # ties in 6 decimals
+        assert float(row[6]) == pytest.approx(hits.mean(), abs=1e-6)
+    lines = result.output.split("P@L by method")[1].splitlines()
+    assert lines[0].split() == ["all", "short", "medium", "long"]
+    assert [line.rsplit(None, 4)[0] for line in lines[1:5]] == [
+        "MSA Transformer",
+        "mutual information",
+        "DCA",
+        "chance",
+    ]
+    assert lines[2].split()[2] == f"{float(written[1][4]):.2f}"
+    result = run("contacts", path, "-o", tmp_path / "c.npz", *options[:-2], "--baseline", "mi")
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "c.npz") as loaded:
+        assert np.array_equal(loaded["mutual_information"], mutual_information(seen.array))
+        assert "dca" not in loaded
+    for arguments, words in (
+        (["-o", "d.tsv", "--baseline", "mi,plm"], "'plm' is not a method"),
+        (["-o", "d.rr", "--baseline", "mi"], "pass --format tsv or npz"),
+    ):
+        result = run("contacts", path, *arguments, "--model", "nowhere")
+        assert result.exit_code == 1
+        assert words in result.output.replace("\n", " ")
+
+
+def test_files_beside(places, tmp_path):
+    """Enrichment and row maps are those of the functions; several alignments have a file each, named like theirs."""
+    inputs = [places / "families" / f"f{k}.a3m" for k in (1, 3)]
+    model, rows = ("--model", places / "model"), ("--rows", 6, "--select", "first")
+    maps = ("--map-layers", "2", "--map-heads", "1-2")
+    files = ("--enrichment", tmp_path / "e.tsv", "--row-maps", tmp_path / "m.safetensors")
+    result = run("contacts", inputs[1], "-o", tmp_path / "c.tsv", *model, *rows, *files, *maps)
+    assert result.exit_code == 0, result.output
+    family, network = read_alignment(inputs[1]), load_model(places / "model")
+    expected = row_maps(family, network, layers=[2], heads=[1, 2], rows=6, select="first")
+    assert np.array_equal(load_file(tmp_path / "m.safetensors")["maps"].numpy(), expected.maps)
+    write_enrichment(predict_contacts(family, network, rows=6, select="first"), tmp_path / "expected.tsv")
+    assert (tmp_path / "e.tsv").read_text() == (tmp_path / "expected.tsv").read_text()
+    words = ("--enrichment", "tsv", "--row-maps", "npz", *maps)
+    result = run("contacts", *inputs, "-o", tmp_path / "out", *model, *rows, *words)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("."))
+    each = ["enrichment.tsv", "row_maps.npz", "tsv"]
+    assert names == [f"f{k}.{ending}" for k in (1, 3) for ending in each]
+    with np.load(tmp_path / "out" / "f3.row_maps.npz") as loaded:
+        assert np.array_equal(loaded["maps"], expected.maps)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--viewer", "v.pml"], "--viewer draws on a structure: pass --structure too"),
+        (["--viewer", "v.pml", "--structure", "map.npy"], "pass a PDB or mmCIF file"),
+        (["--viewer", "v.py", "--structure", "map.npy"], "unknown output format '.py'; use .pml or .cxc"),
+        (["--enrichment", "e.csv"], "unknown output format '.csv'"),
+        (["--enrichment", "c.tsv"], "c.tsv is an input, or would have two results"),
+        (["--enrichment", "nowhere/e.tsv"], "the folder nowhere does not exist"),
+        (["--row-maps", "m.npy"], "unknown output format '.npy'; use .npz or .safetensors"),
+        (["--row-maps", "m.npz", "--map-layers", "0-9"], "there is no layer 0; this model has layers 1 to 2"),
+        (["--row-maps", "m.npz", "--map-heads", "1,7"], "there is no head 7"),
+        (["--row-maps", "m.npz", "--map-heads", "first"], "--map-heads: 'first' is not a number or a range"),
+        (["--map-layers", "1"], "pass --row-maps too"),
+    ],
+)
+def test_files_that_cannot_be_written(arguments, words, places, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("map.npy").write_bytes((places / "labels/maps/f3.npy").read_bytes())
+    family = places / "families/f3.a3m"
+    result = run("contacts", family, "-o", "c.tsv", "--model", places / "model", *arguments)
+    assert result.exit_code == 1
+    assert words in result.output.replace("\n", " ")
+    assert [path.name for path in tmp_path.iterdir()] == ["map.npy"]
+
+
+def test_one_file_for_several_alignments(places, tmp_path):
+    inputs = [places / "families" / f"f{k}.a3m" for k in (1, 3)]
+    options = ("--model", places / "model", "--enrichment", tmp_path / "e.tsv")
+    result = run("contacts", *inputs, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 1
+    assert "e.tsv is one file" in result.output.replace("\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@real_data
+@pytest.mark.parametrize("command", ["contacts", "jacobian"])
+def test_viewers(command, tmp_path):
+    """Scripts of two families, beside their tables; the author numbers of 6exz start at 530."""
+    inputs = [SHARED / "msa" / f"{name}.a3m" for name in ("6exz", "6e6r")]
+    options = ("--rows", 4, "--structure", SHARED / "structure", "--viewer", "cxc")
+    result = run(command, *inputs, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".cxc")
+    assert names == [f"6e6r.{command}.cxc", f"6exz.{command}.cxc"]
+    lines = (tmp_path / "out" / f"6exz.{command}.cxc").read_text().splitlines()
+    table = [line.split("\t") for line in (tmp_path / "out" / "6exz.tsv").read_text().splitlines()[1:70]]
+    drawn = {tuple(re.findall(r"/A:(\d+)@C[AB]", line)) for line in lines if line.startswith("pbond")}
+    assert drawn == {(str(int(i) + 529), str(int(j) + 529)) for i, j, _ in table}
+    result = run(command, inputs[0], "-o", tmp_path / "c.tsv", *options[:-1], tmp_path / "v.pml")
+    assert result.exit_code == 0, result.output
+    assert "v.pml: 69 pairs drawn on" in result.output.replace("\n", " ")
+    blue = (tmp_path / "v.pml").read_text().count("distance msa_right")
+    rows = (tmp_path / "c.precision.tsv").read_text().splitlines()
+    assert blue == pytest.approx(69 * float(rows[1].split("\t")[1]), abs=0.01)
 
 
 def test_evaluate_command(places, tmp_path):

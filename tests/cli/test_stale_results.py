@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ["f0", "f1", "f2"]
 COMMANDS = {
     "contacts": "contacts families -o out --structure maps",
+    "contacts beside": "contacts families -o out --baseline mi --enrichment tsv --row-maps npz --map-layers 1",
     "score": "score families -o out --variants tables --strategy wt-marginals",
     "sequences": "score families -o out --sequences sequences --per-residue",
     "singles": "score families -o out --all-singles --strategy wt-marginals",
