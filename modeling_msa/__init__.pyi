@@ -87,6 +87,9 @@ from .tasks.jacobian import CategoricalJacobian as CategoricalJacobian
 from .tasks.jacobian import categorical_jacobian as categorical_jacobian
 from .tasks.jacobian import epistasis_of as epistasis_of
 from .tasks.logos import plot_profile as plot_profile
+from .tasks.pairing import Pairing as Pairing
+from .tasks.pairing import pair_alignments as pair_alignments
+from .tasks.pairing_files import write_pairing as write_pairing
 from .tasks.plotting import plot_contacts as plot_contacts
 from .tasks.plotting import plot_distances as plot_distances
 from .tasks.plotting import plot_substitutions as plot_substitutions

@@ -22,6 +22,7 @@ from .generate import generate_command
 from .jacobian import jacobian_command
 from .options import option
 from .pack import pack_command
+from .pair import pair_command
 from .predict import predict_command
 from .profile import profile_command
 from .proteingym import proteingym_command
@@ -92,6 +93,7 @@ app.command("distances")(distances_command)
 app.command("fit-distances")(fit_distances_command)
 app.command("predict")(predict_command)
 app.command("search")(search_command)
+app.command("pair")(pair_command)
 app.command("export")(export_command)
 app.command("push")(push_command)
 app.command("convert")(convert_command)
