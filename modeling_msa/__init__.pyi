@@ -3,6 +3,7 @@
 from .alignments.alignment import Alignment as Alignment
 from .alignments.alignment import AlignmentError as AlignmentError
 from .alignments.bundled import bundled_family as bundled_family
+from .alignments.bundled import bundled_structure as bundled_structure
 from .alignments.chains import Chain as Chain
 from .alignments.known_contacts import KnownFamily as KnownFamily
 from .alignments.known_contacts import list_families as list_families

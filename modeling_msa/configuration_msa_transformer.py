@@ -68,6 +68,9 @@ class MsaConfig(SharingMixin, PreTrainedConfig):
         Epsilon of every layer norm.
     initializer_range : float, default 0.02
         Standard deviation of newly initialised weights.
+    profile_weight : float, default 0
+        For scores of substitutions, not for the model itself: the share in [0, 1] that the family's frequencies have
+        in them, fitted for small models (`modeling_msa.score_variants`).
     output_column_attentions : bool, default False
         Whether the model returns its column maps, ``(B, H, C, R, R)`` per layer: huge.
     pad_token_id, bos_token_id, eos_token_id, mask_token_id, gap_token_id : int
@@ -125,6 +128,7 @@ class MsaConfig(SharingMixin, PreTrainedConfig):
     row_position_embedding_size: int | str | None = "hidden_size"
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
+    profile_weight: float | int = 0.0
     output_column_attentions: bool = False
     pad_token_id: int | None = 1
     bos_token_id: int | None = 0
@@ -176,7 +180,8 @@ class MsaConfig(SharingMixin, PreTrainedConfig):
                 f"row_position_embedding_size must be hidden_size ({self.hidden_size}), 1 or None, "
                 f"got {self.row_position_embedding_size!r}."
             )
-        for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "classifier_dropout"):
+        rates = ("hidden_dropout", "attention_dropout", "activation_dropout", "classifier_dropout", "profile_weight")
+        for name in rates:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if self.hidden_act not in ACT2FN:

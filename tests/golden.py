@@ -1,4 +1,4 @@
-"""Write tests/data/golden_msa_tiny.json: what fair-esm gives for msa-tiny's weights on the bundled family.
+"""Write tests/data/golden_msa_tiny.json: what fair-esm gives for msa-tiny's weights on the seed of Pfam PF00041.
 
 Run it in the repository's root after a new msa-tiny: ``python tests/golden.py``. Everything but the translation of the
 weights into fair-esm's file is fair-esm's or written out here, in float64: the alignment is read, the residues are
@@ -37,11 +37,10 @@ def read_family(path: Path) -> list[tuple[str, str]]:
 @torch.no_grad()
 def main() -> None:
     """Compute the numbers and write the file."""
-    package = ROOT / "modeling_msa"
     with tempfile.TemporaryDirectory() as folder:
-        revert_checkpoint(package / "checkpoints" / "msa-tiny", Path(folder) / "msa-tiny.pt")
+        revert_checkpoint(ROOT / "modeling_msa" / "checkpoints" / "msa-tiny", Path(folder) / "msa-tiny.pt")
         model = read_published(Path(folder) / "msa-tiny.pt").double()
-    family = read_family(package / "families" / "fn3.sto")
+    family = read_family(GOLDEN.with_name("fn3_seed.sto"))
     query = family[0][1]
     ids = tokens([family])
     letters = [ALPHABET.get_idx(letter) for letter in AMINO_ACIDS]

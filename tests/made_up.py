@@ -8,6 +8,7 @@ import torch
 
 from modeling_msa import ContactMap, MsaTokenizer, bundled_family
 
+SEED = Path(__file__).parent / "data" / "fn3_seed.sto"  # of Pfam PF00041: 98 rows with gaps in the query
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 TOKENIZER = MsaTokenizer()
 CLS, PAD, GAP, MASK = 0, 1, 30, 32

@@ -42,11 +42,40 @@ def column_frequencies(array: np.ndarray, weights: np.ndarray | None = None) -> 
     >>> print(frequencies[1, :3].round(2), gaps)
     [0.67 0.33 0.  ] [0.25 0.25]
     """
-    codes = _CODES[array]
-    counts = np.stack([np.bincount(column, weights, minlength=_GAP + 2) for column in codes.T]).astype(np.float64)
+    counts = _counts(array, weights)
     residues = counts[:, :_GAP].sum(axis=1)
     with np.errstate(invalid="ignore"):
         return counts[:, :_GAP] / residues[:, None], counts[:, _GAP] / (residues + counts[:, _GAP])
+
+
+def log_frequencies(array: np.ndarray) -> np.ndarray:
+    """Take natural logarithms of the amino acids' frequencies in each column, with a pseudocount.
+
+    Parameters
+    ----------
+    array : ndarray, shape=(R, L), dtype=uint8
+        ASCII codes. Each row counts 1, and each amino acid 1/20 in addition.
+
+    Returns
+    -------
+    ndarray, shape=(L, 20), dtype=float64
+        In alphabetical order.
+
+    Examples
+    --------
+    >>> from modeling_msa import Alignment
+    >>> family = Alignment.from_sequences(["MA", "MC", "M-"])
+    >>> print(np.exp(log_frequencies(family.array))[1, :3].round(3))  # (1 + 1/20) / 3, the same, (1/20) / 3
+    [0.35  0.35  0.017]
+    """
+    counts = _counts(array)[:, :_GAP] + 1 / _GAP
+    return np.log(counts / counts.sum(axis=1, keepdims=True))
+
+
+def _counts(array: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """By column: weights of the 20 amino acids, of gaps and of other letters, ``(L, 22)`` float64."""
+    columns = _CODES[array].T
+    return np.stack([np.bincount(each, weights, minlength=_GAP + 2) for each in columns]).astype(np.float64)
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ def export_command(
     The file's results are compared with the model's before it appears. Requires the packages of the extra export: pip
     install 'modeling-msa[export]'.
 
-    Example: msa export msa-tiny -o contacts.onnx
+    Example: msa export msa-small -o contacts.onnx
     """
     check_ending(output, (".onnx",))
     find_model(model)

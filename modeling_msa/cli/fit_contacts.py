@@ -29,7 +29,7 @@ def fit_contacts_command(
     All other weights stay the same. This is the L1-regularized logistic regression of the paper, which used 20
     families. Precision on the families of the fit is too optimistic: measure it on others. Complexes are not read.
 
-    Example: msa fit-contacts families.tsv --model msa-tiny -o msa-refitted
+    Example: msa fit-contacts families.tsv --model msa-small -o msa-refitted
     """
     listed = list_known(families, structures)
     require_new_folder(output_dir)

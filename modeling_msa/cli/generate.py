@@ -65,7 +65,7 @@ def generate_command(
     fix: Annotated[str | None, option("RESIDUES", "Do not change these residues of the query.", _CHANGES)] = None,
     keep_query: Annotated[bool, flag("--keep-query", "Do not change the query.", _CHANGES)] = False,
     no_new_gaps: Annotated[bool, flag("--no-new-gaps", "Never turn a residue into a gap.", _CHANGES)] = False,
-    keep_gaps: Annotated[bool, flag("--keep-gaps", "Do not change gaps; msa-tiny fills them all.", _CHANGES)] = False,
+    keep_gaps: Annotated[bool, flag("--keep-gaps", "Do not change gaps; msa-small fills them all.", _CHANGES)] = False,
 ) -> None:
     """Generate new sequences of a family by iterative masking (Sgarbossa et al. 2023).
 

@@ -83,9 +83,10 @@ def _expand(name: str) -> list[Path]:
 
 def list_structures(structure: Path | None) -> dict[str, Path]:
     """Map names of alignments to their structures; a single file stands under ``""``, for every alignment."""
-    require(structure)
     if structure is None:
         return {}
+    structure = find_bundled(str(structure), structure=True) or structure
+    require(structure)
     files = contact_files(structure) if structure.is_dir() else {"": structure}
     check_readable(files.values())
     return files

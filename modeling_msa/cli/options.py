@@ -36,8 +36,8 @@ ALIGNMENTS = (
     "or a list with one path per line (.txt). fn3 is a family that comes with the package."
 )
 _MODEL_HELP = (
-    "Folder (of msa convert or msa train) or Hub id (OWNER/NAME) of the model. msa-tiny, a small one for trying "
-    "things out, comes with the package."
+    "Folder (of msa convert or msa train) or Hub id (OWNER/NAME) of the model. msa-small, a small one, comes with "
+    "the package."
 )
 Inputs = Annotated[
     list[str],

@@ -104,6 +104,17 @@ def score_command(
     seeds: Annotated[
         str | None, option("SEEDS", "Seeds to average over, as 1,2,3 or 1-5; for random or weighted rows.", _SCORES)
     ] = None,
+    profile_weight: Annotated[
+        float | None,
+        option(
+            "W",
+            "Share of the family's frequencies in the scores, from 0, the model alone, to 1. Default: what is fitted "
+            "for the model, 0 for published ones.",
+            _SCORES,
+            min=0,
+            max=1,
+        ),
+    ] = None,
     window: Annotated[
         int | None, option("N", "Maximum residues around a mutation. Default: all the model can read.", _SCORES, min=1)
     ] = None,
@@ -133,7 +144,7 @@ def score_command(
     """
     files = _fitness_files(fitness, context)
     options = session.row_options() | {"strategy": strategy or "masked-marginals", "mode": mode or "exact"}
-    options["window"] = window
+    options |= {"window": window, "profile_weight": profile_weight}
     if seeds is not None:
         if _is_given(context, "seed"):
             raise ValueError("--seed and --seeds cannot be used together: pass one of them.")
@@ -145,6 +156,8 @@ def score_command(
             raise ValueError(
                 f"--sequences requires the strategy pseudo-log-likelihood: leave out --strategy {strategy}."
             )
+        if profile_weight is not None:
+            raise ValueError("--profile-weight cannot be used with --sequences: leave it out.")
         options |= {"strategy": "pseudo-log-likelihood", "mode": mode or "fast"}
     elif per_residue:
         raise ValueError("--per-residue requires --sequences.")
@@ -214,7 +227,8 @@ def score_command(
         scored = counted(len(pairs) - len(others), "residue")
         if others:
             scored += f" (not {', '.join(others[:5])}{' ...' * (len(others) > 5)}: not one of the 20 amino acids)"
-        return f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
+        rows = f"{result.depth} of {counted(family.depth, 'row')}"
+        return f"{target}: {result.name}, {scored}, {rows}{_mixed(result.profile_weight)}"
 
     def work_table(path: Path, target: Path) -> str:
         family = session.read(path)
@@ -237,6 +251,7 @@ def score_command(
         write_scores(result, target, table, score_column)
         scored = f"{np.isfinite(result.score).sum():,} of {counted(len(cells), 'variant')}"
         line = f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
+        line += _mixed(result.profile_weight)
         line += "" if measured is None else agreement(result.score, measured)
         return line + without_score(result.reason, cells, source, table.lines)
 
@@ -250,7 +265,7 @@ def score_command(
 
         more: dict[str, Any] = {"skip_mismatches": skip_mismatches, "source": str(source)}
         more["fitted"] = fit_sequences(family, proteins, names, offset, **more)  # before the model is loaded
-        chosen = {name: value for name, value in options.items() if name != "strategy"}
+        chosen = {name: value for name, value in options.items() if name not in ("strategy", "profile_weight")}
         result = score_sequences(family, proteins, model(), names=names, **chosen, **more)
         measured = None if measured_column is None or table is None else measured_values(table, measured_column)
         if run.picture is not None and measured is not None:
@@ -268,13 +283,18 @@ def score_command(
     run(work_singles if all_singles else work_table if sequences is None else work_sequences)
 
 
+def _mixed(weight: float) -> str:
+    """Say how much of the scores is not the model's."""
+    return f", {weight:g} of each score by the family's frequencies" if weight else ""
+
+
 def _fitness_files(fitness: Path | None, context: typer.Context) -> dict[str, Path]:
     """Return the files of a regression, by what they are; ValueError for options that it decides."""
     if fitness is None:
         return {}
     if _is_given(context, "sequences"):
         raise ValueError("--sequences cannot be used with --fitness, as a regression predicts substitutions only.")
-    decided = ("strategy", "mode", "protocol", "seeds", "window", *_ROWS)
+    decided = ("strategy", "mode", "protocol", "seeds", "window", "profile_weight", *_ROWS)
     if given := [name for name in decided if _is_given(context, name)]:
         shown = given[0].replace("_", "-")
         raise ValueError(f"--{shown} is decided by the regression {fitness}: leave it out, or fit again with it.")

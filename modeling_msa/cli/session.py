@@ -22,7 +22,7 @@ from ..alignments.bundled import find_bundled
 from ..alignments.chains import as_chains
 from ..alignments.listing import name_of
 from ..alignments.reading import read_alignment
-from ..hub.finding import EMBEDDED, EMBEDDED_NOTE, fetch_model, find_model, model_files
+from ..hub.finding import EMBEDDED, EMBEDDED_NOTES, fetch_model, find_model, model_files
 from . import options
 from .errors import errors_in_words
 from .runs import Run
@@ -157,8 +157,8 @@ class Session:
 
         model_class = getattr(modeling_msa_transformer, cls)
         loaded = load_model(self.model, self.device, self.dtype, cls=model_class, revision=self.revision)
-        if self.model == EMBEDDED and is_main_process():
-            typer.secho(f"note: {EMBEDDED_NOTE}", err=True, dim=True)
+        if (note := EMBEDDED_NOTES.get(self.model)) and is_main_process():
+            typer.secho(f"note: {note}", err=True, dim=True)
         return loaded
 
     def model_of(

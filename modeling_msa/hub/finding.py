@@ -13,13 +13,19 @@ from typing import Any
 from .._files import file_sha256, stands_for
 from ..tasks.distance_model import WEIGHTS_NAME
 
-# the checkpoint that comes with the package
-EMBEDDED = "msa-tiny"
+# the checkpoint that commands use by default; it comes with the package, as do all that the notes name
+EMBEDDED = "msa-small"
 _EMBEDDED_FOLDERS = Path(__file__).parents[1] / "checkpoints"
-EMBEDDED_NOTE = (
-    "msa-tiny is a small model for trying things out, trained on simulated families: do not rely on its probabilities "
-    "and scores for real proteins. Pass --model to use another."
-)
+EMBEDDED_NOTES = {
+    "msa-small": (
+        "msa-small is a small model, which is trained on little: see its card for what it reaches. Pass --model to use "
+        "another, such as the published ESM-MSA-1b."
+    ),
+    "msa-tiny": (
+        "msa-tiny is for tests and was trained on simulated families: do not rely on its probabilities and scores for "
+        "real proteins. Pass --model to use another."
+    ),
+}
 
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's name
 # files that the weights of a model, or of adapters, are in
@@ -35,7 +41,7 @@ PUBLISHED = {
 def resolve_model(name: str | os.PathLike) -> str:
     """Return the folder of a checkpoint that comes with the package; any other name or path is returned as it is.
 
-    ``msa-tiny`` is the checkpoint of the package even beside a folder of that name, which is ``./msa-tiny``.
+    ``msa-small`` is the checkpoint of the package even beside a folder of that name, which is ``./msa-small``.
 
     Examples
     --------
@@ -45,6 +51,12 @@ def resolve_model(name: str | os.PathLike) -> str:
     """
     embedded = _EMBEDDED_FOLDERS / name
     return str(embedded if stands_for(name, embedded / "config.json", "model") else name)
+
+
+def embedded_name(folder: str | os.PathLike) -> str | None:
+    """Return the name of a folder that comes with the package; None for any other."""
+    path = Path(folder).resolve()
+    return path.name if path.parent == _EMBEDDED_FOLDERS.resolve() else None
 
 
 def check_checkpoint(name: str | os.PathLike) -> None:
@@ -136,8 +148,8 @@ def find_base(folder: str | os.PathLike) -> str:
     relative = noted.get("base_folder")
     if isinstance(relative, str):
         places = [name, os.path.normpath(os.path.join(folder, relative))]
-    elif name == EMBEDDED and "base_folder" in noted:
-        places = [str(_EMBEDDED_FOLDERS / EMBEDDED)]  # not a folder of that name that happens to be here
+    elif name in EMBEDDED_NOTES and "base_folder" in noted:
+        places = [str(_EMBEDDED_FOLDERS / name)]  # not a folder of that name that happens to be here
     elif not os.path.isdir(name) and _may_be_on_the_hub(name):
         return name
     else:

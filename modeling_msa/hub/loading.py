@@ -44,9 +44,9 @@ def load_model(
 
     Parameters
     ----------
-    folder : path or str, default "msa-tiny"
-        Saved from any class; or LoRA adapters, which are merged into the model that they belong to. "msa-tiny" is the
-        small checkpoint that comes with the package.
+    folder : path or str, default "msa-small"
+        Saved from any class; or LoRA adapters, which are merged into the model that they belong to. "msa-small" comes
+        with the package, as does "msa-tiny", for tests.
     device : str, default "auto"
         "auto" is a GPU if there is one.
     dtype : str, default "auto"
@@ -91,7 +91,7 @@ def load_checkpoint(cls: type[_Model], folder: str | os.PathLike, *, new_head: b
     cls : type
         The class to load.
     folder : path or str
-        Folder, Hub id, or "msa-tiny".
+        Folder, Hub id, "msa-small" or "msa-tiny".
     new_head : bool, default False
         Whether a whole head may be new, because the folder has none or one of another shape.
     **options

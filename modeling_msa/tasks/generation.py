@@ -158,7 +158,7 @@ def generate(
         Whether a residue of the parent may become a gap.
     keep_gaps : bool, default False
         Leave the parent's gaps. Otherwise they may become residues; a model that was trained without gaps as targets,
-        such as msa-tiny, fills them all.
+        such as msa-small, fills them all.
     mode : {"exact", "fast"}, default "exact"
         See above.
     progress : bool, default False

@@ -18,6 +18,7 @@ import numpy as np
 from ..alignments.alignment import Alignment
 from ..alignments.chains import Chains, check_offset, residue_names
 from ..alignments.edits import normal_form
+from ..alignments.frequencies import log_frequencies
 from ..alignments.sequences import sequence_misfits
 from ..alignments.variants import (
     AMINO_ACIDS,
@@ -59,6 +60,8 @@ class VariantScores:
         Seeds of the row choices.
     depth : int
         Number of alignment rows given to the model.
+    profile_weight : float
+        Share of the family's frequencies in the scores.
     """
 
     name: str
@@ -69,6 +72,7 @@ class VariantScores:
     per_seed: np.ndarray
     seeds: tuple[int, ...]
     depth: int
+    profile_weight: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,8 @@ class SubstitutionScores:
         Number of alignment rows given to the model.
     chains : tuple of Chain
         Chains of a complex, whose residues are numbered one after the other in `residues`; empty for one protein.
+    profile_weight : float
+        Share of the family's frequencies in the scores.
     """
 
     name: str
@@ -107,6 +113,7 @@ class SubstitutionScores:
     seeds: tuple[int, ...]
     depth: int
     chains: Chains = ()
+    profile_weight: float = 0.0
 
 
 def score_variants(
@@ -125,6 +132,7 @@ def score_variants(
     window: int | None = None,
     skip_mismatches: bool = False,
     batch_size: int | None = None,
+    profile_weight: float | None = None,
     source: str = "variants",
     lines: Sequence[int] | None = None,
 ) -> VariantScores:
@@ -151,6 +159,11 @@ def score_variants(
     nothing of the predicted residue leaks. Without homologues both modes agree; the documentation's page on variants
     shows how well they agree otherwise. Windows move by an eighth of their width in fast mode, since each requires its
     own pass of the homologues.
+
+    With a `profile_weight` of w, the first two strategies' scores are mixed with the family's frequencies f in the
+    residue's column, over all rows of `alignment` but the query, with a pseudocount of 1/20: ``(1 - w) score
+    + w (log f(mutant) - log f(wild type))``. The ranking is that of a product of the two distributions. Small models
+    gain from it.
 
     Parameters
     ----------
@@ -182,6 +195,9 @@ def score_variants(
         Number of masked copies of the alignment in one pass; default: up to 16,384 tokens, at least one copy. In fast
         mode, number of versions of the query's row for one pass of the homologues; default: four times the rows, or
         up to 65,536 tokens if that is more. It does not change the scores.
+    profile_weight : float, optional
+        From 0, the model alone, to 1, the family's frequencies alone. Default: the ``profile_weight`` of the model's
+        config, 0 for published models; 0 by pseudo-log-likelihood, with which no other is possible.
     source : str
         Where the variants come from, for messages.
     lines : sequence of int, optional
@@ -212,15 +228,28 @@ def score_variants(
     ('', '', '', 'residue 9 of the query is R, not A.')
     """
     check_strategy(strategy, mode)
+    weight = _profile_weight(profile_weight, model, strategy)
     indels = strategy == "pseudo-log-likelihood"
     parsed, reasons = fit_changes(alignment, variants, offset, skip_mismatches, source, lines, indels)
     scorer = Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
     scored = [k for k, reason in enumerate(reasons) if not reason]
     per_seed = np.full((len(scorer.seeds), len(parsed)), np.nan)
     per_seed[:, scored] = scorer([parsed[k] for k in scored])
+    if weight:
+        profile = _profile_scores(alignment, cast("list[tuple[Substitution, ...]]", [parsed[k] for k in scored]))
+        per_seed[:, scored] = (1 - weight) * per_seed[:, scored] + weight * profile
     score, score_std = mean_and_std(per_seed)
-    name = alignment.names[0]
-    return VariantScores(name, tuple(variants), score, score_std, reasons, per_seed, scorer.seeds, scorer.depth)
+    return VariantScores(
+        name=alignment.names[0],
+        variants=tuple(variants),
+        score=score,
+        score_std=score_std,
+        reason=reasons,
+        per_seed=per_seed,
+        seeds=scorer.seeds,
+        depth=scorer.depth,
+        profile_weight=weight,
+    )
 
 
 def score_all_singles(
@@ -237,6 +266,7 @@ def score_all_singles(
     offset: int = 0,
     window: int | None = None,
     batch_size: int | None = None,
+    profile_weight: float | None = None,
 ) -> SubstitutionScores:
     """Score every substitution of every residue that the alignment covers.
 
@@ -245,6 +275,8 @@ def score_all_singles(
     Parameters
     ----------
     alignment, model, strategy, mode, rows, select, seed, coverage, identity, offset, window, batch_size
+        As for `score_variants`.
+    profile_weight : float, optional
         As for `score_variants`.
 
     Returns
@@ -264,6 +296,7 @@ def score_all_singles(
     >>> scores.wild_type, scores.residues.tolist(), scores.score.shape
     ('KVL', [2, 3, 4], (3, 20))
     """
+    weight = _profile_weight(profile_weight, model, strategy)
     scorer = Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
     check_offset(alignment.chains, offset, alignment.source or alignment.names[0])
     residues = np.flatnonzero(alignment.residue_columns >= 0) + 1
@@ -271,11 +304,50 @@ def score_all_singles(
     known = [k for k, letter in enumerate(wild_type) if letter in AMINO_ACIDS]
     variants = [(Substitution(wild_type[k], int(residues[k]), letter),) for k in known for letter in AMINO_ACIDS]
     per_seed = np.full((len(scorer.seeds), len(residues), len(AMINO_ACIDS)), np.nan)
-    per_seed[:, known] = scorer(variants).reshape(len(scorer.seeds), len(known), len(AMINO_ACIDS))
+    found = scorer(variants)
+    if weight:
+        found = (1 - weight) * found + weight * _profile_scores(alignment, variants)
+    per_seed[:, known] = found.reshape(len(scorer.seeds), len(known), len(AMINO_ACIDS))
     score, score_std = mean_and_std(per_seed)
-    name = alignment.names[0]
-    where = (name, wild_type, residues + offset, AMINO_ACIDS)
-    return SubstitutionScores(*where, score, score_std, scorer.seeds, scorer.depth, alignment.chains)
+    return SubstitutionScores(
+        name=alignment.names[0],
+        wild_type=wild_type,
+        residues=residues + offset,
+        amino_acids=AMINO_ACIDS,
+        score=score,
+        score_std=score_std,
+        seeds=scorer.seeds,
+        depth=scorer.depth,
+        chains=alignment.chains,
+        profile_weight=weight,
+    )
+
+
+def _profile_weight(weight: float | None, model: MsaPreTrainedModel, strategy: Strategy) -> float:
+    if strategy == "pseudo-log-likelihood":
+        if weight:
+            raise ValueError(
+                "pseudo-log-likelihood cannot be mixed with the family's frequencies (profile_weight): use masked or "
+                "wt-marginals."
+            )
+        return 0.0
+    weight = float(model.config.profile_weight if weight is None else weight)
+    if not 0 <= weight <= 1:
+        raise ValueError(f"profile_weight must be in 0 to 1, but is {weight}.")
+    return weight
+
+
+def _profile_scores(alignment: Alignment, variants: Sequence[Sequence[Substitution]]) -> np.ndarray:
+    """Log-ratios of the frequencies of mutant and wild type in the family, added up: ``(N,)`` float64."""
+    logs = log_frequencies(alignment.array[1:])
+    columns = alignment.residue_columns
+    index = {letter: k for k, letter in enumerate(AMINO_ACIDS)}
+
+    def ratio(each: Substitution) -> float:
+        column = logs[columns[each.number - 1]]
+        return float(column[index[each.mutant]] - column[index[each.wild_type]])
+
+    return np.array([sum(map(ratio, some)) for some in variants], dtype=np.float64)
 
 
 def mean_and_std(per_seed: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

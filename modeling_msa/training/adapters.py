@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from .._files import file_sha256, whole_file
 from ..hub.adapters import import_peft
-from ..hub.finding import ADAPTER_CONFIG, EMBEDDED, model_files, resolve_model
+from ..hub.finding import ADAPTER_CONFIG, embedded_name, model_files
 from .arguments import ModelArguments
 
 # what another version, another folder or another type of the same model may have differently
@@ -58,8 +58,8 @@ def note_base(folder: str | os.PathLike, model: Any) -> None:
     noted["base_folder"] = None
     if os.path.isdir(name):
         base = Path(name).resolve()
-        if base == Path(resolve_model(EMBEDDED)).resolve():
-            saved["base_model_name_or_path"] = EMBEDDED
+        if (embedded := embedded_name(base)) is not None:
+            saved["base_model_name_or_path"] = embedded
         else:
             saved["base_model_name_or_path"], noted["base_folder"] = str(base), os.path.relpath(base, place)
         weights = [file for file in model_files(base).values() if file.parent == base and file.suffix != ".json"]

@@ -18,7 +18,7 @@ import pytest
 
 from modeling_msa import MsaTokenizer, _files
 from modeling_msa.alignments.alignment import Alignment, AlignmentError
-from modeling_msa.alignments.bundled import bundled_family
+from modeling_msa.alignments.bundled import bundled_family, bundled_structure
 from modeling_msa.alignments.listing import peek
 from modeling_msa.alignments.reading import read_alignment
 from modeling_msa.alignments.writing import write_alignment
@@ -157,15 +157,23 @@ def test_stockholm_blocks_and_double_names():
 
 
 def test_bundled_family():
-    path = bundled_family()
+    """The query's residues and the structure's, by number; the rows are those that the header of the README counts."""
+    family = read_alignment(bundled_family())
+    assert (family.depth, family.length, family.query[:20]) == (1826, 80, "DAPSQIEVKDVTDTTALITW")
+    assert "HETATM" not in bundled_structure().read_text()
+    for find in (bundled_family, bundled_structure):
+        with pytest.raises(ValueError, match="use one of fn3"):
+            find("kinase")
+
+
+def test_seed_in_stockholm():
+    path = SEED
     family = read_alignment(path)
     rows = [line.split() for line in path.read_text().splitlines() if line[:1] not in ("", "#", "/")]
     assert list(family.names) == [name for name, _ in rows]
     assert family.sequences == [row.replace(".", "-") for _, row in rows]
     assert family.query == rows[0][1].replace(".", "")
     assert (family.depth, family.length) == (98, 117)
-    with pytest.raises(ValueError, match="use one of fn3"):
-        bundled_family("kinase")
 
 
 def test_from_sequences():
@@ -345,9 +353,9 @@ def test_refused_files_are_named(tmp_path):
         read_alignment(tmp_path / "bad.fasta")
 
 
-@pytest.mark.parametrize("path", [bundled_family(), *NAMED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [SEED, bundled_family(), *NAMED], ids=lambda path: path.stem)
 def test_real_files(path, tmp_path):
-    """Also of the bundled family, whose columns without a residue of the query become insertions."""
+    """Also of a seed alignment, whose columns without a residue of the query become insertions."""
     family = read_alignment(path).drop_query_gaps()
     for ending in ("a3m", "a2m.gz"):
         write_alignment(family, tmp_path / f"again.{ending}")

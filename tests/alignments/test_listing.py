@@ -4,9 +4,9 @@ import gzip
 import lzma
 
 import pytest
-from made_up import a3m, random_array, real_alignments
+from made_up import SEED, a3m, random_array, real_alignments
 
-from modeling_msa import AlignmentError, bundled_family, read_alignment
+from modeling_msa import AlignmentError, read_alignment
 from modeling_msa.alignments.listing import list_alignments, peek
 
 
@@ -24,7 +24,7 @@ def test_size_from_the_beginning_of_a_file(tmp_path):
     long = "A" * 50_000
     (tmp_path / "long.fasta").write_text(f">q\n{long}\n>r\n{long}\n")
     assert peek(tmp_path / "long.fasta") == (2, 50_000, 50_000)
-    assert peek(bundled_family()) == (98, 117, 86)  # as the whole file says
+    assert peek(SEED) == (98, 117, 86)  # as the whole file says
 
 
 def test_size_of_real_files():
@@ -35,9 +35,9 @@ def test_size_of_real_files():
 
 
 def test_size_without_estimating(tmp_path):
-    family = read_alignment(bundled_family())
+    family = read_alignment(SEED)
     assert peek(family) == (98, 117, 86)
-    (tmp_path / "family.txt").write_bytes(bundled_family().read_bytes())  # Stockholm, as the content shows
+    (tmp_path / "family.txt").write_bytes(SEED.read_bytes())  # Stockholm, as the content shows
     assert peek(tmp_path / "family.txt") == (98, 117, 86)
     (tmp_path / "cut.a3m.gz").write_bytes(gzip.compress(b">q\nMKV\n")[:12] + b"xxxxxxxx")
     with pytest.raises(AlignmentError, match=r"cut\.a3m\.gz: the compressed file is damaged"):

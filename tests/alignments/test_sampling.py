@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import SEED
 from notebook import notebook_order
 
 from modeling_msa.alignments.alignment import Alignment
-from modeling_msa.alignments.bundled import bundled_family
 from modeling_msa.alignments.reading import read_alignment
 from modeling_msa.alignments.sampling import (
     choose_rows,
@@ -31,7 +31,7 @@ from modeling_msa.alignments.sampling import (
 from modeling_msa.alignments.writing import write_alignment
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "msa"
-REAL = [bundled_family(), *(DATA / f"{name}.a3m" for name in ("1a3a_1_A", "6e6r", "6exz"))]
+REAL = [SEED, *(DATA / f"{name}.a3m" for name in ("1a3a_1_A", "6e6r", "6exz"))]
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 real_families = pytest.mark.parametrize("path", [path for path in REAL if path.is_file()], ids=lambda path: path.stem)
 
@@ -182,9 +182,9 @@ def test_rows_with_most_residues_are_visited_first():
     assert filter_rows(array, identity=75).tolist() == [0, 1]
 
 
-def test_filter_of_the_bundled_family():
+def test_filter_of_the_seed():
     """What hhfilter 3.3.0 leaves out with -id 40, and keeps with -id 35 -cov 90."""
-    array = read_alignment(bundled_family()).drop_query_gaps().array
+    array = read_alignment(SEED).drop_query_gaps().array
     left_out = set(range(98)) - set(filter_rows(array, identity=40).tolist())
     assert left_out == {11, 21, 26, 37, 65, 67, 71, 73, 86, 95}
     kept = [0, *range(2, 11), 12, 14, 16, 18, 25, 28, 34, 35, 36, 43, *range(46, 51), *range(52, 62), 63, 64, 70]
@@ -218,7 +218,7 @@ def test_filter_beside_hhfilter(path, tmp_path):
 
 
 def test_select_rows():
-    family = read_alignment(bundled_family())
+    family = read_alignment(SEED)
     few = select_rows(family, 16)
     assert few.names == tuple(family.names[k] for k in diverse_rows(family.array, 16))
     assert few.query == family.query
@@ -234,7 +234,7 @@ def test_select_rows():
 
 
 def test_select_rows_refuses():
-    family = read_alignment(bundled_family())
+    family = read_alignment(SEED)
     with pytest.raises(ValueError, match="'best'; use one of diverse, first, random, weighted"):
         select_rows(family, 5, "best")
     with pytest.raises(ValueError, match=r"depth .* is 0"):

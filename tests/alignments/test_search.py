@@ -14,8 +14,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from made_up import SEED
 
-from modeling_msa import bundled_family, filter_rows, read_alignment
+from modeling_msa import filter_rows, read_alignment
 
 pytest.importorskip("pyhmmer")
 import modeling_msa.alignments.search as search_module
@@ -66,7 +67,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     (folder / "query.fasta").write_text(f">Q1 the query\n{QUERY}\n")
     (folder / "db.fasta").write_text(fasta(unrelated() | planted()))
-    family = read_alignment(bundled_family())
+    family = read_alignment(SEED)
     (folder / "fn3.fasta").write_text(fasta(dict(family)))
     (folder / "lar.fasta").write_text(f">LAR\n{family.query}\n")
     return folder

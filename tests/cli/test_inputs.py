@@ -21,7 +21,7 @@ def test_inputs_are_files_folders_patterns_and_lists(msas, tmp_path, monkeypatch
     assert names == ["f5", "f1", "f2", "f4", "f0", "f3"]
     monkeypatch.chdir(tmp_path)
     assert len(list_inputs(["**/*.a3m"])) == 6
-    assert [path.name for path in list_inputs(["fn3"])] == ["fn3.sto"]
+    assert [path.name for path in list_inputs(["fn3"])] == ["fn3.a3m"]
     with pytest.raises(FileNotFoundError, match=r"msas/g\*.a3m: no file matches"):
         list_inputs(["msas/g*.a3m"])
     with pytest.raises(FileNotFoundError, match=r"nowhere.a3m"):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from made_up import SEED
 from typer import Typer
 from typer.testing import CliRunner
 
-from modeling_msa import bundled_family, read_alignment, search_homologues
+from modeling_msa import read_alignment, search_homologues
 from modeling_msa.cli.search import search_command
 
 pytest.importorskip("pyhmmer")
@@ -14,7 +15,7 @@ pytest.importorskip("pyhmmer")
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
-    family = read_alignment(bundled_family())
+    family = read_alignment(SEED)
     (folder / "query.fasta").write_text(f">LAR the query\n{family.query}\n")
     rows = [f">{name}\n{row.replace('-', '')}\n" for name, row in family]
     (folder / "db.fasta").write_text("".join(rows[1:40]))

@@ -506,3 +506,35 @@ def test_variants_of_gb1_land_on_their_columns(pair):
     few = variants[:5] + variants[-5:]
     expected = predict(theirs, list(seen), few, seen.sequences[0], offset_idx=3)
     assert np.abs(result.score[[*range(5), *range(-5, 0)]] - expected).max() <= 1e-5
+
+
+def test_mixture_with_the_familys_frequencies():
+    """By hand: column 2 of the homologs has R, R, I and a gap, column 4 L, L, V, V; 1/20 is added to each count."""
+    family, model = Alignment.from_sequences(["mKV-L", "RVAL", "RI-L", "IV-V", "-VAV"]), small_model(MsaForMaskedLM)
+    variants, none = ["K2R", "K2R:L4V", "WT", "L4L"], {"profile_weight": 0}
+    own = score_variants(family, variants, model, **none)
+    by_family = [np.log(2.05 / 0.05), np.log(2.05 / 0.05) + np.log(2.05 / 2.05), 0, 0]
+    for weight in (0.25, 1):
+        mixed = score_variants(family, variants, model, profile_weight=weight)
+        assert mixed.score == pytest.approx((1 - weight) * own.score + weight * np.array(by_family), abs=1e-9)
+        assert (own.profile_weight, mixed.profile_weight) == (0, weight)
+        singles = score_all_singles(family, model, profile_weight=weight)
+        assert singles.score[0, AMINO_ACIDS.index("R")] == pytest.approx(mixed.score[0], abs=1e-9)
+    assert (score_variants(family, variants, model).score == own.score).all()
+
+
+def test_the_models_own_share_of_frequencies():
+    """What the config says, by masked and wt-marginals; never by pseudo-log-likelihood, which has no such column."""
+    family, model = Alignment.from_sequences(["MKVL", "MRVL", "MRIV"]), small_model(MsaForMaskedLM)
+    other = copy.deepcopy(model)
+    other.config.profile_weight = 0.5
+    for strategy in ("masked-marginals", "wt-marginals"):
+        expected = score_variants(family, ["K2R"], model, strategy=strategy, profile_weight=0.5).score
+        assert score_variants(family, ["K2R"], other, strategy=strategy).score == expected
+    likelihood = {"strategy": "pseudo-log-likelihood"}
+    assert score_variants(family, ["K2R"], other, **likelihood).profile_weight == 0
+    with pytest.raises(ValueError, match="cannot be mixed with the family's frequencies"):
+        score_variants(family, ["K2R"], model, profile_weight=0.5, **likelihood)
+    for weight in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="profile_weight must be in 0 to 1"):
+            score_variants(family, ["K2R"], model, profile_weight=weight)
