@@ -275,6 +275,7 @@ def test_precision_between_chains_by_hand(tmp_path):
     assert table[0] == ["contacts", "P@L", "P@L/2", "P@L/5", "P@50", "P@10"]
     assert table[5] == ["between", "0.125000", "0.250000", "0.333333", "0.040000", "0.200000"]
     shown = precision_table({name: f"{value:.2f}" for name, value in values.items()}).splitlines()
+    assert [line.split()[:2] for line in shown[3:5]] == [["medium", "12-23"], ["long", ">=24"]]
     assert shown[5].split() == ["between", "0.12", "0.25", "0.33", "0.04", "0.20"]
 
 
