@@ -13,6 +13,7 @@ from .alignments.sampling import neff as neff
 from .alignments.sampling import select_rows as select_rows
 from .alignments.sampling import sequence_weights as sequence_weights
 from .alignments.search import search_homologues as search_homologues
+from .alignments.structure import complex_contacts as complex_contacts
 from .alignments.structure import structure_contacts as structure_contacts
 from .alignments.structure import structure_residues as structure_residues
 from .alignments.writing import write_alignment as write_alignment
@@ -48,6 +49,7 @@ from .tasks.contact_evaluation import evaluate_contacts as evaluate_contacts
 from .tasks.contact_evaluation import write_evaluation as write_evaluation
 from .tasks.contact_files import write_contacts as write_contacts
 from .tasks.contact_files import write_pairs as write_pairs
+from .tasks.contact_precision import best_assignment as best_assignment
 from .tasks.contact_precision import precision as precision
 from .tasks.contact_precision import precisions as precisions
 from .tasks.contact_regression import ContactFit as ContactFit

@@ -248,7 +248,7 @@ def precision_table(cells: dict[str, str]) -> str:
 
     lines = [line("contacts", "|i-j|", [f"P@{top}" for top in tops])]
     for name, (least, most) in ranges.items():
-        limits = "" if least >= BETWEEN else f"{least}-{most}" if most and most < BETWEEN else f">={least}"
+        limits = "" if least == BETWEEN else f">={least}" if most in (None, BETWEEN - 1) else f"{least}-{most}"
         lines.append(line(name, limits, rows[name]))
     return "\n".join(lines)
 

@@ -4,10 +4,12 @@
 - The query's row changes, nothing else.
 """
 
+import re
+
 import pytest
 
 from modeling_msa import Alignment
-from modeling_msa.alignments.variants import mutate, parse_variants, read_variants
+from modeling_msa.alignments.variants import check_variants, mutate, parse_variants, read_variants, variant_name
 
 
 def test_variants_by_hand():
@@ -68,3 +70,41 @@ def test_residues_in_lower_case_have_a_remedy():
         parse_variants(["M1A", "K2R"], family)
     with pytest.raises(ValueError, match=r"variant|1 of the query"):
         parse_variants(["M1A", "K3R"], family)
+
+
+def test_variants_of_a_complex():
+    """Each chain is numbered on its own: of A are the residues 1 to 3 of the query, of B 4 to 7."""
+    family = Alignment.from_sequences(["MKVLAWY"], chains="3,4")
+    texts = ["A:K2R", "B:W3Y", "A:K2R:V3I:B:L1M", "B:L1M:A:K2R", "B:p.Trp3Tyr", "A:p.[Lys2Arg;Val3Ile]", "WT"]
+    parsed = parse_variants(texts, family)
+    alone = parse_variants(["K2R", "W6Y", "K2R:V3I:L4M", "K2R:L4M", "W6Y", "K2R:V3I", "WT"], family.with_chains(()))
+    assert parsed == alone
+    assert [variant_name(each, family.chains) for each in parsed[:3]] == ["A:K2R", "B:W3Y", "A:K2R:A:V3I:B:L1M"]
+    assert parse_variants([variant_name(parsed[2], family.chains)], family) == parsed[2:3]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("K2R", "notation", "'K2R' has no chain; in a complex a substitution is written like A:A42V"),
+        ("C:K2R", "notation", "'C' has no chain; .* the chains are A, B"),
+        ("A:L4M", "range", "there is no residue A:4; chain A has 1 to 3"),
+        ("B:K2R", "wild type", "residue B:2 of the query is A, not K"),
+        ("A:K2del", "notation", "an insertion, deletion or frameshift; in a complex only substitutions"),
+        ("A:K2R:K2V", "notation", "one residue is replaced twice"),
+        ("A:", "notation", "empty"),
+        ("A", "notation", "no substitution; in a complex one is written like A:A42V"),
+        ("A:K2*", "notation", "a stop"),
+    ],
+)
+def test_misfits_of_a_complex(text, kind, words):
+    family = Alignment.from_sequences(["MKVLAWY"], chains="3,4")
+    _, misfits = check_variants([text], family, indels=True)
+    assert [each.kind for each in misfits[0]] == [kind]
+    assert re.search(words, misfits[0][0].words)
+
+
+def test_a_complex_has_no_offset():
+    family = Alignment.from_sequences(["MKVLAWY"], chains="3,4")
+    with pytest.raises(ValueError, match=r"an offset of residue numbers .10. is for one protein"):
+        check_variants(["A:K12R"], family, offset=10)

@@ -7,6 +7,7 @@ and pairs between chains.
 import numpy as np
 import pytest
 import torch
+from made_up import SHARED, real_data
 from small import small_model
 
 from modeling_msa import (
@@ -17,6 +18,7 @@ from modeling_msa import (
     MsaForTokenClassification,
     bundled_family,
     categorical_jacobian,
+    complex_contacts,
     embed,
     embed_variants,
     fit_distances,
@@ -36,6 +38,7 @@ from modeling_msa import (
     score_all_singles,
     score_sequences,
     score_variants,
+    structure_contacts,
     write_contacts,
     write_embeddings,
     write_prediction,
@@ -275,6 +278,7 @@ def test_precision_between_chains_by_hand(tmp_path):
     assert table[0] == ["contacts", "P@L", "P@L/2", "P@L/5", "P@50", "P@10"]
     assert table[5] == ["between", "0.125000", "0.250000", "0.333333", "0.040000", "0.200000"]
     shown = precision_table({name: f"{value:.2f}" for name, value in values.items()}).splitlines()
+    assert [line.split()[:2] for line in shown[3:5]] == [["medium", "12-23"], ["long", ">=24"]]
     assert shown[5].split() == ["between", "0.12", "0.25", "0.33", "0.04", "0.20"]
 
 
@@ -326,3 +330,37 @@ def test_pictures_are_numbered_by_chain(two, tiny, tmp_path, monkeypatch):
     for figure in figures[2:]:
         labels = {label.get_text() for axes in figure.axes for label in axes.get_xticklabels()}
         assert {"H:1", "L:1", "L:20"} <= labels
+
+
+@real_data
+def test_a_protein_of_two_domains_cut_in_two(tmp_path):
+    """Calmodulin's two domains as chains: contacts are those of the whole protein, and so are the probabilities."""
+    import gemmi
+
+    family = read_alignment(SHARED / "msa" / "1prw.a3m").take(range(12))
+    cut = 77
+    pair = family.with_chains([cut, len(family.query) - cut])
+    whole = gemmi.read_structure(str(SHARED / "structure" / "1prw.pdb"))
+    polymer = list(whole[0]["A"])
+    last = next(k for k, each in enumerate(polymer) if each.name == "LYS" and polymer[k + 1].name == "ASP" and k > 70)
+    model, structure = gemmi.Model("1"), gemmi.Structure()
+    for name, part in (("L", polymer[: last + 1]), ("H", polymer[last + 1 :])):  # K77, then D78
+        chain = gemmi.Chain(name)
+        for residue in part:
+            chain.add_residue(residue)
+        model.add_chain(chain)
+    structure.add_model(model)
+    structure.setup_entities()
+    structure.make_mmcif_document().write_file(str(tmp_path / "two.cif"))
+    found = complex_contacts(tmp_path / "two.cif", pair)
+    assert list(found) == ["A:L,B:H"]
+    known = structure_contacts(SHARED / "structure" / "1prw.pdb", family)
+    assert np.array_equal(found["A:L,B:H"], known)
+
+    model = load_model().eval()
+    alone, both = (predict_contacts(each, model) for each in (family, pair))
+    assert np.array_equal(alone.probabilities, both.probabilities)
+    block, truth = both.probabilities[:cut, cut:], known[:cut, cut:]
+    order = np.argsort(-block, axis=None, kind="stable")
+    order = order[truth.ravel()[order] >= 0][:50]
+    assert precisions(both, known)["between P@50"] == pytest.approx((truth.ravel()[order] == 1).sum() / 50)
