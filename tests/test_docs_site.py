@@ -92,6 +92,7 @@ def test_blocks_with_structures(tmp_path):
     lines = [line for _, block in NOT_RUN if block.not_run == "structure" for line in block.code.splitlines()]
     run_lines(lines, tmp_path, "structure", figures.LEFT_OUT)
     assert (tmp_path / "6exz.png").is_file()
+    assert "distance msa_wrong" in (tmp_path / "6exz.pml").read_text()
     assert len((tmp_path / "precision.tsv").read_text().splitlines()) == len(names) + 1
     assert (tmp_path / "msa-refitted" / "model.safetensors").is_file()
 

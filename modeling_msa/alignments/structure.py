@@ -267,7 +267,7 @@ def structure_residues(
     structure = _read(path)  # must be kept: its chains do not outlive it
     if isinstance(alignment_or_query, Alignment) and alignment_or_query.chains:
         query, chains = alignment_or_query.query, alignment_or_query.chains
-        names = [name.strip() for name in (chain or "").split(",")]
+        names: list[str | None] = [name.strip() for name in (chain or "").split(",")]
         if len(names) != len(chains):
             raise ValueError(f"{path}: name {len(chains)} chains of the structure, in the order of the alignment's.")
         parts = [query[start:end] for start, end in chain_slices(chains, len(query))]
@@ -298,7 +298,8 @@ def _best_match(
 
 def _named(chain: str, residue: gemmi.Residue) -> StructureResidue:
     atom = "" if np.isnan(_beta(residue, False)[0]) else "CA" if residue.name == "GLY" else "CB"
-    return StructureResidue(chain.strip(), residue.seqid.num, residue.seqid.icode.strip(), atom)
+    number = residue.seqid.num or 0  # a residue that was read has one
+    return StructureResidue(chain.strip(), number, residue.seqid.icode.strip(), atom)
 
 
 def require_gemmi() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -64,10 +64,10 @@ def write_row_maps(row_maps: RowMaps, path: str | os.PathLike[str]) -> None:
             **row_maps.settings,
         }
     )
-    arrays = {name: np.ascontiguousarray(block) for name, block in row_maps.blocks().items()}
+    arrays: dict[str, Any] = {name: np.ascontiguousarray(block) for name, block in row_maps.blocks().items()}
     with whole_file(path) as temporary:
         if suffix == ".safetensors":
             save_file(arrays, temporary, {"row_maps": described})
         else:
             with temporary.open("wb") as file:  # given a name, NumPy appends .npz to .NPZ
-                np.savez(file, **arrays, __metadata__=np.array(described))
+                np.savez(file, **arrays | {"__metadata__": np.array(described)})

@@ -9,8 +9,6 @@ from safetensors import safe_open
 from small import small_model
 
 from modeling_msa import Alignment, MsaForMaskedLM, MsaModel, MsaTokenizer, row_maps, write_row_maps
-from modeling_msa.alignments.bundled import bundled_family
-from modeling_msa.alignments.reading import read_alignment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS = ["MKVLAWYCDE", "MRVLGWYC-E", "MKILAWFCDE", "MRI-GWYCNE"]
@@ -147,5 +145,5 @@ def test_one_layer_is_in_memory_at_a_time(monkeypatch):
         return run(self, inputs, look, **more)
 
     monkeypatch.setattr(MsaModel, "run_layers", watched)
-    row_maps(read_alignment(bundled_family()), model, rows=4)
+    row_maps(Alignment.from_sequences(ROWS), model)
     assert len(alive) == model.config.num_hidden_layers
