@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up import SHARED, real_data
+from made_up import SHARED, contact_map, real_data
 
 from modeling_msa import MsaConfig, load_model, precision, predict_contacts, read_alignment, structure_contacts
 
@@ -189,20 +189,30 @@ def test_the_table_of_supervised_fitness(tmp_path, monkeypatch, capsys):
 
 @real_data
 def test_table_of_real_families(tiny, tmp_path, monkeypatch, capsys):
-    """Every method has its columns; the last line is their mean."""
+    """A line for each number of rows and method; probable pairs are counted for models alone."""
     for folder, ending in (("msa", "a3m"), ("structure", "pdb")):
         (tmp_path / folder).mkdir()
         for name in ("6e6r", "6exz"):
             (tmp_path / folder / f"{name}.{ending}").symlink_to(SHARED / folder / f"{name}.{ending}")
-    options = ["--rows", "32", "--model", str(tiny), "--device", "cpu"]
+    options = ["--rows", "8,32", "--model", str(tiny), "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "msa"), str(tmp_path / "structure"), *options])
     real_families.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:3] for line in lines[3:5]] == [["6e6r", "32", "56"], ["6exz", "32", "69"]]
-    cells = [line.split("|", 1)[1].replace("|", " ").split() for line in lines[3:6]]
-    values = np.array(cells, dtype=float)
-    assert values.shape == (3, 8)
-    assert np.abs(values[:2].mean(0) - values[2]).max() < 1e-3
+    out, err = capsys.readouterr()
+    first, second = ([line.split(" | ") for line in part.splitlines()] for part in out.split("Pairs with"))
+    rows = [line for line in first if line[0] in ("| 8", "| 32")]
+    assert [line[1] for line in rows] == ["mutual information", tiny.name] * 2
+    assert [line[1] for line in second if line[0] in ("| 8", "| 32")] == [tiny.name] * 2
+    of_family = [float(line.split("mutual information ")[1][:5]) for line in err.splitlines() if ", 32 of" in line]
+    assert float(rows[2][2][:5]) == pytest.approx(np.mean(of_family), abs=1e-3)
+
+
+def test_sure_pairs_of_a_map():
+    """By hand: of pairs 6 apart with 0.5 or more, two of three are in contact, and one of these is not known."""
+    found = contact_map(9, p0_6=0.9, p0_7=0.5, p1_7=0.6, p2_8=0.4, p0_1=0.9)
+    contacts = np.zeros((len(found.query),) * 2, dtype=int)
+    for i, j, state in ((0, 6, 1), (0, 7, 1), (1, 7, -100)):
+        contacts[i, j] = contacts[j, i] = state
+    assert real_families.calibration(found, contacts).tolist() == pytest.approx([2, 1.4, 2])
 
 
 @real_data
