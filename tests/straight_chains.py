@@ -1,4 +1,4 @@
-"""Structures of straight chains, whose contacts are known without computing them."""
+"""Structures of straight chains, whose contacts are known without computing them; a real one, cut in two."""
 
 import gemmi
 import numpy as np
@@ -30,3 +30,18 @@ def near(length, reach):
     """Contacts of a straight chain, up to `reach` residues apart."""
     numbers = np.arange(length)
     return (np.abs(numbers[:, None] - numbers) <= reach).astype(np.int8)
+
+
+def cut_calmodulin(source, target, names=("A", "B")):
+    """Write the structure of 1prw with its two domains, up to K77 and from D78 of the query, as chains."""
+    polymer = list(gemmi.read_structure(str(source))[0]["A"])
+    last = next(k for k in range(70, 90) if (polymer[k].name, polymer[k + 1].name) == ("LYS", "ASP"))
+    model, structure = gemmi.Model("1"), gemmi.Structure()
+    for name, part in zip(names, (polymer[: last + 1], polymer[last + 1 :]), strict=True):
+        chain = gemmi.Chain(name)
+        for residue in part:
+            chain.add_residue(residue)
+        model.add_chain(chain)
+    structure.add_model(model)
+    structure.setup_entities()
+    structure.make_mmcif_document().write_file(str(target))

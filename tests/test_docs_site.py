@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from documented import code_blocks, run_lines
 from made_up import SHARED, real_data
+from straight_chains import cut_calmodulin
 from typer.main import get_command
 
 import modeling_msa
@@ -89,10 +90,13 @@ def test_blocks_with_structures(tmp_path):
         shutil.copy(SHARED / "msa" / f"{name}.a3m", tmp_path)
         shutil.copy(SHARED / "structure" / f"{name}.pdb", tmp_path)
     (tmp_path / "families.tsv").write_text("".join(f"{name}.a3m\t{name}.pdb\n" for name in names))
+    (tmp_path / "AB.a3m").write_text("#77,70\t1,1\n" + (tmp_path / "1prw.a3m").read_text())
+    cut_calmodulin(tmp_path / "1prw.pdb", tmp_path / "AB.cif")
     lines = [line for _, block in NOT_RUN if block.not_run == "structure" for line in block.code.splitlines()]
     run_lines(lines, tmp_path, "structure", figures.LEFT_OUT)
     assert (tmp_path / "6exz.png").is_file()
     assert "distance msa_wrong" in (tmp_path / "6exz.pml").read_text()
+    assert (tmp_path / "AB.png").is_file()
     assert len((tmp_path / "precision.tsv").read_text().splitlines()) == len(names) + 1
     assert (tmp_path / "msa-refitted" / "model.safetensors").is_file()
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from made_up import SHARED, real_data
 from small import small_model
+from straight_chains import cut_calmodulin
 
 from modeling_msa import (
     Alignment,
@@ -335,23 +336,10 @@ def test_pictures_are_numbered_by_chain(two, tiny, tmp_path, monkeypatch):
 @real_data
 def test_a_protein_of_two_domains_cut_in_two(tmp_path):
     """Calmodulin's two domains as chains: contacts are those of the whole protein, and so are the probabilities."""
-    import gemmi
-
     family = read_alignment(SHARED / "msa" / "1prw.a3m").take(range(12))
     cut = 77
     pair = family.with_chains([cut, len(family.query) - cut])
-    whole = gemmi.read_structure(str(SHARED / "structure" / "1prw.pdb"))
-    polymer = list(whole[0]["A"])
-    last = next(k for k, each in enumerate(polymer) if each.name == "LYS" and polymer[k + 1].name == "ASP" and k > 70)
-    model, structure = gemmi.Model("1"), gemmi.Structure()
-    for name, part in (("L", polymer[: last + 1]), ("H", polymer[last + 1 :])):  # K77, then D78
-        chain = gemmi.Chain(name)
-        for residue in part:
-            chain.add_residue(residue)
-        model.add_chain(chain)
-    structure.add_model(model)
-    structure.setup_entities()
-    structure.make_mmcif_document().write_file(str(tmp_path / "two.cif"))
+    cut_calmodulin(SHARED / "structure" / "1prw.pdb", tmp_path / "two.cif", "LH")
     found = complex_contacts(tmp_path / "two.cif", pair)
     assert list(found) == ["A:L,B:H"]
     known = structure_contacts(SHARED / "structure" / "1prw.pdb", family)
