@@ -137,7 +137,9 @@ class Outputs:
         for path in run.paths:
             for file in run.files(path):
                 if file.resolve() in taken:
-                    raise ValueError(f"{file} is an input, or would have two results: give each file a name.")
+                    raise ValueError(
+                        f"{file} is an input, or would have two results: give each file a name of its own."
+                    )
                 taken.add(file.resolve())
 
     def check_model(self, model: Any) -> None:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from made_up import contact_map
 
-from modeling_msa import ContactMap, precision, precisions
+from modeling_msa import Chain, CoevolutionMap, ContactMap, precision, precisions
+from modeling_msa.tasks.contact_precision import chance, compared, compared_table
 
 
 def contacts_at(length, *pairs):
@@ -97,3 +99,26 @@ def test_precision_is_fair_esms():
 def test_precision_says_what_is_wrong(scores, known, options, words):
     with pytest.raises(ValueError, match=words):
         precision(scores, known, **options)
+
+
+def test_methods_are_compared_beside_chance():
+    """Of a complex also between chains: 2 of its 7 known pairs are contacts, and the 8 best hold them all."""
+    known = np.zeros((8, 8), dtype=np.int8)
+    known[[0, 3], [6, 5]] = known[[6, 5], [0, 3]] = 1
+    known[2, 4:] = known[4:, 2] = -100
+    known[1, 4:] = known[4:, 1] = -100
+    known[0, 4] = known[4, 0] = -100
+    made = contact_map(8, p0_6=0.9, p0_7=0.8)
+    chains = (Chain("A", 4), Chain("B", 4))
+    pair = ContactMap("pair", "MKVLAWYC", made.residues, made.probabilities, 7, chains)
+    other = contact_map(8, p3_4=0.9).probabilities
+    baseline = CoevolutionMap("pair", "MKVLAWYC", made.residues, other, 7, "dca", "DCA", chains)
+    figures = compared([pair, baseline], known)
+    assert list(figures) == ["MSA Transformer", "DCA", "chance"]
+    assert figures["chance"]["between"] == pytest.approx(2 / 7)
+    assert figures["MSA Transformer"]["between"] == 2 / 8  # of the 8 best, all 7 that are known
+    assert np.isnan(figures["chance"]["long"])
+    assert compared_table(figures).splitlines()[-1].split() == ["chance", "0.29", "-", "-", "-", "0.29"]
+    alone = ContactMap("one", "MKVLAWYC", made.residues, made.probabilities, 7)
+    assert chance(alone, known)["short"] == chance(alone, known)["all"] == 1 / 2  # of 1-7, 1-8; 2-8 is not known
+    assert precision(alone, known, top=1) == 1

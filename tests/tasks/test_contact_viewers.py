@@ -56,6 +56,14 @@ def test_residues_have_the_authors_names(structure):
     assert models == 1
 
 
+def test_glycine_has_no_c_beta(tmp_path):
+    lines = [atom_line(k, "", "CA", "GLY" if k == 2 else "ALA", 4 * k) for k in range(1, 5)]
+    lines += [atom_line(k, "", "CB", "ALA", 4 * k) for k in (1, 3)]
+    (tmp_path / "g.pdb").write_text("\n".join([*lines, "END", ""]))
+    residues, _ = structure_residues(tmp_path / "g.pdb", "AGAA")
+    assert [each.atom for each in residues] == ["CB", "CA", "CB", ""]
+
+
 def test_lines_of_chimerax(contacts, structure, tmp_path):
     """Chain, number and insertion code of both atoms; blue is right, orange wrong."""
     assert write_viewer(contacts, structure, tmp_path / "v.cxc", count=5) == 3
@@ -101,7 +109,7 @@ def in_pymol(script, folder):
 
 
 @pytest.mark.skipif(PYMOL is None, reason="PyMOL is not installed")
-@pytest.mark.parametrize("kind", ["plain", "hostile", "gzip", "cif", "blank chain", "ensemble"])
+@pytest.mark.parametrize("kind", ["plain", "hostile", "gzip", "cif", "blank chain", "ensemble", "two places"])
 def test_pymol_draws_the_pairs(kind, contacts, structure, tmp_path):
     """Two objects; the ends are at the atoms' places, whatever the format, path and chain."""
     text = structure.read_text()
@@ -126,11 +134,17 @@ def test_pymol_draws_the_pairs(kind, contacts, structure, tmp_path):
     elif kind == "ensemble":
         atoms = text.removesuffix("END\n")
         structure.write_text(f"MODEL        1\n{atoms}ENDMDL\nMODEL        2\n{atoms}ENDMDL\nEND\n")
+    elif kind == "two places":  # of the C-beta of residue -5, the second of which is too far away
+        lines = text.splitlines()
+        place = next(k for k, line in enumerate(lines) if "CB  LYS A  -5" in line)
+        far = lines[place].replace("   0.000   0.000   0.000", "  50.000   0.000   0.000")
+        lines[place : place + 1] = [line[:16] + code + line[17:] for line, code in ((lines[place], "A"), (far, "B"))]
+        structure.write_text("\n".join(lines))
     script = tmp_path / "v.pml"
     assert write_viewer(contacts, structure, script, count=5) == 3
     names, atoms, found = in_pymol(script, tmp_path)
     assert names == ["msa_structure", "msa_right", "msa_wrong"]
-    assert atoms == 17
+    assert atoms == 17 + (kind == "two places")
     right, wrong = found["msa_right"], found["msa_wrong"]
     assert np.array(right[0]) * 255 == pytest.approx([0x00, 0x72, 0xB2], abs=0.5)
     assert np.array(wrong[0]) * 255 == pytest.approx([0xD5, 0x5E, 0x00], abs=0.5)

@@ -19,6 +19,7 @@ def attentions(model, alignment, **more):
     inputs = MsaTokenizer.for_config(model.config)(alignment, return_tensors="pt")
     with torch.no_grad():
         output = model.eval()(**inputs, output_attentions=True, **more)
+    assert all(torch.allclose(maps.sum(-1), torch.ones(())) for maps in output.attentions)  # of a residue's row
     return torch.cat(output.attentions)[:, :, 1:, 1:].half().numpy()
 
 
