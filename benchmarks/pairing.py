@@ -1,9 +1,9 @@
-"""Share of right pairs by method, where the pairing is known: two halves of one domain, the second one's rows shuffled.
+"""Share of right pairs by method where the pairing is known: halves of one domain, the second one's rows shuffled.
 
     python benchmarks/pairing.py FAMILY [FAMILY ...] [--model MODEL] [--output benchmarks/results/pairing.md]
 
-Of each family only rows with 80 % coverage, less than 90 % identical, are used. Species are those of the headers, if at
-least half of the rows have one; otherwise each --group rows that follow each other in random order are called a
+Of each family only rows with 80 % coverage, less than 90 % identical, are used. Species are those of the headers, if
+at least half of the rows have one; otherwise each --group rows that follow each other in random order are called a
 species. Halves of one protein share their history completely, so that they are easier to pair than two proteins.
 """
 
@@ -154,7 +154,7 @@ def write(arguments: argparse.Namespace, results: list) -> None:
         for key in [*METHODS, "DiffPALM"][: None if arguments.diffpalm else -1]
     ]
     steps = (
-        f" DiffPALM is `examples/diffpalm.py`, {arguments.diffpalm} steps, one run, seed 0."
+        f"DiffPALM is `examples/diffpalm.py`, {arguments.diffpalm} steps, one run, seed 0 only. "
         if arguments.diffpalm
         else ""
     )
@@ -164,10 +164,11 @@ Written by `benchmarks/pairing.py` on {date.today()}: {arguments.model}, {argume
 {torch.__version__}, {torch.get_num_threads()} CPU thread(s) of a machine that other programs used too.
 
 Two halves of one domain, the rows of the second half shuffled. Shares are of rows in species with several rows: the
-mean over seeds, which choose rows, artificial species and the shuffling, and the range. Chance is the expected share of
-random pairings within species. rank pairs one row of each species, so that its share is of fewer pairs. Species are
-those of the headers, or artificial groups of rows; known pairs are species with one row in each half.{steps}
-Mean seconds: {", ".join(times)}.
+mean over seeds, which choose rows, artificial species and the shuffling, and the range. Chance is the expected share
+of random pairings within species. rank pairs one row of each species, so that its share is of fewer pairs. Species are
+those of the headers, or artificial groups of rows; known pairs are species with one row in each half.
+
+{steps}Mean seconds: {"; ".join(times)}.
 
 {chr(10).join(lines)}
 """

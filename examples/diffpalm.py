@@ -99,12 +99,13 @@ def optimise(
     partners : ndarray, shape=(R,), dtype=int64
         Those of the step whose permutations had the smallest loss.
     losses : list of float
-        Of the permutations at each step.
+        Of the permutations at each step, all with the same residues masked.
     """
     random = torch.Generator().manual_seed(seed)
     scores = [(0.1 * torch.randn(n, n, generator=random)).to(a.device).requires_grad_() for n in sizes]
     optimizer = torch.optim.Adadelta(scores, lr=rate)
     losses, best = [], None
+    always = (torch.rand(a.shape, generator=random) < mask).to(a.device)  # so that losses can be compared
     for _ in range(steps):
         gumbel = [-(-torch.rand(n, n, generator=random).log()).log().to(a.device) for n in sizes]
         noisy = [
@@ -116,7 +117,7 @@ def optimise(
         pairing_loss(model, a, b, torch.block_diag(*map(sinkhorn, noisy)), masked, context).backward()
         hard = torch.block_diag(*map(permutation, noisy))
         with torch.no_grad():
-            losses.append(pairing_loss(model, a, b, hard, masked, context).item())
+            losses.append(pairing_loss(model, a, b, hard, always, context).item())
         if best is None or losses[-1] < min(losses[:-1]):
             best = hard.argmax(1).cpu().numpy()
         optimizer.step()
