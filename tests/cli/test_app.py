@@ -50,6 +50,7 @@ def msa(*arguments, code=0):
         (["contacts", "nowhere.a3m", "-o", "x.tsv"], "error: nowhere.a3m"),
         (["score", "fn3", "nowhere.csv", "-o", "x.csv"], "error: nowhere.csv"),
         (["embed", "fn3", "-o", "x.npz", "--model", "nowhere"], "error: nowhere"),
+        (["pair", "fn3", "nowhere.a3m", "-o", "x.a3m"], "error: nowhere.a3m"),
         (["predict", "nowhere", "fn3", "-o", "x.tsv"], "error: nowhere"),
         (["predict", "msa-tiny", "nowhere.a3m", "-o", "x.tsv"], "error: nowhere.a3m"),
         (["proteingym", "nowhere.csv", "--msas", ".", "--assays", ".", "-o", "x"], "error: nowhere.csv"),
@@ -141,6 +142,8 @@ def example_folder(tmp_path_factory):
     changes = [f"{old}{k}{new}" for k, old in enumerate(family.query[:30], start=1) for new in "AW" if old != new]
     lines = [f"{name},{k % 7}\n" for k, name in enumerate(changes)]
     (folder / "measured.csv").write_text("mutant,fitness\n" + "".join(lines))
+    write_alignment(family, folder / "A.a3m")
+    write_alignment(family.take([0, *range(15, 0, -1)]), folder / "B.a3m")
     (folder / "query.fasta").write_text(f">LAR\n{family.query}\n")
     probable = predict_contacts(family, load_model())  # contacts that some weight of the regression explains
     known = np.zeros(probable.probabilities.shape, dtype=np.int8)

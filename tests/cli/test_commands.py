@@ -34,8 +34,10 @@ PER_ALIGNMENT = {
     "generate": "-o {}.a3m --rows 4 --iterations 1",
     "distances": "-o {}.phy --rows 12",
     "predict": "-o {}.tsv --rows 4",
+    "pair": "-o {}.a3m --rows 4 --rounds 1",
 }
 MODEL_ARGUMENT = {}  # of the commands whose first argument is a model
+PARTNER = {}  # of the commands whose second argument is a second alignment
 COMMANDS = pytest.mark.parametrize("name", PER_ALIGNMENT)
 
 
@@ -50,6 +52,8 @@ def msa(*arguments, code=0):
 def _model_with_a_head(tmp_path_factory):
     """For `msa predict`, which has no use for the embedded model."""
     folder = tmp_path_factory.mktemp("head")
+    PARTNER["pair"] = folder / "partner.a3m"
+    write_alignment(read_alignment(bundled_family()).take([0, *range(80, 60, -1)]), PARTNER["pair"])
     MODEL_ARGUMENT["predict"] = make_model(folder, MsaForTokenClassification, max_position_embeddings=512)
 
 
@@ -57,6 +61,7 @@ def command(name, *alignments, output, more=()):
     model = [MODEL_ARGUMENT[name]] if name in MODEL_ARGUMENT else []
     if model and "--model" in more:
         model, more = more[-1:], ()
+    alignments = (*alignments[:1], PARTNER[name]) if name in PARTNER else alignments
     return [name, *model, *alignments, *PER_ALIGNMENT[name].format(output).split(), *more]
 
 
@@ -120,6 +125,8 @@ def test_bundled_names_beside_folders_of_these_names(name, tmp_path, monkeypatch
 @real_data
 @COMMANDS
 def test_every_command_reads_real_alignments(name, tmp_path):
+    if name in PARTNER:
+        pytest.skip("reads two alignments; see test_pair.py")
     files = [SHARED / "msa" / file for file in ("1a3a_1_A.a3m", "6exz.a3m", "gb1.a2m")]
     arguments = command(name, *files, output="x")
     arguments[arguments.index("-o") + 1] = tmp_path / ("all.npz" if name == "embed" else "results")

@@ -44,6 +44,7 @@ COMMANDS = {
     "embed variants": "embed families -o out --variants tables --mode fast",
     "embed in one file": "embed families -o out/all.npz",
     "generate": "generate families -o out --iterations 1",
+    "pair": "pair families partners -o out --species species.csv",
     "proteingym": "proteingym reference.csv --msas families --assays tables -o out --seeds 1,2",
     "distances": "distances families -o out --weights weights.json --rows 4",
     "evaluate-contacts": "evaluate-contacts families.tsv -o out/all.tsv",
@@ -109,7 +110,7 @@ def done(tmp_path_factory):
     root = tmp_path_factory.mktemp("done")
     start = root / "start"
     make_model(start / "model")
-    for name in ("families", "tables", "sequences", "maps"):
+    for name in ("families", "partners", "tables", "sequences", "maps"):
         (start / name).mkdir()
     write_families(start / "families")
     for k, name in enumerate(NAMES):
@@ -123,6 +124,9 @@ def done(tmp_path_factory):
         known = np.zeros((14, 14), dtype=np.int8)
         known[1, 9] = known[9, 1] = known[0, 12] = known[12, 0] = 1
         np.save(start / "maps" / f"{name}.npy", known)
+        write_alignment(family(name, 4, 9, k + 30), start / "partners" / f"{name}.a3m")
+    species = [f"{name}/{k},{k // 3}\n" for name in NAMES for k in range(1, 4)]
+    (start / "species.csv").write_text("".join(["name,species\n", *species]))
     queries = {name: family(name, 4, 14, k).query for k, name in enumerate(NAMES)}
     rows = [f"{name},{name}.csv,P,{query},{name}.a3m,Human,Activity" for name, query in queries.items()]
     header = "DMS_id,DMS_filename,UniProt_ID,target_seq,MSA_filename,taxon,coarse_selection_type"
@@ -192,6 +196,16 @@ def other_structure(folder):
     keep_date(path, lambda: np.save(path, known))
 
 
+def other_partner(folder):
+    path = folder / "partners" / "f1.a3m"
+    keep_date(path, lambda: path.write_text(path.read_text()[:-2] + "W\n"))
+
+
+def other_species(folder):
+    path = folder / "species.csv"
+    keep_date(path, lambda: path.write_text(path.read_text()[:-2] + "2\n"))
+
+
 def other_model_of_the_same_date(folder):
     path = folder / "model" / "model.safetensors"
     weights = load_file(path)
@@ -227,7 +241,14 @@ def removed(folder):
 
 
 def side_file_removed(folder):
-    for name in ("f1.precision.tsv", "f1.pairs.tsv", "f1.residues.csv", "f1.generated.tsv", "all.means.tsv"):
+    for name in (
+        "f1.precision.tsv",
+        "f1.pairs.tsv",
+        "f1.partners.tsv",
+        "f1.residues.csv",
+        "f1.generated.tsv",
+        "all.means.tsv",
+    ):
         (folder / "out" / name).unlink(missing_ok=True)
 
 
@@ -243,6 +264,8 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "inputs": (other_inputs_of_the_same_names, ALL, "", NAMES, "the alignment has changed: f0, f1, f2"),
     "table": (other_table, WITH_TABLE, "", ONE, "the table has changed: f1"),
     "sequences": (other_sequences, ["sequences"], "", ONE, "the file of sequences has changed: f1"),
+    "partner": (other_partner, ["pair"], "", ONE, "the second alignment has changed: f1"),
+    "species": (other_species, ["pair"], "", NAMES, "the table of species has changed: f0, f1, f2"),
     "structure": (other_structure, WITH_STRUCTURE, "", ONE, "the structure has changed: f1"),
     "model": (other_model_of_the_same_date, ALL, "", NAMES, "the model's model.safetensors has changed: f0, f1, f2"),
     "config": (other_config, ALL, "", NAMES, "the model's config.json has changed: f0, f1, f2"),
@@ -254,7 +277,7 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "removed": (removed, ALL, "", ONE, "is missing or was changed: f"),
     "side file": (
         side_file_removed,
-        ["contacts", "sequences", "jacobian", "generate", "evaluate-contacts"],
+        ["contacts", "sequences", "jacobian", "generate", "pair", "evaluate-contacts"],
         "",
         ONE,
         r"sv is missing or was changed: f",
