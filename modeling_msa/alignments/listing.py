@@ -132,7 +132,7 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
     --------
     >>> from modeling_msa.alignments.bundled import bundled_family
     >>> peek(bundled_family())
-    Peek(depth=98, length=117, residues=86)
+    Peek(depth=1826, length=80, residues=80)
     """
     if isinstance(item, Alignment):
         return Peek(item.depth, item.length, len(item.query))

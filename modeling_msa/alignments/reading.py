@@ -120,7 +120,7 @@ def read_alignment(
     >>> from modeling_msa import bundled_family
     >>> family = read_alignment(bundled_family("fn3"))
     >>> print(family.depth, family.length, family.query[:10])
-    98 117 SAPRNVQVRT
+    1826 80 DAPSQIEVKD
     >>> family = read_alignment(">query\nMKV-L\n>other\nMRVsGI\n")
     >>> print(family[1])
     ('other', 'MRVGI')

@@ -336,7 +336,7 @@ def select_rows(
     >>> family = read_alignment(bundled_family())
     >>> few = select_rows(family, depth=16, identity=90)
     >>> print(family.depth, few.depth, few.names[0] == family.names[0])
-    98 16 True
+    1826 16 True
     """
     rows = choose_rows(
         alignment, depth, method, seed, coverage=coverage, identity=identity, theta=theta, weights=weights

@@ -82,7 +82,7 @@ def write_embeddings(families: Mapping[str, Embeddings], path: str | os.PathLike
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_embeddings({"fn3": result}, f"{folder}/fn3.safetensors")
     ...     load_file(f"{folder}/fn3.safetensors")["fn3"].shape
-    (86, 64)
+    (80, 192)
     """
     suffix = check_embeddings(path)
     if not families:

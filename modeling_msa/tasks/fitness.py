@@ -412,10 +412,10 @@ def fit_fitness(
     --------
     >>> from modeling_msa import MsaForMaskedLM, bundled_family, load_model, read_alignment
     >>> family = read_alignment(bundled_family())
-    >>> measured = {"W20A": -3.0, "V17I": 0.5, "P3K": -0.5, "P3R": -0.25, "T31G": -1.0}
+    >>> measured = {"W20A": -3.0, "L17I": 0.5, "P3K": -0.5, "P3R": -0.25, "E31G": -1.0}
     >>> network = load_model(cls=MsaForMaskedLM)
     >>> fitted = fit_fitness(family, list(measured), list(measured.values()), network, rows=8, folds=())
-    >>> fitted.predict(family, ["W20G", "V17L"], network).score.shape
+    >>> fitted.predict(family, ["W20G", "L17V"], network).score.shape
     (2,)
     """
     known = check_labels(

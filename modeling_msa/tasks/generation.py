@@ -197,7 +197,7 @@ def generate(
     >>> model = load_model(cls=MsaForMaskedLM)
     >>> generated = generate(family, model, iterations=2, rows=8, select="diverse", fixed_residues="1-40")
     >>> generated.alignment.depth, generated.names[0]
-    (8, 'generated_1|LAR_DROME/418-503')
+    (8, 'generated_1|1TEN_A')
     >>> generated.alignment.sequences[0][:40] == family.drop_query_gaps().sequences[0][:40]
     True
     """

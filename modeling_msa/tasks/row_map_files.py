@@ -47,7 +47,7 @@ def write_row_maps(row_maps: RowMaps, path: str | os.PathLike[str]) -> None:
     ...     write_row_maps(result, f"{folder}/fn3.npz")
     ...     with np.load(f"{folder}/fn3.npz") as file:
     ...         print(file["maps"].shape, json.loads(str(file["__metadata__"]))["residues"])
-    (1, 4, 86, 86) 1-86
+    (1, 12, 80, 80) 1-80
     """
     suffix = check_ending(path, FORMATS)
     described = json.dumps(

@@ -221,11 +221,11 @@ def score_variants(
     >>> from modeling_msa import MsaForMaskedLM, bundled_family, load_model, read_alignment
     >>> family = read_alignment(bundled_family())
     >>> model = load_model(cls=MsaForMaskedLM)
-    >>> scores = score_variants(family, ["S1S", "P3K", "P3R:N5D", "A9V"], model, rows=16, skip_mismatches=True)
+    >>> scores = score_variants(family, ["D1D", "P3K", "P3R:Q5D", "A9V"], model, rows=16, skip_mismatches=True)
     >>> scores.score.shape, float(scores.score[0])
     ((4,), 0.0)
     >>> scores.reason
-    ('', '', '', 'residue 9 of the query is R, not A.')
+    ('', '', '', 'residue 9 of the query is K, not A.')
     """
     check_strategy(strategy, mode)
     weight = _profile_weight(profile_weight, model, strategy)

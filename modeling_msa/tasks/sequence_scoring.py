@@ -171,7 +171,7 @@ def score_sequences(
     >>> shorter = family.query[:30] + family.query[32:]
     >>> scores = score_sequences(family, [family.query, shorter], load_model(cls=MsaForMaskedLM), rows=16)
     >>> scores.variants, float(scores.score[0])
-    (('WT', 'T31_G32del'), 0.0)
+    (('WT', 'E31_L32del'), 0.0)
     """
     names = [f"sequence {k}" for k in range(1, len(sequences) + 1)] if names is None else list(names)
     if fitted is None:

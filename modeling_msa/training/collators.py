@@ -73,8 +73,8 @@ class MsaDataCollator:
     >>> from modeling_msa import bundled_family, read_alignment
     >>> collator = MsaDataCollator(MsaTokenizer(), max_tokens=2048)
     >>> batch = collator([{"alignment": read_alignment(bundled_family()), "visit": (0, 0)}])
-    >>> batch["input_ids"].shape  # 2048 // (117 + 1) rows
-    torch.Size([1, 17, 118])
+    >>> batch["input_ids"].shape  # 2048 // (80 + 1) rows
+    torch.Size([1, 25, 81])
     """
 
     tokenizer: MsaTokenizer
@@ -271,7 +271,7 @@ class MsaDataCollatorForMaskedLM(MsaDataCollator):
     >>> from modeling_msa import bundled_family, read_alignment
     >>> collator = MsaDataCollatorForMaskedLM(MsaTokenizer())
     >>> batch = collator([{"alignment": read_alignment(bundled_family()), "visit": (0, 0)}])
-    >>> share = (batch["labels"] != -100).sum() / (98 * 117)
+    >>> share = (batch["labels"] != -100).sum() / (1826 * 80)
     >>> print(f"{share:.2f}")
     0.15
     """

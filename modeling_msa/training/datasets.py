@@ -76,7 +76,7 @@ class MsaDataset(_VisitedDataset):
     >>> from modeling_msa import bundled_family
     >>> dataset = MsaDataset([bundled_family()], labels={"fn3": 1})
     >>> dataset[0]["name"], dataset[0]["alignment"].depth, dataset[0]["visit"], dataset[0]["labels"]
-    ('fn3', 98, (0, 0), 1)
+    ('fn3', 1826, (0, 0), 1)
     """
 
     def __init__(
