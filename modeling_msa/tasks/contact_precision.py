@@ -44,7 +44,8 @@ def precision(
 
     Computed as fair-esm does: of the pairs i < j of known state in the range of separations, the highest L/k are
     taken, k = 1, 2, 5, and the number of contacts among them is divided by L/k (rounded down, at least 1). If the
-    range has fewer pairs than that, the missing ones count as wrong.
+    range has fewer pairs than that, the missing ones count as wrong. Pairs of a `ContactMap` that no window covers are
+    left out, as if their state were unknown.
 
     Parameters
     ----------
@@ -69,7 +70,8 @@ def precision(
     Raises
     ------
     ValueError
-        If shapes do not match, contacts contain other numbers, scores contain NaN, or `top` is something else.
+        If shapes do not match, contacts contain other numbers, an array of scores contains NaN, or `top` is something
+        else.
 
     Examples
     --------
@@ -96,6 +98,8 @@ def precision(
     count = _count_of(top, length)
     i, j = rank_pairs(values, residues, min_separation, max_separation).T
     known = contacts[i, j] >= 0
+    if isinstance(scores, PairMap):
+        known &= ~np.isnan(values[i, j])  # in no window of the model
     if np.isnan(values[i, j][known]).any():
         raise ValueError("Scores contain NaN; pass a number for every pair of known state.")
     if not known.any():

@@ -10,7 +10,7 @@ import numpy as np
 from ..alignments.alignment import Alignment
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..pipeline_msa_transformer import rank_pairs
-from .inputs import model_inputs
+from .inputs import windowed_inputs
 
 MIN_SEPARATION = 6  # pairs closer in sequence are not counted as contacts (CASP's convention)
 
@@ -28,7 +28,7 @@ class PairMap:
 
     @property
     def values(self) -> np.ndarray:
-        """The numbers, shape=(L, L), symmetric; higher is more likely in contact."""
+        """The numbers, shape=(L, L), symmetric; higher is more likely in contact. NaN: in no window of the model."""
         raise NotImplementedError
 
     def arrays(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class PairMap:
         return vars(self)
 
     def top(self, count: int | None = None, min_separation: int = MIN_SEPARATION) -> np.ndarray:
-        """Pairs of map indices i < j, the most likely contacts first.
+        """Pairs of map indices i < j that have a number, the most likely contacts first.
 
         Parameters
         ----------
@@ -50,7 +50,13 @@ class PairMap:
         ndarray, shape=(pairs, 2), dtype=int64
             Indices from 0 into `residues`.
         """
-        return rank_pairs(self.values, self.residues, min_separation)[:count]
+        pairs = rank_pairs(self.values, self.residues, min_separation)
+        return pairs[~np.isnan(self.values[pairs[:, 0], pairs[:, 1]])][:count]
+
+    def uncovered(self, min_separation: int = MIN_SEPARATION) -> np.ndarray:
+        """Pairs of map indices i < j without a number, as they are in no window: ``(pairs, 2)`` int64, by position."""
+        pairs = np.argwhere(np.triu(np.isnan(self.values), 1))
+        return pairs[self.residues[pairs[:, 1]] - self.residues[pairs[:, 0]] >= min_separation]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +73,8 @@ class ContactMap(PairMap):
         Residue number, from 1, of each row and column of the map. Residues without a column in the alignment are left
         out.
     probabilities : ndarray, shape=(L, L), dtype=float32
-        Probability that two residues are in contact: C-beta atoms within 8 Angstrom.
+        Probability that two residues are in contact: C-beta atoms within 8 Angstrom. NaN for pairs that no window
+        covers, of a query that the model does not read whole.
     depth : int
         Number of alignment rows given to the model.
     """
@@ -92,8 +99,15 @@ def predict_contacts(
     seed: int = 0,
     coverage: float | None = None,
     identity: float | None = None,
+    *,
+    window: int | None = None,
+    overlap: int | None = None,
 ) -> ContactMap:
     """Predict the contacts of an alignment's query.
+
+    A query with more columns than a window is read in several that overlap (`modeling_msa.tasks.windows.Windows`).
+    Probabilities of pairs that are in more than one are averaged; pairs that are in none, as they are too far apart,
+    are NaN.
 
     Parameters
     ----------
@@ -104,12 +118,24 @@ def predict_contacts(
     rows, select, seed, coverage, identity
         Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
         that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
+    window : int, optional
+        Most columns that the model reads at once. Default: all that it can, so that windows are used only if needed.
+    overlap : int, optional
+        Fewest columns that neighbouring windows have in common. Default: half of `window`.
 
     Raises
     ------
     ValueError
-        If the query is longer than the model can read, or the model's contact regression was never fitted.
+        If `window` or `overlap` are impossible, or the model's contact regression was never fitted.
     """
-    seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
-    probabilities = model.predict_contacts(**inputs)[0].cpu().numpy()
+    chosen = (rows, select, seed, coverage, identity)
+    seen, inputs, windows = windowed_inputs(alignment, model, *chosen, window, overlap)
+    maps = (model.predict_contacts(**part)[0].cpu().numpy() for part in windows.read(inputs))
+    probabilities = windows.mean_of_pairs(_without_nan(each, seen) for each in maps)
     return ContactMap(seen.names[0], seen.query, seen.column_residues, probabilities, seen.depth)
+
+
+def _without_nan(probabilities: np.ndarray, seen: Alignment) -> np.ndarray:
+    if np.isnan(probabilities).any():  # which would stand for pairs that are in no window
+        raise ValueError(f"{seen.source or seen.names[0]}: the model gives NaN: load it in float32 (--dtype float32).")
+    return probabilities

@@ -20,6 +20,7 @@ from .sequence_scoring import SequenceScores
 # distinguishable with any colour vision (Okabe and Ito); their marks differ too
 _RIGHT, _WRONG = "#0072b2", "#d55e00"
 _KNOWN, _UNKNOWN = "#c4c4c4", "#f5eedc"
+_UNCOVERED = "#a6a6a6"
 
 
 def plot_contacts(
@@ -29,7 +30,7 @@ def plot_contacts(
 
     With a structure, its contacts are grey below the diagonal and unresolved pairs are shaded. The L most probable
     pairs are drawn over them: true positives as blue dots, false positives as orange crosses, unresolved pairs as
-    rings. All pairs are at least 6 apart.
+    rings. All pairs are at least 6 apart. Above the diagonal, pairs that no window of the model covers are grey.
 
     Parameters
     ----------
@@ -73,6 +74,9 @@ def plot_contacts(
     if not is_probability and len(pairs):
         most = max(1e-30, float(np.quantile(contacts.values[pairs[:, 0], pairs[:, 1]], 0.9)))
     image = draw(contacts.values, False, cmap="Blues", vmin=0, vmax=most)
+    if np.isnan(contacts.values).any():
+        draw(np.where(np.isnan(contacts.values), 1, np.nan), False, cmap=ListedColormap([_UNCOVERED]))
+        axes.scatter([], [], s=40, color=_UNCOVERED, marker="s", label="in no window of the model")
     name = title or contacts.name
     if known is None:
         label = f"{'most probable' if is_probability else 'strongest'} pairs with |i - j| ≥ {MIN_SEPARATION}"
