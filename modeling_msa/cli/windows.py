@@ -34,7 +34,7 @@ class WindowOptions:
     def __post_init__(self) -> None:
         check_windows(self.window, self.overlap)
 
-    def of(self) -> dict[str, int | None]:
+    def of(self) -> dict[str, Any]:
         """Return them by name, as settings of a run and arguments of a task."""
         return dataclasses.asdict(self)
 

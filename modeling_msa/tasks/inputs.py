@@ -113,7 +113,7 @@ def encode(alignment: Alignment, model: MsaPreTrainedModel, in_windows: bool = F
             what, remedy = "columns", f"remove those in which the query has a gap, or {remedy}"
         raise ValueError(
             f"{where}: the query has {alignment.length} {what}, but the model reads at most "
-            f"{tokenizer.model_max_length - 1}, and this task does not read in windows: {remedy}."
+            f"{tokenizer.model_max_length - 1}: {remedy}. (This task does not read in windows.)"
         )
     check_depth(alignment, tokenizer)
     return tokenizer(alignment, return_tensors="pt", verbose=not in_windows).to(model.device)
