@@ -62,7 +62,6 @@ def tiny(converted):
 def real_tokens():
     """`real_tokens(rows, columns)`: the first rows and columns of the bundled family, (1, R, C), by fair-esm."""
     import fair_esm
-
     from made_up import SEED
 
     def read(rows, columns=None):

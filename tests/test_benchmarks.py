@@ -133,7 +133,7 @@ def test_the_cost_of_proteingym_is_counted_as_by_hand(tmp_path):
     """Operations of exact and fast mode, and the windows of a long protein beside those that the scorer places."""
     import proteingym_cost as cost
 
-    from modeling_msa.tasks.scorer import Scorer
+    from modeling_msa.tasks.windows import windows_around
 
     config, columns, rows = MsaConfig(), 10, 400
     width, layers, ff = config.hidden_size, config.num_hidden_layers, config.intermediate_size
@@ -153,9 +153,7 @@ def test_the_cost_of_proteingym_is_counted_as_by_hand(tmp_path):
     passed = side_by_side.count_flops(config, rows, columns)
     assert cost.flops(short, "exact") == 5 * 4 * passed
     assert cost.flops(short, "fast") == 5 * (passed + 4 * cost.version_flops(columns))
-    scorer = object.__new__(Scorer)
-    scorer.window = 1023
-    assert long.windows == len(scorer._windows(2000, range(2000), 1023 // 8))
+    assert long.windows == len(windows_around(2000, range(2000), 1023, 1023 // 8))
     assert short.windows == 1
     assert cost.gpu_seconds(short, "exact", lambda width: width / 10) == 5 * 4
     share = cost.version_flops(columns) / passed

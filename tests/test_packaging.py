@@ -117,7 +117,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     assert {
         f"modeling_msa/{kind}_msa_transformer.py" for kind in ("configuration", "tokenization", "modeling")
     } <= set(wheel)
-    assert {"modeling_msa/families/fn3.a3m", "modeling_msa/families/fn3.pdb", "modeling_msa/configuration/training/fitness.yaml"} <= set(wheel)
+    assert {
+        "modeling_msa/families/fn3.a3m",
+        "modeling_msa/families/fn3.pdb",
+        "modeling_msa/configuration/training/fitness.yaml",
+    } <= set(wheel)
 
 
 def test_the_sdist_makes_the_same_wheel(built, tmp_path):

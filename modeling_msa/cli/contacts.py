@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from .._files import check_ending
 from .._words import counted
@@ -14,6 +14,7 @@ from .contact_outputs import EnrichmentFile, MapHeads, MapLayers, Outputs, RowMa
 from .options import Inputs, Output, Plot, choice
 from .session import Session, command
 from .structures import BetweenChains, Chain, ChainGap, Known, Structure
+from .windows import Overlap, Window, WindowOptions, uncovered_note
 
 
 @command()
@@ -28,6 +29,8 @@ def contacts_command(
     baseline: Baseline = None,
     viewer: Viewer = None,
     enrichment: EnrichmentFile = None,
+    window: Window = None,
+    overlap: Overlap = None,
     plot: Plot = None,
     format: Annotated[
         Literal["tsv", "npz", "rr"] | None,
@@ -47,13 +50,15 @@ def contacts_command(
 
     In a complex (--chains) residues are numbered by chain, as A:42, and pairs of two chains are never too close.
 
+    A pair that no window covers has no probability: it is empty in the table and grey in the picture.
+
     Example: msa contacts fn3 -o contacts.tsv --plot contacts.png
     """
     ending = output.suffix.lower()
     suffix = f".{format}" if format else ending if ending in FORMATS else FORMATS[0]
     if baseline and suffix == ".rr":
         raise ValueError("RR has one number for each pair: with --baseline, pass --format tsv or npz.")
-    methods = parse_baselines(baseline)
+    methods, windows = parse_baselines(baseline), WindowOptions(window, overlap)
     known = Known(structure, chain)
     outputs = Outputs("contacts", known, viewer, enrichment, row_maps, map_layers, map_heads, between_chains)
     run = session.run(
@@ -62,7 +67,12 @@ def contacts_command(
         suffix,
         "contacts",
         settings=session.settings(
-            chain=chain, between_chains=between_chains, chain_gap=chain_gap, baseline=methods, **outputs.settings()
+            chain=chain,
+            between_chains=between_chains,
+            chain_gap=chain_gap,
+            baseline=methods,
+            **windows.of(),
+            **outputs.settings(),
         ),
         depends=known.of,
         plot=plot,
@@ -74,7 +84,12 @@ def contacts_command(
         check_ending(output, FORMATS)
         if ending != suffix:
             raise ValueError(f"{output} does not end with {suffix}: change it, or leave out --format.")
-    model = session.model_of(run, check=outputs.check_model)
+
+    def check(loaded: Any) -> None:
+        windows.check(loaded)
+        outputs.check_model(loaded)
+
+    model = session.model_of(run, check=check)
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
@@ -90,7 +105,7 @@ def contacts_command(
         from ..tasks.plotting import plot_contacts
 
         rows = session.row_options() | {"chain_gap": chain_gap}
-        result = predict_contacts(family, network, **rows)
+        result = predict_contacts(family, network, **rows, **windows.of())
         beside = baselines(methods, family, session.row_options() | {"rows": result.depth})
         true = known.closest(result, assignments)
         if run.picture is not None:
@@ -100,7 +115,8 @@ def contacts_command(
         drawn = outputs.write(path, target, result)
         write_contacts(result, target, between_chains=between_chains, beside=beside)
         residues, depth = counted(len(result.residues), "residue"), counted(family.depth, "row")
-        words = f"{target}: {result.name}, {residues}, {result.depth} of {depth}{judged}"
+        note = windows.note(network, len(result.residues)) + uncovered_note(result)
+        words = f"{target}: {result.name}, {residues}, {result.depth} of {depth}{note}{judged}"
         return words + (drawn if run.is_single else "")
 
     run(work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from .._files import check_ending
 from .._words import counted
@@ -13,6 +13,7 @@ from ..tasks.distance_model import DistanceModel, require_sklearn
 from .inputs import require
 from .options import Inputs, Output, Plot, choice, option
 from .session import Session, command
+from .windows import Overlap, Window, WindowOptions
 
 if TYPE_CHECKING:
     from ..tasks.distances import Distances
@@ -31,6 +32,8 @@ def distances_command(
             "without it, weights fitted on 70% of the rows of each alignment.",
         ),
     ] = None,
+    window: Window = None,
+    overlap: Overlap = None,
     plot: Plot = None,
     format: Annotated[
         Literal["phy", "tsv", "npz"], choice("Files in a folder: PHYLIP matrix, table of pairs, or NumPy arrays.")
@@ -47,6 +50,7 @@ def distances_command(
 
     Example: msa distances fn3 -o fn3.phy
     """
+    windows = WindowOptions(window, overlap)
     require(weights)
     find_model(session.model)
     if output.suffix and not output.is_dir():
@@ -60,12 +64,18 @@ def distances_command(
         output,
         f".{format}",
         "distances",
-        settings=session.settings(names=names),
+        settings=session.settings(names=names, **windows.of()),
         made_from={} if found is None else {"file of weights": found},
         also_read=[weights],
         plot=plot,
     )
-    model = session.model_of(run, check=lambda loaded: None if fitted is None else fitted.check(loaded))
+
+    def check(loaded: Any) -> None:
+        windows.check(loaded)
+        if fitted is not None:
+            fitted.check(loaded)
+
+    model = session.model_of(run, check=check)
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
@@ -73,11 +83,12 @@ def distances_command(
         from ..tasks.distances import predict_distances
         from ..tasks.plotting import plot_distances
 
-        result = predict_distances(family, network, fitted, **session.row_options())
+        result = predict_distances(family, network, fitted, **session.row_options(), **windows.of())
         if run.picture is not None:
             plot_distances(result, run.picture(target))
         write_distances(result, target, names)
-        return f"{target}: {len(result.names)} of {counted(family.depth, 'row')}, {summary(result)}"
+        note = windows.note(network, family.drop_query_gaps().length)
+        return f"{target}: {len(result.names)} of {counted(family.depth, 'row')}{note}, {summary(result)}"
 
     run(work)
 

@@ -16,6 +16,7 @@ from .inputs import require
 from .options import Inputs, choice, flag, option, output_option
 from .session import Session, command
 from .variant_tables import check_columns, find_table, without_score
+from .windows import Overlap, Window, WindowOptions
 
 _TABLE = "Table of variants"
 
@@ -34,6 +35,8 @@ def embed_command(
     ] = None,
     layers: Annotated[str, option("LAYERS", "0 (embedding layer) to the last, -1; several as 0,6,12; or all.")] = "-1",
     output_dtype: Annotated[Literal["float32", "float16"], choice("Number type of the output.")] = "float32",
+    window: Window = None,
+    overlap: Overlap = None,
     format: Annotated[
         Literal["safetensors", "npz", "parquet"], choice("Format of the files in a folder.")
     ] = "safetensors",
@@ -65,11 +68,14 @@ def embed_command(
 
     Arrays are named after the alignment's file, without its ending; with several layers NAME/layer_6. Residues for
     which the alignment has no column are left out; the metadata of the file say which residues it has, and from which
-    model, rows and layers. With --variants, arrays are named after the variants, as they are written in the table.
+    model, rows and layers. A residue that several windows cover has the average of its states. With --variants,
+    arrays are named after the variants, as they are written in the table; they are not embedded in windows.
 
     Example: msa embed fn3 -o embeddings.safetensors
     """
-    chosen = parse_layers(layers)
+    chosen, windows = parse_layers(layers), WindowOptions(window, overlap)
+    if variants is not None and windows != WindowOptions():
+        raise ValueError("Variants are not embedded in windows: leave out --window and --overlap.")
     which = _checked(which, alignments, variants)
     in_one_file = not output.is_dir() and output.suffix != ""
     suffix = check_embeddings(output if in_one_file else f"x.{format}")
@@ -91,13 +97,18 @@ def embed_command(
         output if in_one_file else f"{output}/",
         suffix,
         "embed",
-        settings=session.settings(which=which, layers=layers, output_dtype=output_dtype, **of_table),
+        settings=session.settings(which=which, layers=layers, output_dtype=output_dtype, **windows.of(), **of_table),
         depends=table_of,
         gather=gather if in_one_file else None,
     )
     if variants is not None and in_one_file and len(run.paths) > 1:
         raise ValueError(f"{output}: variants of several alignments have the same names; pass a folder with -o.")
-    model = session.model_of(run, check=lambda loaded: numbers_of(loaded, chosen))
+
+    def check(loaded: Any) -> None:
+        numbers_of(loaded, chosen)
+        windows.check(loaded)
+
+    model = session.model_of(run, check=check)
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
@@ -107,10 +118,12 @@ def embed_command(
         from ..tasks.embeddings import embed
 
         numbers = numbers_of(network, chosen)
-        result = embed(family, network, which=which, layers=numbers, dtype=output_dtype, **session.row_options())
+        more = session.row_options() | windows.of()
+        result = embed(family, network, which=which, layers=numbers, dtype=output_dtype, **more)
         write_embeddings({name_of(path): result}, target)
         residues, rows = counted(len(result.residues), "residue"), counted(family.depth, "row")
-        return f"{name_of(path)}: {residues}, {result.depth} of {rows}"
+        note = windows.note(network, len(result.residues))
+        return f"{name_of(path)}: {residues}, {result.depth} of {rows}{note}"
 
     def work_variants(path: Path, family: Alignment, target: Path) -> str:
         if (source := find_table(path, variants)) is None:

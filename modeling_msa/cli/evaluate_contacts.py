@@ -12,6 +12,7 @@ from .inputs import list_known
 from .options import Families, Structures, output_option
 from .session import Session, command
 from .structures import shown
+from .windows import Overlap, Window, WindowOptions
 
 
 @command("input_format", "chains")
@@ -20,6 +21,8 @@ def evaluate_contacts_command(
     output: Annotated[Path, output_option("FILE", "Output table (.tsv).")],
     session: Session,
     structures: Structures = None,
+    window: Window = None,
+    overlap: Overlap = None,
 ) -> None:
     """Measure the precision of predicted contacts in families of known structure.
 
@@ -32,6 +35,7 @@ def evaluate_contacts_command(
 
     Example: msa evaluate-contacts families.tsv -o precision.tsv
     """
+    windows = WindowOptions(window, overlap)
     listed = list_known(families, structures)
     known = {family.alignment.resolve(): family for family in listed}
 
@@ -54,20 +58,23 @@ def evaluate_contacts_command(
         output,
         ".tsv",
         "evaluate-contacts",
-        settings=session.settings(),
+        settings=session.settings(**windows.of()),
         gather=gather,
         depends=structure_of,
         also_read=[families],
     )
-    model = session.model_of(run)
+    model = session.model_of(run, check=windows.check)
 
     def work(path: Path, target: Path) -> str:
         from ..tasks.contact_evaluation import evaluate_contacts, write_evaluation
 
-        evaluation = evaluate_contacts([known[path.resolve()]], model(), **session.row_options())
+        more = session.row_options() | windows.of()
+        evaluation = evaluate_contacts([known[path.resolve()]], model(), **more)
         write_evaluation(evaluation, target)
         precision = {name: shown(values[0]) for name, values in evaluation.precisions.items()}
         sizes = f"{counted(evaluation.lengths[0], 'residue')}, {counted(evaluation.depths[0], 'row')}"
+        if note := windows.note(model(), int(evaluation.lengths[0])):
+            sizes += f"{note}; P@L of the pairs that they cover"
         return f"{evaluation.names[0]}: {sizes}, P@L {precision['P@L']}, long P@L {precision['long P@L']}"
 
     run(work)

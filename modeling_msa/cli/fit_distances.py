@@ -15,6 +15,7 @@ from ..hub.finding import find_model
 from .inputs import list_inputs
 from .options import Inputs, flag, output_option
 from .session import Session, command, start_torch
+from .windows import Overlap, Window, WindowOptions
 
 
 @command("strict", "overwrite")
@@ -25,6 +26,8 @@ def fit_distances_command(
     diagonal: Annotated[
         bool, flag("--diagonal", "Also fit the distance 0 of each row to itself, as the paper's authors do.")
     ] = False,
+    window: Window = None,
+    overlap: Overlap = None,
 ) -> None:
     """Fit the weights of msa distances to the Hamming distances of some families.
 
@@ -33,6 +36,7 @@ def fit_distances_command(
 
     Example: msa fit-distances fn3 -o distances.json
     """
+    windows = WindowOptions(window, overlap)
     paths = list_inputs(alignments)
     check_output(output, paths)
     model = session.model
@@ -46,7 +50,8 @@ def fit_distances_command(
 
     name = Path(model).name if Path(model).exists() else model
     loaded: Any = load_model(model, session.device, session.dtype)
-    result = fit_distances(families, loaded, name=name, diagonal=diagonal, **session.row_options())
+    more = session.row_options() | windows.of()
+    result = fit_distances(families, loaded, name=name, diagonal=diagonal, **more)
     result.save(output)
     typer.echo(
         f"{output}: {result.weights.size} weights for {result.model}, fitted on {result.pairs:,} pairs of rows of "

@@ -54,6 +54,8 @@ def jacobian_command(
     --pairs writes pairs such as A42V:G57D beside the output (.pairs.tsv). Their epistasis, in nats, is positive if the
     two substitutions are better tolerated together than each alone suggests.
 
+    A query that is longer than the model reads is refused, since a Jacobian cannot be put together from windows.
+
     Example: msa jacobian fn3 -o jacobian.tsv --pairs 20 --plot jacobian.png
     """
     ending = output.suffix.lower()

@@ -19,6 +19,7 @@ from .inputs import list_inputs, require
 from .options import Inputs, Output, Plot, choice, flag, option
 from .session import Session, command, start_torch
 from .variant_tables import check_columns, find_table, without_score
+from .windows import uncovered_note
 
 if TYPE_CHECKING:
     from ..tasks.contacts import ContactMap
@@ -184,6 +185,8 @@ def _line(result: Any, depth: int) -> str:
         found = counted(len(result.residues), "residue")
     line = f"{result.name}, {found}, {result.depth} of {counted(depth, 'row')}"
     left_out = sorted(set(range(1, len(result.query) + 1)).difference(result.residues.tolist()))
+    if hasattr(result, "uncovered"):  # a contact map
+        line += uncovered_note(result)
     if left_out:
         line += f"; residues of the query without a column, left out: {format_residues(result.chains, left_out)}"
     return line

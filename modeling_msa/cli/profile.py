@@ -13,6 +13,7 @@ from ..tasks.profile_files import FORMATS, Frequencies, write_profile
 from ..tasks.strategies import Mode
 from .options import Inputs, Output, Plot, choice, option
 from .session import Session, command
+from .windows import WindowOptions
 
 
 @command()
@@ -29,7 +30,7 @@ def profile_command(
     ] = "all",
     offset: Annotated[int, option("N", "Difference to the query's residue numbers: 100 if its residue 1 is 101.")] = 0,
     window: Annotated[
-        int | None, option("N", "Maximum residues around the masked one. Default: all the model can read.", min=1)
+        int | None, option("N", "Maximum residues around the masked one. Default: all the model can read.", min=2)
     ] = None,
     batch_size: Annotated[
         int | None, option("N", "Number of masked copies in one pass. Default: by their size.", min=1)
@@ -58,7 +59,7 @@ def profile_command(
         check_ending(output, FORMATS)
         if ending != suffix:
             raise ValueError(f"{output} does not end with {suffix}: change it, or leave out --format.")
-    model = session.model_of(run, "MsaForMaskedLM")
+    model = session.model_of(run, "MsaForMaskedLM", check=WindowOptions(window).check)
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)

@@ -23,9 +23,8 @@ Structure = Annotated[
     Path | None,
     option(
         "PATH",
-        "Structure (PDB, mmCIF) to compare with; for several alignments, a folder of files with the same names. fn3 is "
-        "the structure of the bundled family. "
-        "Requires the extra structure: pip install 'modeling-msa[structure]'.",
+        "Structure (PDB, mmCIF) to compare with; for several alignments, a folder of files with the same names. fn3 "
+        "is the structure of the bundled family. Requires the extra structure: pip install 'modeling-msa[structure]'.",
     ),
 ]
 Chain = Annotated[

@@ -18,7 +18,7 @@ EMBEDDED = "msa-small"
 _EMBEDDED_FOLDERS = Path(__file__).parents[1] / "checkpoints"
 EMBEDDED_NOTES = {
     "msa-small": (
-        "msa-small is a small model, which is trained on little: see its card for what it reaches. Pass --model to use "
+        "msa-small is a small model that was trained for minutes; its card says what it reaches. Pass --model to use "
         "another, such as the published ESM-MSA-1b."
     ),
     "msa-tiny": (

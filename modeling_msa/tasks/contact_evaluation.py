@@ -100,6 +100,9 @@ def evaluate_contacts(
     seed: int = 0,
     coverage: float | None = None,
     identity: float | None = None,
+    *,
+    window: int | None = None,
+    overlap: int | None = None,
 ) -> ContactEvaluation:
     """Predict the contacts of families of known structure, and compute their precision.
 
@@ -119,6 +122,8 @@ def evaluate_contacts(
     rows, select, seed, coverage, identity
         Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
         that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
+    window, overlap
+        See `modeling_msa.predict_contacts`. Pairs that no window covers are left out, see `modeling_msa.precision`.
 
     Raises
     ------
@@ -129,7 +134,8 @@ def evaluate_contacts(
     names, sizes, values = [], [], []
     for family in tqdm(list(families), desc="contacts", unit="MSA", disable=None, leave=False):
         alignment, known = read_known(*family)
-        predicted = predict_contacts(alignment, model, rows, select, seed, coverage, identity)
+        chosen = (rows, select, seed, coverage, identity)
+        predicted = predict_contacts(alignment, model, *chosen, window=window, overlap=overlap)
         names.append(alignment.names[0] if isinstance(family[0], Alignment) else name_of(family[0]))
         sizes.append((len(predicted.residues), predicted.depth))
         values.append(precisions(predicted, known))

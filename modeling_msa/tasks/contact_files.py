@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # so that the formats are known without torch
     from .jacobian import CategoricalJacobian
 
 FORMATS = (".tsv", ".npz", ".rr")
+_BLOCK = 2**16  # pairs that are text at a time: a long protein has millions
 
 
 def write_contacts(
@@ -33,10 +34,11 @@ def write_contacts(
         The map to write.
     path : path
         ``.tsv``: a tab-separated table i, j, probability (of a Jacobian: score), with query residue numbers from 1,
-        most probable pair first. ``.rr``: CASP's format RR, in the same order; a submission also requires a line
-        ``AUTHOR`` with the group's code. RR has probabilities, so that scores are divided by the highest and negative
-        ones are 0. ``.npz``: the attributes of the map under their names, for `numpy.load`; it has all pairs, and no
-        pickled object. The whole Jacobian is float16 there.
+        most probable pair first; pairs that no window covers are last, without a number. ``.rr``: CASP's format RR, in
+        the same order, without such pairs; a submission also requires a line ``AUTHOR`` with the group's code. RR has
+        probabilities, so that scores are divided by the highest and negative ones are 0. ``.npz``: the attributes of
+        the map under their names, for `numpy.load`; it has all pairs, and no pickled object. The whole Jacobian is
+        float16 there.
     min_separation : int, default 6
         Smallest difference of residue numbers of the pairs in a ``.tsv`` or ``.rr``.
     between_chains : bool, default False
@@ -76,13 +78,10 @@ def write_contacts(
         if suffix == ".npz":
             with temporary.open("wb") as file:  # given a name, NumPy appends .npz to .NPZ
                 np.savez_compressed(file, **contacts.arrays() | {each.measure: each.values for each in beside})
-        elif suffix == ".tsv":
-            form = "{}\t{}" + "\t{:.6f}" * (1 + len(beside)) + "\n"
-            head = "\t".join(["i", "j", contacts.measure, *(each.measure for each in beside)])
-            lines = _pair_lines(contacts, min_separation, between_chains, form, beside=beside)
-            temporary.write_text(f"{head}\n{lines}")
         else:
-            temporary.write_text(_casp_rr(contacts, min_separation, between_chains))
+            form = _table if suffix == ".tsv" else _casp_rr
+            with temporary.open("w", encoding="utf-8") as file:
+                file.writelines(form(contacts, min_separation, between_chains, beside))
 
 
 def check_beside(contacts: PairMap, beside: Sequence[PairMap]) -> None:
@@ -91,23 +90,32 @@ def check_beside(contacts: PairMap, beside: Sequence[PairMap]) -> None:
         raise ValueError(f"{wrong[0].method}: its residues are not those of the map that it is to stand beside.")
 
 
-def _pair_lines(
-    contacts: PairMap,
-    min_separation: int,
-    between_chains: bool,
-    form: str,
-    scaled: bool = False,
-    beside: Sequence[PairMap] = (),
-) -> str:
-    pairs = contacts.top(min_separation=min_separation, between_chains=between_chains)
-    numbers = np.array(residue_names(contacts.chains, contacts.residues))[pairs].tolist()
-    values = np.stack([each.values[pairs[:, 0], pairs[:, 1]] for each in (contacts, *beside)], axis=1)
-    if scaled and len(values):
-        values = np.maximum(values, 0) / max(values[0, 0], np.finfo(np.float32).tiny)
-    return "".join(form.format(i, j, *row) for (i, j), row in zip(numbers, values.tolist(), strict=True))
+def _table(contacts: PairMap, min_separation: int, between_chains: bool, beside: Sequence[PairMap]) -> Iterator[str]:
+    maps = (contacts, *beside)
+    yield "\t".join(["i", "j", *(each.measure for each in maps)]) + "\n"
+    names = np.array(residue_names(contacts.chains, contacts.residues))
+    for some in _blocks(contacts.top(None, min_separation, between_chains)):
+        yield _lines("{}\t{}" + "\t{:.6f}" * len(maps) + "\n", names[some], [_values(each, some) for each in maps])
+    empty = "{}\t{}\t" + "\t{:.6f}" * len(beside) + "\n"
+    for some in _blocks(contacts.uncovered(min_separation, between_chains)):
+        yield _lines(
+            "{}\t{}\t" + "\t{:.6f}" * len(beside) + "\n", names[some], [_values(each, some) for each in beside]
+        )
 
 
-def _casp_rr(contacts: PairMap, min_separation: int, between_chains: bool) -> str:
+def _blocks(pairs: np.ndarray) -> Iterator[np.ndarray]:
+    return (pairs[start : start + _BLOCK] for start in range(0, len(pairs), _BLOCK))
+
+
+def _values(contacts: PairMap, pairs: np.ndarray) -> list[float]:
+    return contacts.values[pairs[:, 0], pairs[:, 1]].tolist()
+
+
+def _lines(form: str, names: np.ndarray, columns: Sequence[Sequence[float]]) -> str:
+    return "".join(form.format(i, j, *row) for i, j, *row in zip(*names.T.tolist(), *columns, strict=True))
+
+
+def _casp_rr(contacts: PairMap, min_separation: int, between_chains: bool, beside: Sequence[PairMap]) -> Iterator[str]:
     # blanks separate, tabs are not allowed; a contact is a distance of 0 to 8 Angstrom
     name = (contacts.name.split() or ["unknown"])[0]
     parts = [contacts.query[start:end] for start, end in chain_slices(contacts.chains, len(contacts.query))]
@@ -121,8 +129,16 @@ def _casp_rr(contacts: PairMap, min_separation: int, between_chains: bool) -> st
         head += (
             f"REMARK chains {format_chains(contacts.chains)}, one below the other; residues are numbered by chain\n"
         )
-    pairs = _pair_lines(contacts, min_separation, between_chains, "{} {} 0 8 {:.6f}\n", scaled)
-    return f"{head}MODEL 1\n{query}{pairs}END\n"
+    yield f"{head}MODEL 1\n{query}"
+    names = np.array(residue_names(contacts.chains, contacts.residues))
+    pairs = contacts.top(None, min_separation, between_chains)
+    highest = max(_values(contacts, pairs[:1])[0], np.finfo(np.float32).tiny) if scaled and len(pairs) else 1.0
+    for some in _blocks(pairs):
+        values = contacts.values[some[:, 0], some[:, 1]]
+        yield _lines(
+            "{} {} 0 8 {:.6f}\n", names[some], [(np.maximum(values, 0) / highest if scaled else values).tolist()]
+        )
+    yield "END\n"
 
 
 def write_pairs(jacobian: CategoricalJacobian, path: str | os.PathLike) -> None:

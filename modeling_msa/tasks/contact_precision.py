@@ -50,7 +50,8 @@ def precision(
 
     Computed as fair-esm does: of the pairs i < j of known state in the range of separations, the highest L/k are
     taken, k = 1, 2, 5, and the number of contacts among them is divided by L/k (rounded down, at least 1). If the
-    range has fewer pairs than that, the missing ones count as wrong.
+    range has fewer pairs than that, the missing ones count as wrong. Pairs of a `ContactMap` that no window covers are
+    left out, as if their state were unknown.
 
     Parameters
     ----------
@@ -75,7 +76,8 @@ def precision(
     Raises
     ------
     ValueError
-        If shapes do not match, contacts contain other numbers, scores contain NaN, or `top` is something else.
+        If shapes do not match, contacts contain other numbers, an array of scores contains NaN, or `top` is something
+        else.
 
     Examples
     --------
@@ -115,6 +117,8 @@ def _ranked_states(
         contacts = contacts[np.ix_(residues - 1, residues - 1)]
     i, j = rank_pairs(values, places, min_separation, max_separation).T
     known = contacts[i, j] >= 0
+    if isinstance(scores, PairMap):
+        known &= ~np.isnan(values[i, j])  # in no window of the model
     if np.isnan(values[i, j][known]).any():
         raise ValueError("Scores contain NaN; pass a number for every pair of known state.")
     return contacts[i, j][known], length

@@ -11,7 +11,7 @@ from ..alignments.alignment import Alignment
 from ..alignments.chains import BETWEEN, Chains, array_fields, separated
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..pipeline_msa_transformer import rank_pairs
-from .inputs import gapped_positions, model_inputs
+from .inputs import gapped_positions, windowed_inputs
 
 MIN_SEPARATION = 6  # pairs closer in sequence are not counted as contacts (CASP's convention)
 
@@ -30,7 +30,7 @@ class PairMap:
 
     @property
     def values(self) -> np.ndarray:
-        """The numbers, shape=(L, L), symmetric; higher is more likely in contact."""
+        """The numbers, shape=(L, L), symmetric; higher is more likely in contact. NaN: in no window of the model."""
         raise NotImplementedError
 
     def arrays(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class PairMap:
     def top(
         self, count: int | None = None, min_separation: int = MIN_SEPARATION, between_chains: bool = False
     ) -> np.ndarray:
-        """Pairs of map indices i < j, the most likely contacts first.
+        """Pairs of map indices i < j that have a number, the most likely contacts first.
 
         Parameters
         ----------
@@ -57,7 +57,14 @@ class PairMap:
             Indices from 0 into `residues`.
         """
         places = separated(self.chains, self.residues)
-        return rank_pairs(self.values, places, BETWEEN if between_chains else min_separation)[:count]
+        pairs = rank_pairs(self.values, places, BETWEEN if between_chains else min_separation)
+        return pairs[~np.isnan(self.values[pairs[:, 0], pairs[:, 1]])][:count]
+
+    def uncovered(self, min_separation: int = MIN_SEPARATION, between_chains: bool = False) -> np.ndarray:
+        """Pairs of map indices i < j without a number, as they are in no window: ``(pairs, 2)`` int64, by position."""
+        pairs = np.argwhere(np.triu(np.isnan(self.values), 1))
+        places = separated(self.chains, self.residues)
+        return pairs[places[pairs[:, 1]] - places[pairs[:, 0]] >= (BETWEEN if between_chains else min_separation)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +81,8 @@ class ContactMap(PairMap):
         Residue number, from 1, of each row and column of the map. Residues without a column in the alignment are left
         out.
     probabilities : ndarray, shape=(L, L), dtype=float32
-        Probability that two residues are in contact: C-beta atoms within 8 Angstrom.
+        Probability that two residues are in contact: C-beta atoms within 8 Angstrom. NaN for pairs that no window
+        covers, of a query that the model does not read whole.
     depth : int
         Number of alignment rows given to the model.
     chains : tuple of Chain
@@ -103,8 +111,15 @@ def predict_contacts(
     coverage: float | None = None,
     identity: float | None = None,
     chain_gap: int = 0,
+    *,
+    window: int | None = None,
+    overlap: int | None = None,
 ) -> ContactMap:
     """Predict the contacts of an alignment's query.
+
+    A query with more columns than a window is read in several that overlap (`modeling_msa.tasks.windows.Windows`).
+    Probabilities of pairs that are in more than one are averaged; pairs that are in none, as they are too far apart,
+    are NaN.
 
     Parameters
     ----------
@@ -118,14 +133,31 @@ def predict_contacts(
     chain_gap : int, default 0
         Of a complex: how many column positions lie between two chains. 0 numbers the columns one after the other, as
         is usual with the published model.
+    window : int, optional
+        Most columns that the model reads at once. Default: all that it can, so that windows are used only if needed.
+    overlap : int, optional
+        Fewest columns that neighbouring windows have in common. Default: half of `window`.
 
     Raises
     ------
     ValueError
-        If the query is longer than the model can read, or the model's contact regression was never fitted.
+        If `window` or `overlap` are impossible, or the model's contact regression was never fitted.
     """
-    seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
+    chosen = (rows, select, seed, coverage, identity)
+    seen, inputs, windows = windowed_inputs(alignment, model, *chosen, window, overlap)
     if chain_gap:
+        if len(windows) > 1:
+            raise ValueError(
+                f"{seen.source or seen.names[0]}: a gap between chains cannot be used with windows, and the query has "
+                f"{seen.length:,} columns: leave out the gap (chain_gap)."
+            )
         inputs["position_ids"] = gapped_positions(seen, model, chain_gap)
-    probabilities = model.predict_contacts(**inputs)[0].cpu().numpy()
+    maps = (model.predict_contacts(**part)[0].cpu().numpy() for part in windows.read(inputs))
+    probabilities = windows.mean_of_pairs(_without_nan(each, seen) for each in maps)
     return ContactMap(seen.names[0], seen.query, seen.column_residues, probabilities, seen.depth, seen.chains)
+
+
+def _without_nan(probabilities: np.ndarray, seen: Alignment) -> np.ndarray:
+    if np.isnan(probabilities).any():  # which would stand for pairs that are in no window
+        raise ValueError(f"{seen.source or seen.names[0]}: the model gives NaN: load it in float32 (--dtype float32).")
+    return probabilities

@@ -31,7 +31,8 @@ from ..alignments.alignment import Alignment
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from .distance_model import DistanceModel, agreement, fit_distance_model, require_sklearn
-from .inputs import model_inputs
+from .inputs import windowed_inputs
+from .windows import Windows
 
 _NUMBERS_PER_BLOCK = 2**20  # of the maps of some columns, (columns, H, R, R)
 _TRAIN_ROWS = 0.7  # share of a family's rows used for its own fit (the authors' notebook)
@@ -77,7 +78,9 @@ class Distances:
 
 
 @torch.no_grad()
-def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -> np.ndarray:
+def column_attention_features(
+    model: MsaPreTrainedModel, tokens: torch.Tensor, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Column attention of all layers and heads, averaged over columns (including ``<cls>``, as the authors do).
 
     It is summed while the model runs, some columns at a time: the maps of all columns are never in memory. The mean of
@@ -89,6 +92,8 @@ def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -
         Its dropout is turned off meanwhile.
     tokens : torch.Tensor
         ``(1, R, C)``: one MSA without padding.
+    weights : ndarray, shape=(C,), dtype=float32, optional
+        Weights of the columns. Default: all the same.
 
     Returns
     -------
@@ -107,13 +112,19 @@ def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -
     heads, rows = backbone.config.num_attention_heads, tokens.shape[1]
     step = max(1, _NUMBERS_PER_BLOCK // (heads * rows * rows))
     sums: dict[int, torch.Tensor] = {}
+    shares = None if weights is None else torch.from_numpy(weights).to(backbone.device)
+    done = dict.fromkeys(range(len(backbone.layers)), 0)  # columns that a layer has seen
 
     def project(layer: int, original: Callable, *args: Any) -> list[torch.Tensor]:
         query, key, value = original(*args)  # of a block of columns, (1, R, columns, H, K)
         for q, k in zip(query[0].split(step, dim=1), key[0].split(step, dim=1), strict=True):
             q, k = (each.permute(1, 2, 0, 3) for each in (q, k))  # (columns, H, R, K)
             logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3))
-            total = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).sum(0)
+            maps = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+            if shares is not None:
+                maps *= shares[done[layer] : done[layer] + len(maps), None, None, None]
+            done[layer] += len(maps)
+            total = maps.sum(0)
             sums[layer] = sums[layer].add_(total) if layer in sums else total
         return [query, key, value]
 
@@ -123,8 +134,23 @@ def column_attention_features(model: MsaPreTrainedModel, tokens: torch.Tensor) -
         attention.project = functools.partial(project, index, attention.project)
     backbone(tokens.to(backbone.device))
     features = np.concatenate([sums[layer].float().cpu().numpy() for layer in sorted(sums)])
-    features /= np.float32(tokens.shape[2])  # in place: it is large
+    features /= np.float32(tokens.shape[2] if weights is None else weights.sum())  # in place: it is large
     return features
+
+
+def _mean_attention(model: MsaPreTrainedModel, tokens: torch.Tensor, windows: Windows) -> np.ndarray:
+    """Column attention averaged over the columns of all windows, in which each residue column counts once.
+
+    So does ``<cls>``, which every window has.
+    """
+    if len(windows) == 1:
+        return column_attention_features(model, tokens)
+    mean: Any = 0
+    for shares, part in zip(windows.shares, windows.read({"input_ids": tokens}), strict=True):
+        weights = np.append(np.float32(1 / len(windows)), shares)
+        features = column_attention_features(model, part["input_ids"], weights)
+        mean += features * (weights.sum() / np.float32(1 + windows.length))
+    return mean
 
 
 def hamming_distances(array: np.ndarray) -> np.ndarray:
@@ -152,6 +178,8 @@ def fit_distances(
     *,
     name: str | None = None,
     diagonal: bool = False,
+    window: int | None = None,
+    overlap: int | None = None,
 ) -> DistanceModel:
     """Fit one logistic model, from column attention to Hamming distance, on the pairs of rows of some families.
 
@@ -170,22 +198,25 @@ def fit_distances(
         The model's name, kept in the result; default: the last part of the folder or Hub id it was loaded from.
     diagonal : bool, default False
         Fit each row's distance 0 to itself too, as the authors do.
+    window, overlap
+        As for `predict_distances`.
 
     Raises
     ------
     ValueError, ImportError
-        Before the model runs, if there are not more pairs than weights, an alignment is too large for the model, or
-        scikit-learn is missing.
+        Before the model runs, if there are not more pairs than weights, an alignment has too many rows for the model,
+        windows are impossible, or scikit-learn is missing.
     """
     require_sklearn()
-    seen = [model_inputs(family, model, rows, select, seed, coverage, identity) for family in families]
-    _check_pairs([family.depth for family, _ in seen], model, f"The rows of {counted(len(seen), 'family')}")
+    chosen = (rows, select, seed, coverage, identity, window, overlap)
+    seen = [windowed_inputs(family, model, *chosen) for family in families]
+    _check_pairs([family.depth for family, _, _ in seen], model, f"The rows of {counted(len(seen), 'family')}")
     pairs, distances = [], []
-    for family, inputs in tqdm(seen, desc="distance weights", unit="MSA", disable=None, leave=False):
+    for family, inputs, windows in tqdm(seen, desc="distance weights", unit="MSA", disable=None, leave=False):
         i, j = np.triu_indices(family.depth, 0 if diagonal else 1)
-        pairs.append(_predictors(column_attention_features(model, inputs["input_ids"]), i, j))
+        pairs.append(_predictors(_mean_attention(model, inputs["input_ids"], windows), i, j))
         distances.append(hamming_distances(family.array)[i, j])
-    return fit_distance_model(model, name, [family for family, _ in seen], pairs, distances)
+    return fit_distance_model(model, name, [family for family, _, _ in seen], pairs, distances)
 
 
 def predict_distances(
@@ -197,8 +228,15 @@ def predict_distances(
     seed: int = 0,
     coverage: float | None = None,
     identity: float | None = None,
+    *,
+    window: int | None = None,
+    overlap: int | None = None,
 ) -> Distances:
     """Predict the distances between an alignment's rows from column attention.
+
+    An alignment with more columns than a window is read in several that overlap
+    (`modeling_msa.tasks.windows.Windows`). The attention of a column that is in more than one is averaged, so that
+    each column counts once.
 
     Parameters
     ----------
@@ -211,6 +249,8 @@ def predict_distances(
     rows, select, seed, coverage, identity
         Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
         that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
+    window, overlap
+        See `modeling_msa.predict_contacts`. Default: windows only if the query is longer than the model reads.
 
     Returns
     -------
@@ -220,8 +260,8 @@ def predict_distances(
     Raises
     ------
     ValueError, ImportError
-        Before the model runs, if there are fewer than 3 rows, too few for a fit, or the weights are of another model;
-        without weights and scikit-learn.
+        Before the model runs, if there are fewer than 3 rows, too few for a fit, windows are impossible, or the
+        weights are of another model; without weights and scikit-learn.
 
     Examples
     --------
@@ -231,7 +271,8 @@ def predict_distances(
     >>> distances.predicted.shape, int(distances.fitted.sum()), distances.origin
     ((32, 32), 22, "22 of the family's own 32 rows")
     """
-    seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
+    chosen = (rows, select, seed, coverage, identity)
+    seen, inputs, windows = windowed_inputs(alignment, model, *chosen, window, overlap)
     fitted = np.zeros(seen.depth, dtype=bool)
     where = seen.source or seen.names[0]
     if weights is None:
@@ -245,7 +286,7 @@ def predict_distances(
         raise ValueError(f"{where}: {counted(seen.depth, 'row')}, too few to evaluate the distances: add rows.")
     hamming = hamming_distances(seen.array)
     i, j = np.triu_indices(seen.depth)
-    predictors = _predictors(column_attention_features(model, inputs["input_ids"]), i, j)
+    predictors = _predictors(_mean_attention(model, inputs["input_ids"], windows), i, j)
     if weights is None:
         own = fitted[i] & fitted[j] & (i < j)
         weights = fit_distance_model(model, None, [seen], [predictors[own]], [hamming[i, j][own]])

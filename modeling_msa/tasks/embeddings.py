@@ -15,7 +15,8 @@ from ..alignments.alignment import Alignment
 from ..alignments.chains import Chains, chain_indices, chain_slices
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
-from .inputs import ROWS, check_whole, model_inputs
+from .inputs import ROWS, check_whole, windowed_inputs
+from .windows import Windows
 
 WHICH = ("query", "mean", "rows")
 
@@ -39,7 +40,8 @@ class Embeddings:
         a state in each column, even at a gap; ``<cls>`` is left out.
     settings : dict
         How they were made: ``model``, ``which``, ``layers``, ``rows``, ``select``, ``seed``, ``coverage``,
-        ``identity``, ``dtype`` and ``version`` (of modeling-msa). ``rows`` is None if all rows were selected before.
+        ``identity``, ``window``, ``overlap``, ``dtype`` and ``version`` (of modeling-msa). ``rows`` is None if all
+        rows were selected before; ``window`` and ``overlap`` are as they were passed.
     chains : tuple of Chain
         The K chains of a complex, whose residues are numbered one after the other; empty for one protein. The mean of
         a complex is ``(K, D)``, one for each chain. `by_chain` splits them.
@@ -104,10 +106,14 @@ def embed(
     coverage: float | None = None,
     identity: float | None = None,
     dtype: str = "float32",
+    window: int | None = None,
+    overlap: int | None = None,
 ) -> Embeddings:
     """Compute hidden states of an alignment as features.
 
-    Layers above the highest requested one do not run, and only the requested states are kept.
+    Layers above the highest requested one do not run, and only the requested states are kept. A query with more
+    columns than a window is read in several that overlap (`modeling_msa.tasks.windows.Windows`); the states of a
+    column that is in more than one are averaged, and the mean is that of these averages.
 
     Parameters
     ----------
@@ -124,13 +130,15 @@ def embed(
         Which rows are given to the model; see `modeling_msa.prepare_alignment`. Without `rows`, all
         that `modeling_msa.select_rows` has chosen, of other alignments at most 128.
     dtype : {"float32", "float16"}, default: "float32"
-        Type of the arrays; the mean is computed in float32.
+        Type of the arrays; means are computed in float32.
+    window, overlap
+        See `modeling_msa.predict_contacts`. Default: windows only if the query is longer than the model reads.
 
     Raises
     ------
     ValueError
-        Before the model runs: for an unknown layer, `which` or `dtype`, and an alignment that is too large for the
-        model (`modeling_msa.tasks.inputs.encode`).
+        Before the model runs: for an unknown layer, `which` or `dtype`, impossible windows, and more rows than the
+        model reads.
 
     Examples
     --------
@@ -148,17 +156,20 @@ def embed(
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be float32 or float16, not {dtype!r}.")
     wanted = resolve_layers(layers, model.config.num_hidden_layers)
-    seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
+    seen, inputs, windows = windowed_inputs(alignment, model, rows, select, seed, coverage, identity, window, overlap)
     chains = chain_indices(seen.chains, seen.column_residues)
     parts = [chains == k for k in range(len(seen.chains))] or [slice(None)]
-    states = _hidden_states(model, inputs, wanted, which, parts)
+    if len(windows) == 1:
+        states = _hidden_states(model, inputs, wanted, which, parts)
+    else:
+        states = _in_windows(model, inputs, wanted, which, parts, windows)
     if not seen.chains and which == "mean":
         states = {layer: means[0] for layer, means in states.items()}
     arrays = {layer: array.astype(dtype) for layer, array in states.items()}
     limit = None if rows is None and alignment.is_selected else rows or ROWS
     chosen = {"rows": limit, "select": select, "seed": seed, "coverage": coverage, "identity": identity}
     settings = {"model": model_name(model), "which": which, "layers": list(wanted), **chosen}
-    settings |= {"dtype": dtype, "version": __version__}
+    settings |= {"window": window, "overlap": overlap, "dtype": dtype, "version": __version__}
     return Embeddings(seen.names[0], seen.query, seen.column_residues, seen.names, arrays, settings, seen.chains)
 
 
@@ -203,6 +214,27 @@ def _hidden_states(
     take(0, prepared["hidden_states"])
     backbone.run_layers(prepared, lambda index, states, _: take(index + 1, states), stop=max(layers))
     return {layer: taken[layer] for layer in layers}
+
+
+def _in_windows(
+    model: MsaPreTrainedModel,
+    inputs: Mapping[str, Any],
+    layers: tuple[int, ...],
+    which: str,
+    parts: Sequence[Any],
+    windows: Windows,
+) -> dict[int, np.ndarray]:
+    """Average the hidden states of the windows, column by column."""
+    mean: dict[int, np.ndarray] = {}
+    of_window = "rows" if which == "rows" else "query"
+    for columns, shares, tokens in zip(windows.columns, windows.shares, windows.read(inputs), strict=True):
+        for layer, states in _hidden_states(model, tokens, layers, of_window, ()).items():
+            if layer not in mean:
+                mean[layer] = np.zeros((*states.shape[:-2], windows.length, states.shape[-1]), dtype=np.float32)
+            mean[layer][..., columns, :] += shares[:, None] * states
+    if which == "mean":
+        return {layer: np.stack([states[each].mean(axis=0) for each in parts]) for layer, states in mean.items()}
+    return mean
 
 
 def model_name(model: MsaPreTrainedModel) -> str:

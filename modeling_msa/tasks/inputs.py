@@ -11,6 +11,7 @@ from ..alignments.chains import chain_indices, require_chains
 from ..alignments.sampling import select_rows
 from ..modeling_msa_transformer import MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
+from .windows import Windows, check_windows
 
 ROWS = 128  # at most, if neither the caller nor `select_rows` has chosen
 
@@ -85,7 +86,7 @@ def check_depth(alignment: Alignment, tokenizer: MsaTokenizer) -> None:
         )
 
 
-def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
+def encode(alignment: Alignment, model: MsaPreTrainedModel, in_windows: bool = False) -> BatchEncoding:
     """Turn a prepared alignment into tokens on the model's device.
 
     Parameters
@@ -94,6 +95,8 @@ def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
         As the model sees it: all of its rows and columns.
     model : MsaModel, or a class with a head
         The model, which limits rows and columns.
+    in_windows : bool, default False
+        The caller cuts the columns into windows, so that there may be any number.
 
     Returns
     -------
@@ -107,16 +110,16 @@ def encode(alignment: Alignment, model: MsaPreTrainedModel) -> BatchEncoding:
     """
     tokenizer = MsaTokenizer.for_config(model.config)
     where = alignment.source or alignment.names[0]
-    if alignment.length >= tokenizer.model_max_length:
+    if alignment.length >= tokenizer.model_max_length and not in_windows:
         what, remedy = "aligned residues", "cut the alignment into domains"
         if not alignment.column_residues.all():
             what, remedy = "columns", f"remove those in which the query has a gap, or {remedy}"
         raise ValueError(
             f"{where}: the query has {alignment.length} {what}, but the model reads at most "
-            f"{tokenizer.model_max_length - 1}: {remedy}."
+            f"{tokenizer.model_max_length - 1}: {remedy}. (This task does not read in windows.)"
         )
     check_depth(alignment, tokenizer)
-    return tokenizer(alignment, return_tensors="pt").to(model.device)
+    return tokenizer(alignment, return_tensors="pt", verbose=not in_windows).to(model.device)
 
 
 def gapped_positions(alignment: Alignment, model: MsaPreTrainedModel, gap: int) -> torch.Tensor:
@@ -156,3 +159,26 @@ def model_inputs(
     rows = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth)
     seen = prepare_alignment(alignment, rows, select, seed, coverage, identity)
     return seen, encode(seen, model)
+
+
+def windowed_inputs(
+    alignment: Alignment,
+    model: MsaPreTrainedModel,
+    rows: int | None = None,
+    select: str = "diverse",
+    seed: int = 0,
+    coverage: float | None = None,
+    identity: float | None = None,
+    window: int | None = None,
+    overlap: int | None = None,
+) -> tuple[Alignment, BatchEncoding, Windows]:
+    """As `model_inputs`, of an alignment with any number of columns, and the windows to read it in.
+
+    Rows are chosen once, on all columns. `window` and `overlap` are those of `Windows.place`.
+    """
+    most = model.config.max_position_embeddings - 1  # without <cls>
+    check_windows(window, overlap, most)
+    rows = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth)
+    seen = prepare_alignment(alignment, rows, select, seed, coverage, identity)
+    windows = Windows.place(seen.length, most, window, overlap)
+    return seen, encode(seen, model, in_windows=True), windows

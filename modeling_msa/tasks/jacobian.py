@@ -125,7 +125,7 @@ def categorical_jacobian(
     """Compute the categorical Jacobian of an alignment's query.
 
     Memory is bounded: the Jacobian, 1,600 bytes for each ordered pair of residues, lies in a temporary file (where
-    TMPDIR says) and is read in blocks.
+    TMPDIR says) and is read in blocks. There are no windows: a query that is longer than the model reads is refused.
 
     Parameters
     ----------

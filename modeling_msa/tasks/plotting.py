@@ -24,6 +24,7 @@ from .sequence_scoring import SequenceScores
 # distinguishable with any colour vision (Okabe and Ito); their marks differ too
 _RIGHT, _WRONG, _SAME = RIGHT, WRONG, "#cc79a7"
 _KNOWN, _UNKNOWN = "#c4c4c4", "#f5eedc"
+_UNCOVERED = "#a6a6a6"
 
 
 def plot_contacts(
@@ -38,7 +39,7 @@ def plot_contacts(
 
     With a structure, its contacts are grey below the diagonal and unresolved pairs are shaded. The L most probable
     pairs are drawn over them: true positives as blue dots, false positives as orange crosses, unresolved pairs as
-    rings. All pairs are at least 6 apart.
+    rings. All pairs are at least 6 apart. Above the diagonal, pairs that no window of the model covers are grey.
 
     Parameters
     ----------
@@ -110,6 +111,9 @@ def _draw_contacts(
     if not is_probability and len(pairs):
         most = max(1e-30, float(np.quantile(contacts.values[pairs[:, 0], pairs[:, 1]], 0.9)))
     image = draw(contacts.values, False, cmap="Blues", vmin=0, vmax=most)
+    if np.isnan(contacts.values).any():
+        draw(np.where(np.isnan(contacts.values), 1, np.nan), False, cmap=ListedColormap([_UNCOVERED]))
+        axes.scatter([], [], s=40, color=_UNCOVERED, marker="s", label="in no window of the model")
     if known is None:
         which = "between chains" if between_chains else f"with |i - j| ≥ {MIN_SEPARATION}"
         label = f"{'most probable' if is_probability else 'strongest'} pairs {which}"

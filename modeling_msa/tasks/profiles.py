@@ -11,10 +11,11 @@ from ..alignments.chains import Chains, check_offset
 from ..alignments.frequencies import column_frequencies, entropy
 from ..alignments.sampling import sequence_weights
 from ..alignments.variants import AMINO_ACIDS
-from ..modeling_msa_transformer import MsaPreTrainedModel
+from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from .profile_files import Frequencies, check_frequencies
 from .scorer import Scorer
 from .strategies import Mode
+from .windows import check_windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,9 @@ def predict_profile(
     """Predict the amino acids at each residue of an alignment's query, and count those of its family.
 
     Each residue that the alignment covers is masked in turn. ``log p(mutant) - log p(wild type)`` of the profile are
-    the scores of `modeling_msa.score_all_singles` with masked marginals.
+    the scores of `modeling_msa.score_all_singles` with masked marginals. A query that is longer than a window is read
+    in one around each residue, which lies in its middle or as near to it as the ends of the query allow; in fast mode,
+    windows move in steps of an eighth of their width. Nothing is averaged.
 
     Parameters
     ----------
@@ -100,8 +103,10 @@ def predict_profile(
     rows, select, seed, coverage, identity
         Which rows the model sees; see `modeling_msa.select_rows`. Without `rows`, all that `select_rows` has chosen,
         of other alignments at most 128.
-    offset, window, batch_size
+    offset, batch_size
         As for `modeling_msa.score_variants`.
+    window : int, optional
+        Maximum number of residues, 2 or more, that are read around the masked one. Default: all that the model can.
     frequencies : {"all", "seen"}, default "all"
         Rows whose residues are counted: all of the alignment, or those that the model sees. Their weights are computed
         on the query's columns; this is slow for tens of thousands of rows.
@@ -121,6 +126,8 @@ def predict_profile(
     """
     check_frequencies(frequencies)
     check_offset(alignment.chains, offset, alignment.source or alignment.names[0])
+    if isinstance(model, MsaForMaskedLM):
+        check_windows(window, None, model.config.max_position_embeddings - 1)
     scorer = Scorer(
         alignment, model, "masked-marginals", mode, rows, select, seed, coverage, identity, window, batch_size
     )

@@ -21,6 +21,7 @@ from ..tokenization_msa_transformer import MsaTokenizer
 from .context import context_layers, query_states, row_states
 from .inputs import check_depth, check_whole, row_limit
 from .strategies import check_strategy
+from .windows import cut, windows_around
 
 _TOKENS_PER_PASS = 2**14  # of several masked copies in one pass, without a batch_size
 # Fast mode runs the homologues anew for each batch. With so many tokens of the query's versions, or so many versions
@@ -206,24 +207,15 @@ class Scorer:
     def _bar(total: int) -> tqdm:
         return tqdm(total=total, desc="scoring", unit="pass", disable=None, leave=False)
 
-    def _windows(self, length: int, columns: Sequence[int], step: int = 1) -> dict[int, list[int]]:
-        """First columns of windows, multiples of `step` except for the last, and the columns that each is for."""
-        width = min(length, self.window)
-        windows: dict[int, list[int]] = {}
-        for column in columns:
-            start = round(max(column - width // 2, 0) / step) * step
-            windows.setdefault(min(start, length - width), []).append(column)
-        return windows
-
     @torch.inference_mode()
     def _unmasked_logs(self, ids: torch.Tensor, columns: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Log-probabilities ``(n, V)`` of all tokens at n columns of the query's row, with one pass per window."""
-        windows = self._windows(ids.shape[2] - 1, columns)
+        windows = windows_around(ids.shape[2] - 1, columns, self.window)
         width = min(ids.shape[2] - 1, self.window)
         model = evaluation_copy(self.model)
         with self._bar(len(windows)) as bar:
             for start, inside in windows.items():
-                tokens = torch.cat([ids[:, :, :1], ids[:, :, 1 + start : 1 + start + width]], dim=2)
+                tokens = cut(ids, start, width)
                 places = [1 + column - start for column in inside]
                 states = model.msa(tokens, return_dict=True).last_hidden_state[0, 0, places]
                 yield inside, self._logs(states)
@@ -245,7 +237,7 @@ class Scorer:
             default = max(_FAST_TOKENS // (width + 1), _VERSIONS_PER_ROW * rows)
         else:
             default = max(1, _TOKENS_PER_PASS // (rows * (width + 1)))
-        windows = self._windows(length, columns, max(1, width // _FAST_STEPS) if fast else 1)
+        windows = windows_around(length, columns, width, max(1, width // _FAST_STEPS) if fast else 1)
         jobs: list[Iterator[tuple[int, ...]]] = [
             itertools.product([start], range(len(queries)), inside) for start, inside in windows.items()
         ]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import SEED
 
 from modeling_msa import MsaTokenizer, _files
 from modeling_msa.alignments.alignment import Alignment, AlignmentError

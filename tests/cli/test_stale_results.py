@@ -58,6 +58,7 @@ HEADS = {"predict": MsaForTokenClassification} | dict.fromkeys(
 IN_ONE_FILE = ("embed in one file", "evaluate-contacts", "predict in one file")
 WITH_TABLE = ["score", "predict variants", "embed variants", "proteingym"]
 WITH_STRUCTURE = ["contacts", "jacobian", "evaluate-contacts"]
+WITH_WINDOWS = ["contacts", "embed", "embed in one file", "distances", "evaluate-contacts"]
 ALL = dict.fromkeys(COMMANDS, NAMES)
 WITH_SEED = [name for name in COMMANDS if name != "proteingym"]
 
@@ -273,6 +274,8 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "option": (nothing, ALL, "--rows 3", NAMES, "rows was .*, is now 3: f0, f1, f2"),
     "other seed": (nothing, WITH_SEED, "--seed 7", NAMES, "seed was 0, is now 7"),
     "other seeds": (nothing, ["proteingym"], "--seeds 1,7", NAMES, r"seed was \[1, 2\], is now \[1, 7\]"),
+    "window": (nothing, WITH_WINDOWS, "--window 9", NAMES, "window was none, is now 9"),
+    "overlap": (nothing, WITH_WINDOWS, "--overlap 5", NAMES, "overlap was none, is now 5"),
     "truncated": (truncated, ALL, "", ONE, "was changed: f"),
     "removed": (removed, ALL, "", ONE, "is missing or was changed: f"),
     "side file": (

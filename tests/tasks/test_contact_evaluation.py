@@ -11,7 +11,7 @@ from modeling_msa.tasks import contact_evaluation as evaluation
 def test_a_set_by_hand(monkeypatch):
     """Two families of 8 residues, one pair 6 apart or more right of 3; a third of 5 residues has no such pair."""
 
-    def predicted(alignment, *_):
+    def predicted(alignment, *_, **__):
         length = len(alignment.query)
         values = np.zeros((length, length), dtype=np.float32)
         values[0, -1] = values[-1, 0] = 0.9

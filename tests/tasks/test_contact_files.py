@@ -6,6 +6,7 @@ from made_up import contact_map
 
 from modeling_msa import Alignment, CategoricalJacobian, CoevolutionMap, write_contacts, write_pairs
 from modeling_msa.alignments.variants import parse_variants as parse
+from modeling_msa.tasks import contact_files
 
 
 def test_table_by_hand(tmp_path):
@@ -53,6 +54,24 @@ def test_other_maps_stand_beside(tmp_path):
     with pytest.raises(ValueError, match="its residues are not those of the map"):
         write_contacts(contacts, tmp_path / "d.tsv", beside=[coevolution_map(residues=range(2, 10))])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "c.tsv"]
+
+
+def test_pairs_in_no_window(tmp_path, monkeypatch):
+    """Last and empty in a table, by position; absent in RR; NaN in an array. In text a few pairs at a time."""
+    monkeypatch.setattr(contact_files, "_BLOCK", 2)
+    contacts = contact_map(8, [1, 2, 3, 4, 5, 6, 7, 62], p0_6=0.25, p1_7=0.5, p2_7=np.nan, p0_7=np.nan, p0_1=np.nan)
+    write_contacts(contacts, tmp_path / "c.tsv")
+    lines = (tmp_path / "c.tsv").read_text().splitlines()
+    assert lines[1:3] == ["2\t62\t0.500000", "1\t7\t0.250000"]
+    assert lines[3:6] == ["4\t62\t0.000000", "5\t62\t0.000000", "6\t62\t0.000000"]
+    assert lines[-2:] == ["1\t62\t", "3\t62\t"]
+    write_contacts(contacts, tmp_path / "c.rr")
+    pairs = [line for line in (tmp_path / "c.rr").read_text().splitlines() if " 0 8 " in line]
+    assert pairs[:2] == ["2 62 0 8 0.500000", "1 7 0 8 0.250000"]
+    assert len(pairs) == len(lines) - 3
+    write_contacts(contacts, tmp_path / "c.npz")
+    with np.load(tmp_path / "c.npz") as loaded:
+        assert np.isnan(loaded["probabilities"][0, 7])
 
 
 @pytest.mark.parametrize("name", ["c.npz", "c.NPZ"])

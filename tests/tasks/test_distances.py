@@ -256,8 +256,8 @@ def test_too_little_to_fit_on_is_said_before_the_model_runs(model, fitted, monke
         predict_distances(few, model)
     with pytest.raises(ValueError, match="few/0: 2 rows, too few"):
         predict_distances(few, model, fitted, rows=2)
-    with pytest.raises(ValueError, match="reads at most 63"):
-        fit_distances([OTHER, families.family("long", 9, 90, 0)], model)
+    with pytest.raises(ValueError, match="window is 64 columns, but the model reads at most 63"):
+        fit_distances([OTHER, families.family("long", 9, 90, 0)], model, window=64)
 
 
 def test_embedded_default_tells_close_rows_of_a_real_family():

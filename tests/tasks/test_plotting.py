@@ -65,6 +65,20 @@ def test_picture_tells_right_from_wrong(whole, drawn, tmp_path):
     assert upper.count() == 4  # (1, 7) (1, 8) (1, 9) (3, 9)
 
 
+def test_pairs_in_no_window_are_grey(drawn, tmp_path):
+    """Above the diagonal only, where the numbers stand; they are never among the most probable."""
+    contacts = contact_map(9, p0_6=0.9, p0_8=np.nan, p1_8=np.nan)
+    plot_contacts(contacts, tmp_path / "map.png")
+    values, grey = (image.get_array() for image in drawn[0].axes[0].images)
+    assert [(i + 1, j + 1) for i, j in np.argwhere(~grey.mask)] == [(1, 9), (2, 9)]
+    assert values.count() == 4  # (1, 7) (1, 8) (2, 8) (3, 9)
+    points = marks(drawn[0])
+    assert points["in no window of the model"] == []
+    assert points["most probable pairs with |i - j| ≥ 6 (4)"] == [[1, 7], [1, 8], [2, 8], [3, 9]]
+    plot_contacts(contact_map(9, p0_6=0.9), tmp_path / "map.png")
+    assert len(drawn[1].axes[0].images) == 1
+
+
 def test_scatter_of_measured_values(drawn, tmp_path):
     """Ranks of the four variants with both numbers are 1 2 3 4 and 1 3 2 4: Spearman 1 - 6 * 2 / (4 * 15) = 0.8."""
     score = np.array([-4.0, -3.0, np.nan, -1.0, 0.5, 9.0])

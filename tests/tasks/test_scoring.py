@@ -33,7 +33,7 @@ from modeling_msa import (
     select_rows,
     spearman,
 )
-from modeling_msa.alignments.variants import check_variants, read_variants
+from modeling_msa.alignments.variants import AMINO_ACIDS, check_variants, read_variants
 from modeling_msa.modeling_msa_transformer import MsaEmbeddings
 from modeling_msa.tasks.scoring import fit_variants
 from modeling_msa.tasks.strategies import PROTOCOLS
