@@ -3,7 +3,7 @@
     python benchmarks/jacobian.py FOLDER [FOLDER ...] [--exact 5] [--output benchmarks/results/jacobian.md]
 
 Each FOLDER has alignments (.a3m) and structures (.pdb) of the same names. All methods see the same 128 diverse
-rows, and only columns with a residue of the query. Mutual information is that of coevolution.py with its defaults. The
+rows, and only columns with a residue of the query. Mutual information is that of the package with its defaults. The
 exact Jacobian requires 20 passes of all rows for each residue: it is computed for the families with the shortest
 queries only.
 """
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from coevolution import mutual_information
 from real_families import of_scores
 
 from modeling_msa import (
@@ -24,6 +23,7 @@ from modeling_msa import (
     MsaForMaskedLM,
     categorical_jacobian,
     load_model,
+    mutual_information,
     precision,
     predict_contacts,
     prepare_alignment,

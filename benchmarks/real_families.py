@@ -4,7 +4,7 @@
 
 ALIGNMENTS and STRUCTURES are folders whose files have the same names up to the extension (1prw.a3m, 1prw.pdb). All
 methods see the same rows, and only columns with a residue of the query. The baselines use the defaults of
-coevolution.py; --theta and --gaps change those of mutual information.
+the package; --theta and --gaps change those of mutual information.
 """
 
 import argparse
@@ -13,12 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from coevolution import mutual_information, pseudo_likelihood
 
 from modeling_msa import (
     Alignment,
     ContactMap,
+    direct_coupling_analysis,
     load_model,
+    mutual_information,
     neff,
     precision,
     predict_contacts,
@@ -58,7 +59,7 @@ def methods(options: argparse.Namespace) -> dict[str, Callable[[Alignment], Cont
     """The methods to compare; each is called with the family, cut to the rows to use."""
     made = {"MI": of_scores(lambda array: mutual_information(array, gaps=options.gaps, theta=options.theta))}
     if options.dca:
-        made["DCA"] = of_scores(pseudo_likelihood)
+        made["DCA"] = of_scores(direct_coupling_analysis)
     for folder in options.model:
         model = load_model(folder, options.device)
         made[Path(folder).name] = lambda family, model=model: predict_contacts(family, model, rows=family.depth)

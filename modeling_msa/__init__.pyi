@@ -39,6 +39,10 @@ from .pipeline_msa_transformer import MsaFeatureExtractionPipeline as MsaFeature
 from .pipeline_msa_transformer import MsaFillMaskPipeline as MsaFillMaskPipeline
 from .pipeline_msa_transformer import MsaTextClassificationPipeline as MsaTextClassificationPipeline
 from .pipeline_msa_transformer import MsaTokenClassificationPipeline as MsaTokenClassificationPipeline
+from .tasks.coevolution import CoevolutionMap as CoevolutionMap
+from .tasks.coevolution import coevolution as coevolution
+from .tasks.coevolution import direct_coupling_analysis as direct_coupling_analysis
+from .tasks.coevolution import mutual_information as mutual_information
 from .tasks.contact_evaluation import ContactEvaluation as ContactEvaluation
 from .tasks.contact_evaluation import evaluate_contacts as evaluate_contacts
 from .tasks.contact_evaluation import write_evaluation as write_evaluation

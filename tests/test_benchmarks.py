@@ -1,7 +1,7 @@
 """The benchmarks measure what they say, and the README's figures on speed are what they measured.
 
 Operations are counted as by hand, memory peaks are those of tensors of known size, and each figure of the README's
-table is in the table that `make bench` wrote.
+table is in the table that `make bench` wrote. Tables of contact precision have every method.
 """
 
 import functools
@@ -10,11 +10,12 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from made_up import real_data
+from made_up import SHARED, real_data
 
-from modeling_msa import MsaConfig
+from modeling_msa import MsaConfig, load_model, precision, predict_contacts, read_alignment, structure_contacts
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -22,6 +23,8 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import bench  # noqa: E402
 import gpu  # noqa: E402
+import jacobian  # noqa: E402
+import real_families  # noqa: E402
 import side_by_side  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -182,3 +185,41 @@ def test_the_table_of_supervised_fitness(tmp_path, monkeypatch, capsys):
     assert len(rows) == 6
     assert (tmp_path / "p.png").stat().st_size > 1000
     assert "TEM-1: zero-shot: random" in capsys.readouterr().err
+
+
+@real_data
+def test_table_of_real_families(tiny, tmp_path, monkeypatch, capsys):
+    """Every method has its columns; the last line is their mean."""
+    for folder, ending in (("msa", "a3m"), ("structure", "pdb")):
+        (tmp_path / folder).mkdir()
+        for name in ("6e6r", "6exz"):
+            (tmp_path / folder / f"{name}.{ending}").symlink_to(SHARED / folder / f"{name}.{ending}")
+    options = ["--rows", "32", "--model", str(tiny), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "msa"), str(tmp_path / "structure"), *options])
+    real_families.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[3:5]] == [["6e6r", "32", "56"], ["6exz", "32", "69"]]
+    cells = [line.split("|", 1)[1].replace("|", " ").split() for line in lines[3:6]]
+    values = np.array(cells, dtype=float)
+    assert values.shape == (3, 8)
+    assert np.abs(values[:2].mean(0) - values[2]).max() < 1e-3
+
+
+@real_data
+def test_table_of_jacobians(tiny, tmp_path, monkeypatch):
+    """Two figures of each method, and their means; the regression's are those of the package."""
+    for folder, ending in (("msa", "a3m"), ("structure", "pdb")):
+        (tmp_path / f"6e6r.{ending}").symlink_to(SHARED / folder / f"6e6r.{ending}")
+    options = ["--rows", "4", "--exact", "0", "--model", str(tiny), "--output", str(tmp_path / "table.md")]
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path), *options])
+    jacobian.main()
+    lines = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    cells = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[:3] for row in cells] == [["6e6r", "4", "56"], [f"mean of 1 ({tmp_path.name})", "", ""]]
+    values = np.array([row[3:] for row in cells], dtype=float)
+    assert values.shape == (2, 6)
+    assert np.abs(values[0] - values[1]).max() <= 0.006
+    family = read_alignment(tmp_path / "6e6r.a3m")
+    found = predict_contacts(family, load_model(tiny), rows=4)
+    expected = precision(found, structure_contacts(tmp_path / "6e6r.pdb", family))
+    assert values[0, 0] == pytest.approx(expected, abs=0.005)

@@ -14,15 +14,13 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from modeling_msa import MsaForMaskedLM, MsaTokenizer, load_model, precision, predict_contacts
+from modeling_msa import MsaForMaskedLM, MsaTokenizer, load_model, mutual_information, precision, predict_contacts
 from modeling_msa.hub.finding import resolve_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "modeling_msa" / "checkpoints" / "msa-tiny"
-for path in (ROOT / "examples" / "synthetic_families", ROOT / "benchmarks"):
-    sys.path.insert(0, str(path))
+sys.path.insert(0, str(ROOT / "examples" / "synthetic_families"))
 
-import coevolution  # noqa: E402
 import simulate  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +56,7 @@ def test_contacts_of_families_it_never_saw():
         family, contacts = simulate.make_family(1, index)
         scores = (
             predict_contacts(family, model, rows=1024).probabilities,
-            coevolution.mutual_information(family.array),
+            mutual_information(family.array),
         )
         figures.append([precision(values, contacts) for values in scores])
     ours, theirs = np.mean(figures, axis=0)

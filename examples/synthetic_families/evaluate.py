@@ -6,7 +6,7 @@
 CHECKPOINT is a run's output; TRAINING and HELD_OUT are folders written by simulate.py. The regression is fitted as
 in the paper on the first 20 training families (L1 penalty, C = 0.15, pairs at least 6 apart). P@L is the share of
 contacts among the L most probable pairs at least 6 apart. Mutual information with average product correction
-(benchmarks/coevolution.py) sees the same rows. With --real, two folders whose files have the same names, P@L/2 on
+sees the same rows. With --real, two folders whose files have the same names, P@L/2 on
 families with structures is added. OUTPUT_DIR receives config, tokenizer, weights and a card, but no copy of the code,
 as a checkpoint inside the package. With - for TRAINING the checkpoint keeps its regression, and only its card is
 written.
@@ -30,6 +30,7 @@ from modeling_msa import (
     MsaForMaskedLM,
     MsaTokenizer,
     fit_contact_regression,
+    mutual_information,
     precision,
     predict_contacts,
     prepare_alignment,
@@ -42,7 +43,6 @@ from modeling_msa.hub.loading import quiet_loading
 from modeling_msa.hub.reports import Result, TrainingReport
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from coevolution import mutual_information
 from real_families import of_scores, pairs_of_files
 
 FITTED = 20

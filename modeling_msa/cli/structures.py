@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,17 +59,29 @@ class Known:
         """List the file of precisions that is written beside a target."""
         return [_precision_file(target)] if self.of(path) else []
 
-    def judged(self, result: PairMap, known: np.ndarray | None, target: Path, whole: bool) -> str:
-        """Write a map's precisions beside its target; return them, all or the most important, to be printed."""
-        from ..tasks.contact_precision import precision_table, precisions, write_precisions
+    def judged(
+        self, result: PairMap, known: np.ndarray | None, target: Path, whole: bool, baselines: Sequence[PairMap] = ()
+    ) -> str:
+        """Write a map's precisions beside its target; return them, all or the most important, to be printed.
+
+        With baselines, their P@L and that of chance are written and printed too.
+        """
+        from ..tasks.contact_precision import compared, compared_table, precision_table, precisions, write_precisions
 
         if known is None:
             return f"; no structure in {self.structure}" if self.files else ""
         values = precisions(result, known)
-        write_precisions(values, _precision_file(target))
+        beside = compared([result, *baselines], known) if baselines else {}
+        others = [*(each.measure for each in baselines), "chance"] if baselines else []
+        columns = {f"{name} P@L": each for name, each in zip(others, [*beside.values()][1:], strict=True)}
+        write_precisions(values, _precision_file(target), columns)
         if whole:
-            return "\n" + precision_table({name: shown(value) for name, value in values.items()})
-        return "".join(f", {name} {shown(values[name])}" for name in ("P@L", "long P@L", "long P@L/2", "long P@L/5"))
+            table = precision_table({name: shown(value) for name, value in values.items()})
+            return "\n" + table + (f"\n{compared_table(beside)}" if beside else "")
+        figures = "".join(
+            f", {name} {shown(values[name])}" for name in ("P@L", "long P@L", "long P@L/2", "long P@L/5")
+        )
+        return figures + "".join(f", P@L of {name} {shown(each['all'])}" for name, each in [*beside.items()][1:])
 
 
 def _precision_file(target: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,9 @@ if TYPE_CHECKING:  # so that the formats are known without torch
 FORMATS = (".tsv", ".npz", ".rr")
 
 
-def write_contacts(contacts: PairMap, path: str | os.PathLike, min_separation: int = 6) -> None:
+def write_contacts(
+    contacts: PairMap, path: str | os.PathLike, min_separation: int = 6, beside: Sequence[PairMap] = ()
+) -> None:
     """Write a contact map, in the format given by the ending; the file appears whole or not at all.
 
     Parameters
@@ -31,11 +34,14 @@ def write_contacts(contacts: PairMap, path: str | os.PathLike, min_separation: i
         pickled object. The whole Jacobian is float16 there.
     min_separation : int, default 6
         Smallest difference of residue numbers of the pairs in a ``.tsv`` or ``.rr``.
+    beside : sequence of CoevolutionMap, default ()
+        Further maps of the same residues: a column each in a ``.tsv``, an array each in an ``.npz``, named
+        mutual_information or dca. A ``.rr`` holds one number for each pair.
 
     Raises
     ------
     ValueError
-        For another ending.
+        For another ending; if other maps have other residues, or are to go into a ``.rr``.
 
     Examples
     --------
@@ -54,24 +60,36 @@ def write_contacts(contacts: PairMap, path: str | os.PathLike, min_separation: i
     END
     """
     suffix = check_ending(path, FORMATS)
+    check_beside(contacts, beside)
+    if beside and suffix == ".rr":
+        raise ValueError(f"{path}: RR has one number for each pair; write a .tsv or .npz for several.")
     with whole_file(path) as temporary:
         if suffix == ".npz":
             with temporary.open("wb") as file:  # given a name, NumPy appends .npz to .NPZ
-                np.savez_compressed(file, **contacts.arrays())
+                np.savez_compressed(file, **contacts.arrays() | {each.measure: each.values for each in beside})
         elif suffix == ".tsv":
-            lines = _pair_lines(contacts, min_separation, "{}\t{}\t{:.6f}\n")
-            temporary.write_text(f"i\tj\t{contacts.measure}\n{lines}")
+            form = "{}\t{}" + "\t{:.6f}" * (1 + len(beside)) + "\n"
+            head = "\t".join(["i", "j", contacts.measure, *(each.measure for each in beside)])
+            temporary.write_text(f"{head}\n{_pair_lines(contacts, min_separation, form, beside=beside)}")
         else:
             temporary.write_text(_casp_rr(contacts, min_separation))
 
 
-def _pair_lines(contacts: PairMap, min_separation: int, form: str, scaled: bool = False) -> str:
+def check_beside(contacts: PairMap, beside: Sequence[PairMap]) -> None:
+    """Raise ValueError if maps that are to stand beside another one are of other residues."""
+    if wrong := [each for each in beside if not np.array_equal(each.residues, contacts.residues)]:
+        raise ValueError(f"{wrong[0].method}: its residues are not those of the map that it is to stand beside.")
+
+
+def _pair_lines(
+    contacts: PairMap, min_separation: int, form: str, scaled: bool = False, beside: Sequence[PairMap] = ()
+) -> str:
     pairs = contacts.top(min_separation=min_separation)
     numbers = contacts.residues[pairs].tolist()
-    values = contacts.values[pairs[:, 0], pairs[:, 1]]
+    values = np.stack([each.values[pairs[:, 0], pairs[:, 1]] for each in (contacts, *beside)], axis=1)
     if scaled and len(values):
-        values = np.maximum(values, 0) / max(values[0], np.finfo(np.float32).tiny)
-    return "".join(form.format(i, j, value) for (i, j), value in zip(numbers, values.tolist(), strict=True))
+        values = np.maximum(values, 0) / max(values[0, 0], np.finfo(np.float32).tiny)
+    return "".join(form.format(i, j, *row) for (i, j), row in zip(numbers, values.tolist(), strict=True))
 
 
 def _casp_rr(contacts: PairMap, min_separation: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import os
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -80,6 +81,19 @@ def precision(
     >>> precision(scores, contacts, top=2)
     0.5
     """
+    states, length = _ranked_states(scores, contacts, min_separation, max_separation, residues)
+    count = _count_of(top, length)
+    return float((states[:count] == 1).sum() / count) if len(states) else float("nan")
+
+
+def _ranked_states(
+    scores: np.ndarray | PairMap,
+    contacts: np.ndarray,
+    min_separation: int,
+    max_separation: int | None,
+    residues: np.ndarray | None = None,
+) -> tuple[np.ndarray, int]:
+    """States (1 or 0) of the pairs of known state, the highest scores first, and the size of the map."""
     if isinstance(scores, PairMap):
         residues, values = scores.residues, scores.values
         sizes = {len(residues): "the map's residues", len(scores.query): "the query's"}
@@ -93,14 +107,11 @@ def precision(
     contacts = check_contact_array(contacts, sizes, "precision")
     if len(contacts) != length:
         contacts = contacts[np.ix_(residues - 1, residues - 1)]
-    count = _count_of(top, length)
     i, j = rank_pairs(values, residues, min_separation, max_separation).T
     known = contacts[i, j] >= 0
     if np.isnan(values[i, j][known]).any():
         raise ValueError("Scores contain NaN; pass a number for every pair of known state.")
-    if not known.any():
-        return float("nan")
-    return float((contacts[i, j][known][:count] == 1).sum() / count)
+    return contacts[i, j][known], length
 
 
 def _count_of(top: int | str, length: int) -> int:
@@ -148,6 +159,19 @@ def precisions(scores: np.ndarray | PairMap, contacts: np.ndarray) -> dict[str, 
     }
 
 
+def chance(scores: np.ndarray | PairMap, contacts: np.ndarray) -> dict[str, float]:
+    """Compute the precision to expect of pairs drawn at random: the share of contacts among pairs of known state.
+
+    The keys are those of `RANGES`, such as "all" and "long"; NaN where a range has no such pair. For the arguments see
+    `precision`.
+    """
+    shares = {}
+    for name, (least, most) in RANGES.items():
+        states = _ranked_states(scores, contacts, least, most)[0]
+        shares[name] = float((states == 1).mean()) if len(states) else float("nan")
+    return shares
+
+
 def precision_table(cells: dict[str, str]) -> str:
     """Lay out the figures of `precisions`: a line for each range of separations, a column for each P@."""
     rows = {name: [cells[figure_name(name, top)] for top in TOPS] for name in RANGES}
@@ -164,13 +188,47 @@ def precision_table(cells: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def write_precisions(values: dict[str, float], path: str | os.PathLike) -> None:
+def compared(maps: Sequence[PairMap], contacts: np.ndarray) -> dict[str, dict[str, float]]:
+    """Compute P@L of several maps in each range, by their methods, and last that of pairs drawn at random."""
+    figures = {
+        each.method: {
+            name: precision(each, contacts, min_separation=least, max_separation=most)
+            for name, (least, most) in RANGES.items()
+        }
+        for each in maps
+    }
+    return figures | {"chance": chance(maps[0], contacts)}
+
+
+def compared_table(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Lay out the figures of `compared`: a line for each method, a column for each range."""
+    width = max(map(len, ["P@L by method", *figures])) + 2
+    head = f"{'P@L by method':<{width}}" + "".join(f"{name:>8}" for name in RANGES)
+    cells = {
+        name: "".join(f"{'-' if np.isnan(value) else f'{value:.2f}':>8}" for value in each.values())
+        for name, each in figures.items()
+    }
+    return "\n".join([head, *(f"{name:<{width}}{row}" for name, row in cells.items())])
+
+
+def write_precisions(
+    values: dict[str, float], path: str | os.PathLike, others: Mapping[str, Mapping[str, float]] | None = None
+) -> None:
     """Write one family's `precisions` as a tab-separated table, whole or not at all.
 
     A line for each range of separations: contacts, P@L, P@L/2, P@L/5; empty where the family has no such pair.
+    `others` are further columns by their names, with a figure for each range.
     """
-    rows = [[name, *(text_of(values[figure_name(name, top)]) for top in TOPS)] for name in RANGES]
-    write_table(["contacts", *(f"P@{top}" for top in TOPS)], rows, path)
+    others = others or {}
+    rows = [
+        [
+            name,
+            *(text_of(values[figure_name(name, top)]) for top in TOPS),
+            *(text_of(each[name]) for each in others.values()),
+        ]
+        for name in RANGES
+    ]
+    write_table(["contacts", *(f"P@{top}" for top in TOPS), *others], rows, path)
 
 
 def text_of(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,8 @@ MIN_SEPARATION = 6  # pairs closer in sequence are not counted as contacts (CASP
 class PairMap:
     """A number for each pair of a query's residues, which contact files and pictures hold."""
 
-    measure: ClassVar[str] = "probability"  # what the numbers are
-    method: ClassVar[str] = "MSA Transformer"
+    measure: str = "probability"  # what the numbers are
+    method: str = "MSA Transformer"
 
     name: str
     query: str

@@ -21,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -76,8 +76,8 @@ class CategoricalJacobian(PairMap):
         wild type. None unless it was requested.
     """
 
-    measure: ClassVar[str] = "score"
-    method: ClassVar[str] = "categorical Jacobian of an MSA Transformer"
+    measure = "score"
+    method = "categorical Jacobian of an MSA Transformer"
 
     name: str
     query: str

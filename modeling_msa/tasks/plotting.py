@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .._files import whole_file
 from .._words import counted
+from .contact_files import check_beside
 from .contact_precision import precision
 from .contacts import MIN_SEPARATION, PairMap
 from .distances import Distances
@@ -23,7 +25,11 @@ _KNOWN, _UNKNOWN = "#c4c4c4", "#f5eedc"
 
 
 def plot_contacts(
-    contacts: PairMap, path: str | os.PathLike, title: str | None = None, known: np.ndarray | None = None
+    contacts: PairMap,
+    path: str | os.PathLike,
+    title: str | None = None,
+    known: np.ndarray | None = None,
+    beside: Sequence[PairMap] = (),
 ) -> None:
     """Draw a contact map: probabilities above the diagonal, the L most probable contacts below it.
 
@@ -41,19 +47,37 @@ def plot_contacts(
         Default: the query's name and, with a structure, P@L (`modeling_msa.precision`, without unresolved pairs).
     known : ndarray, shape=(N, N) or (L, L), optional
         Contacts of the query's residues, or of the map's: 1, 0 and -100 (unknown); see `structure_contacts`.
+    beside : sequence of CoevolutionMap, default ()
+        Further maps of the same residues, drawn in the same way from left to right.
 
     Raises
     ------
     ImportError, ValueError
-        Without matplotlib; if the ending is not a picture format, or `known` has another size.
+        Without matplotlib; if the ending is not a picture format, `known` has another size, or other maps have other
+        residues.
     """
     check_picture(path)
-    from matplotlib.colors import ListedColormap
+    check_beside(contacts, beside)
     from matplotlib.figure import Figure
+
+    panels = 1 + len(beside)
+    figure = Figure(figsize=(6.4 * panels, 6.4), dpi=150, layout="constrained" if beside else "compressed")
+    parts: Any = figure.subfigures(1, panels) if beside else [figure]
+    for each, part in zip((contacts, *beside), parts, strict=True):
+        of_map = each.method if beside else title or each.name
+        _draw_contacts(part, each, known, of_map, with_precision=bool(beside) or title is None)
+    if beside:
+        figure.suptitle(title or contacts.name)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight")
+
+
+def _draw_contacts(figure: Any, contacts: PairMap, known: np.ndarray | None, name: str, with_precision: bool) -> None:
+    """Draw one map into a figure, or a part of one; P@L follows the name."""
+    from matplotlib.colors import ListedColormap
 
     residues, count = contacts.residues, len(contacts.residues)
     first, last = residues[0], residues[-1]
-    figure = Figure(figsize=(6.4, 6.4), dpi=150, layout="compressed")
     axes = figure.add_subplot()
     pairs = contacts.top(count)
     radius = max(4.0, min(40.0, 3000 / (last - first + 1)))
@@ -73,7 +97,6 @@ def plot_contacts(
     if not is_probability and len(pairs):
         most = max(1e-30, float(np.quantile(contacts.values[pairs[:, 0], pairs[:, 1]], 0.9)))
     image = draw(contacts.values, False, cmap="Blues", vmin=0, vmax=most)
-    name = title or contacts.name
     if known is None:
         label = f"{'most probable' if is_probability else 'strongest'} pairs with |i - j| ≥ {MIN_SEPARATION}"
         mark(np.ones(len(pairs), dtype=bool), label, s=radius, color="0.25", marker="s", linewidths=0)
@@ -90,14 +113,13 @@ def plot_contacts(
             axes.scatter([], [], s=40, color=_UNKNOWN, marker="s", label="unresolved in the structure")
             how = {"facecolors": "none", "edgecolors": "0.35", "marker": "o", "linewidths": 0.8}
             mark(state < 0, "predicted, unresolved", s=radius, **how)
-        name = title or f"{contacts.name}, P@L {value:.2f}"
+        name += f", P@L {value:.2f}" if with_precision else ""
     axes.plot([first, last], [first, last], color="0.7", linewidth=0.8)
     axes.set(xlabel="residue", ylabel="residue", title=name)
     figure.legend(loc="outside lower center", frameon=False, ncols=2)
-    how_much = "contact probability" if is_probability else "score of the categorical Jacobian"
+    words = {"probability": "contact probability", "score": "score of the categorical Jacobian"}
+    how_much = words.get(contacts.measure, f"{contacts.method}, corrected (APC)")
     figure.colorbar(image, ax=axes, label=how_much, shrink=0.85, extend="neither" if is_probability else "both")
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, bbox_inches="tight")
 
 
 # aliphatic, aromatic, small, polar, basic, acidic

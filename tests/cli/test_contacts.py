@@ -16,7 +16,16 @@ from made_up import SHARED, real_data
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from modeling_msa import bundled_family, evaluate_contacts, list_families, load_model, read_alignment
+from modeling_msa import (
+    bundled_family,
+    direct_coupling_analysis,
+    evaluate_contacts,
+    list_families,
+    load_model,
+    mutual_information,
+    prepare_alignment,
+    read_alignment,
+)
 from modeling_msa.cli.contacts import contacts_command
 from modeling_msa.cli.evaluate_contacts import evaluate_contacts_command
 from modeling_msa.tasks.contact_evaluation import read_evaluation
@@ -179,6 +188,57 @@ def test_contacts_of_many(places, tmp_path):
     result = run("contacts", inputs[1], "-o", tmp_path / "out", *options, "--plot", tmp_path / "maps", "--overwrite")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "maps" / "f3.contacts.png").is_file()
+
+
+def test_baselines(places, tmp_path):
+    """The table's scores are those of the rows that the model saw; P@L is counted from the table, chance from all."""
+    path, known = places / "families/f3.a3m", places / "labels/maps/f3.npy"
+    options = ("--model", places / "model", "--rows", 6, "--select", "random", "--seed", 2, "--structure", known)
+    result = run("contacts", path, "-o", tmp_path / "c.tsv", *options, "--baseline", "mi,dca", "--plot", "png")
+    assert result.exit_code == 0, result.output
+    table = [line.split("\t") for line in (tmp_path / "c.tsv").read_text().splitlines()]
+    assert table[0] == ["i", "j", "probability", "mutual_information", "dca"]
+    pairs = np.array(table[1:], dtype=float)
+    i, j = pairs[:, :2].T.astype(int) - 1
+    seen = prepare_alignment(read_alignment(path), 6, "random", 2)
+    for column, function in ((3, mutual_information), (4, direct_coupling_analysis)):
+        assert pairs[:, column] == pytest.approx(function(seen.array)[i, j], abs=1e-6)
+    true = np.load(known)
+    assert (true >= 0).all()
+    written = [line.split("\t") for line in (tmp_path / "c.precision.tsv").read_text().splitlines()]
+    assert written[0][4:] == ["mutual_information P@L", "dca P@L", "chance P@L"]
+    for row in written[1:]:
+        low, high = {"all": (6, 999), "short": (6, 11), "medium": (12, 23), "long": (24, 999)}[row[0]]
+        chosen = (j - i >= low) & (j - i <= high)
+        hits, length = true[i[chosen], j[chosen]], len(true)
+        if not chosen.any():
+            assert row[1:] == [""] * 6
+            continue
+        for cell, column in ((row[1], 2), (row[4], 3), (row[5], 4)):
+            ranked = hits[np.argsort(-pairs[chosen, column], kind="stable")]
+            assert float(cell) == pytest.approx(ranked[:length].sum() / length, abs=1.5 / length)  # ties in 6 decimals
+        assert float(row[6]) == pytest.approx(hits.mean(), abs=1e-6)
+    lines = result.output.split("P@L by method")[1].splitlines()
+    assert lines[0].split() == ["all", "short", "medium", "long"]
+    assert [line.rsplit(None, 4)[0] for line in lines[1:5]] == [
+        "MSA Transformer",
+        "mutual information",
+        "DCA",
+        "chance",
+    ]
+    assert lines[2].split()[2] == f"{float(written[1][4]):.2f}"
+    result = run("contacts", path, "-o", tmp_path / "c.npz", *options[:-2], "--baseline", "mi")
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "c.npz") as loaded:
+        assert np.array_equal(loaded["mutual_information"], mutual_information(seen.array))
+        assert "dca" not in loaded
+    for arguments, words in (
+        (["-o", "d.tsv", "--baseline", "mi,plm"], "'plm' is not a method"),
+        (["-o", "d.rr", "--baseline", "mi"], "pass --format tsv or npz"),
+    ):
+        result = run("contacts", path, *arguments, "--model", "nowhere")
+        assert result.exit_code == 1
+        assert words in result.output.replace("\n", " ")
 
 
 def test_evaluate_command(places, tmp_path):

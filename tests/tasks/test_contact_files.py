@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_up import contact_map
 
-from modeling_msa import Alignment, CategoricalJacobian, write_contacts, write_pairs
+from modeling_msa import Alignment, CategoricalJacobian, CoevolutionMap, write_contacts, write_pairs
 from modeling_msa.alignments.variants import parse_variants as parse
 
 
@@ -26,6 +26,33 @@ def test_casp_rr(tmp_path):
         "2 62 0 8 0.500000\n1 7 0 8 0.250000\n1 62 0 8 0.000000\n3 62 0 8 0.000000\n4 62 0 8 0.000000\n"
         "5 62 0 8 0.000000\n6 62 0 8 0.000000\n7 62 0 8 0.000000\nEND\n"
     )
+
+
+def coevolution_map(measure="mutual_information", residues=range(1, 9), **pairs):
+    made = contact_map(8, list(residues), **pairs)
+    return CoevolutionMap(made.name, made.query, made.residues, made.probabilities, 7, measure, measure)
+
+
+def test_other_maps_stand_beside(tmp_path):
+    """A column each, in the order of the probabilities; an array each. Other residues and RR are refused."""
+    contacts = contact_map(8, p0_6=0.25, p1_7=0.5)
+    beside = [coevolution_map(p0_6=2.5, p0_7=-0.5), coevolution_map("dca", p1_7=0.125)]
+    write_contacts(contacts, tmp_path / "c.tsv", beside=beside)
+    assert (tmp_path / "c.tsv").read_text().splitlines() == [
+        "i\tj\tprobability\tmutual_information\tdca",
+        "2\t8\t0.500000\t0.000000\t0.125000",
+        "1\t7\t0.250000\t2.500000\t0.000000",
+        "1\t8\t0.000000\t-0.500000\t0.000000",
+    ]
+    write_contacts(contacts, tmp_path / "c.npz", beside=beside)
+    with np.load(tmp_path / "c.npz", allow_pickle=False) as loaded:
+        assert {*loaded} == {"depth", "name", "probabilities", "query", "residues", "mutual_information", "dca"}
+        assert np.array_equal(loaded["dca"], beside[1].scores)
+    with pytest.raises(ValueError, match="RR has one number for each pair"):
+        write_contacts(contacts, tmp_path / "c.rr", beside=beside)
+    with pytest.raises(ValueError, match="its residues are not those of the map"):
+        write_contacts(contacts, tmp_path / "d.tsv", beside=[coevolution_map(residues=range(2, 10))])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "c.tsv"]
 
 
 @pytest.mark.parametrize("name", ["c.npz", "c.NPZ"])

@@ -8,6 +8,7 @@ from scipy.spatial.distance import squareform
 
 from modeling_msa import (
     CategoricalJacobian,
+    CoevolutionMap,
     Distances,
     SubstitutionScores,
     VariantScores,
@@ -140,6 +141,25 @@ def test_endings(tmp_path):
     with pytest.raises(ValueError, match=r"unknown picture format '.docx'; use .png, .pdf or .svg"):
         plot_contacts(contacts, tmp_path / "map.docx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.pdf", "map.png", "map.svg"]
+
+
+def test_baselines_are_panels(drawn, tmp_path):
+    """From left to right, each with its own scale, name and P@L: 1 of 2 known pairs, and the other."""
+    contacts = contact_map(8, p0_6=0.75, p1_7=0.5)
+    known = np.zeros((8, 8), dtype=np.int8)
+    known[0, 6] = known[6, 0] = 1
+    other = contact_map(8, p0_7=3.0, p1_7=2.0, p0_6=1.0)
+    baseline = CoevolutionMap("q", "MKVLAWYC", other.residues, other.probabilities, 7, "dca", "DCA")
+    plot_contacts(contacts, tmp_path / "map.png", known=known, beside=[baseline])
+    assert [part.axes[0].get_title() for part in drawn[0].subfigs] == ["MSA Transformer, P@L 0.12", "DCA, P@L 0.12"]
+    left, right = (part.axes[0].images[0] for part in drawn[0].subfigs)
+    assert (left.norm.vmax, right.norm.vmax) == (1, pytest.approx(2.8))
+    assert [part.axes[1].get_ylabel() for part in drawn[0].subfigs] == ["contact probability", "DCA, corrected (APC)"]
+    assert drawn[0].get_suptitle() == contacts.name
+    far = CoevolutionMap("q", "MKVLAWYC", other.residues + 1, other.probabilities, 7, "dca", "DCA")
+    with pytest.raises(ValueError, match="its residues are not those"):
+        plot_contacts(contacts, tmp_path / "other.png", beside=[far])
+    assert not (tmp_path / "other.png").exists()
 
 
 def test_scores_of_a_jacobian(drawn, tmp_path):
