@@ -101,7 +101,7 @@ class AlignmentStatistics:
     warnings: tuple[str, ...]
 
     def quartiles(self, name: str) -> np.ndarray:
-        """Quartiles of ``row_identity`` or ``row_coverage`` over the rows but the query; shape=(3,), NaN without any."""
+        """Quartiles of ``row_identity`` or ``row_coverage`` over the rows but the query, ``(3,)``; NaN without any."""
         values = getattr(self, name)[1:]
         values = values[~np.isnan(values)]
         return np.quantile(values, [0.25, 0.5, 0.75]) if len(values) else np.full(3, np.nan)
@@ -223,25 +223,25 @@ def _warnings(found: dict) -> Iterable[str]:
         short = float((100 * found["row_coverage"][1:] < _SHORT).mean())
         if short > _SHARE:
             yield (
-                f"{short:.0%} of the rows cover less than {_SHORT} % of the query: try --filter-coverage {_SHORT}, "
+                f"{_percent(short)} of the rows cover less than {_SHORT} % of the query: try --filter-coverage {_SHORT}, "
                 "which leaves them out."
             )
         thin = residues[found["coverage"] < _SHARE]
         if len(thin):
             yield (
-                f"Less than {_SHARE:.0%} of the rows have a residue in {counted(len(thin), 'column')}, so results there "
-                f"rest on few sequences: residues {format_ranges(thin.tolist())}."
+                f"Less than {_percent(_SHARE)} of the rows have a residue in {counted(len(thin), 'column')}, so "
+                f"results there rest on few sequences: residues {format_ranges(thin.tolist())}."
             )
         if found["gaps"] > _SHARE:
-            yield f"{found['gaps']:.0%} of the alignment are gaps."
+            yield f"{_percent(found['gaps'])} of the alignment are gaps."
         identity = found["row_identity"][1:]
         if not np.isnan(identity).all() and 100 * np.nanmedian(identity) < _DISTANT:
-            yield f"Half of the rows are less than {_DISTANT} % identical to the query; some may be unrelated to it."
+            yield (f"Half of the rows are less than {_DISTANT} % identical to the query; some may be unrelated to it.")
         if found["duplicates"] > _DUPLICATE_SHARE * depth:
             yield f"{counted(found['duplicates'], 'row')} of {depth:,} repeat an earlier one."
     if (odd := sum(found["odd_letters"].values())) > _ODD_SHARE * depth * len(residues):
         yield (
-            f"{odd / depth / len(residues):.1%} of the alignment are letters other than the 20 amino acids "
+            f"{100 * odd / depth / len(residues):.1f} % of the alignment are letters other than the 20 amino acids "
             f"({', '.join(found['odd_letters'])})."
         )
 

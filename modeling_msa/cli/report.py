@@ -11,12 +11,11 @@ from typing import Annotated, Any
 from .._files import check_ending, file_sha256
 from .._version import __version__
 from .._words import counted
-from ..alignments.bundled import bundled_family
+from .baselines import check_baselines, parse_baselines
+from .inputs import argument_of
 from .options import Inputs, Output, option
 from .session import TORCH, Session, command
 from .structures import Chain, Known, Structure, shown
-
-_BASELINES = ("mi", "dca")
 
 
 @command()
@@ -39,12 +38,12 @@ def report_command(
 
     The page (.html) has all in itself and opens without a network. It says what the alignment is (see msa info), and
     shows the contact map, with a structure also which pairs are right and P@L, classical methods beside it, sequence
-    logos, a heat map of all substitutions, the strongest pairs, and the commands that make each part again. Contacts,
-    profile and substitutions are of the same rows; profile and substitutions are computed in fast mode (see msa score).
+    logos, a heat map of all substitutions, the strongest pairs, and the commands that make each part again. All are
+    computed from the same rows, the profile and the substitutions in fast mode (see msa score).
 
     Example: msa report fn3 -o fn3.html
     """
-    methods = _methods(baseline)
+    methods = parse_baselines(None if baseline.strip().lower() == "none" else baseline)
     known = Known(structure, chain)
     run = session.run(
         alignments,
@@ -62,6 +61,7 @@ def report_command(
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
         true = known.contacts(path, family)
+        check_baselines(methods, family)
         network = model()
         from ..tasks.report import make_report
         from ..tasks.report_files import write_report
@@ -71,7 +71,7 @@ def report_command(
         write_report(
             result,
             target,
-            file=_name_of(path),
+            file=argument_of(path),
             model=session.model,
             structure="" if file is None else str(file),
             commands=report_commands(session, path, file, chain, methods),
@@ -84,25 +84,6 @@ def report_command(
     run(work)
 
 
-def _methods(text: str) -> list[str]:
-    methods = list(dict.fromkeys(part.strip().lower() for part in text.split(",")))
-    if methods == ["none"]:
-        return []
-    if wrong := [each for each in methods if each not in _BASELINES]:
-        raise ValueError(f"--baseline: {wrong[0]!r} is not a method; pass mi, dca, mi,dca or none.")
-    return methods
-
-
-def _name_of(path: Path) -> str:
-    """Write an alignment as a command line names it: the bundled family by its name, no file like an option."""
-    families = bundled_family().parent
-    if path.parent == families:
-        return path.stem
-    name = str(path)
-    is_bundled = path.name == name and (families / f"{name}.sto").exists()
-    return f"./{name}" if name.startswith("-") or is_bundled else name
-
-
 def report_commands(
     session: Session, path: Path, structure: Path | None, chain: str | None, methods: list[str]
 ) -> dict[str, str]:
@@ -112,7 +93,9 @@ def report_commands(
     optional = ("filter_coverage", "filter_identity", "input_format")
     rows |= {name: getattr(session, name) for name in optional if getattr(session, name) is not None}
     model = {"model": session.model} | {
-        name: getattr(session, name) for name in ("device", "dtype") if getattr(session, name) != getattr(default, name)
+        name: getattr(session, name)
+        for name in ("device", "dtype")
+        if getattr(session, name) != getattr(default, name)
     }
     known = {} if structure is None else {"structure": structure} | ({} if chain is None else {"chain": chain})
     compared: dict[str, Any] = {"baseline": ",".join(methods)} if methods else {}
@@ -121,10 +104,12 @@ def report_commands(
     def line(name: str, output: str, *words: str, **options: Any) -> str:
         own = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
         before = precision if "model" in options else ()
-        return shlex.join(["msa", *before, name, _name_of(path), *words, "-o", output, *own])
+        return shlex.join(["msa", *before, name, argument_of(path), *words, "-o", output, *own])
 
     return {
-        "This report": line("report", "report.html", **known, baseline=compared.get("baseline", "none"), **rows, **model),
+        "This report": line(
+            "report", "report.html", **known, baseline=compared.get("baseline", "none"), **rows, **model
+        ),
         "The alignment's numbers": line("info", "info.json", **rows),
         "Contacts": line("contacts", "contacts.tsv", **known, **compared, **rows, **model),
         "Profile": line("profile", "profile.tsv", "--mode", "fast", **rows, **model),

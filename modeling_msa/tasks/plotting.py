@@ -167,7 +167,7 @@ def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, titl
         axes.set(xlim=(start - 0.5, start + width - 0.5), facecolor="white")
         axes.fill_between((box[0], box[1]), -0.5, 19.5, color="0.85", zorder=-1)
         shown = {number: wild[number] for number in range(start, start + len(part)) if number in wild}
-        dots = [(number, BY_CHEMISTRY.index(letter)) for number, letter in shown.items() if letter in _BY_CHEMISTRY]
+        dots = [(number, BY_CHEMISTRY.index(letter)) for number, letter in shown.items() if letter in BY_CHEMISTRY]
         axes.scatter(*np.array(dots).reshape(-1, 2).T, s=60 * size, color="0.1", linewidths=0)
         axes.set_yticks(range(20), BY_CHEMISTRY, fontsize=50 * size, family="monospace")
         axes.tick_params(axis="y", length=0)

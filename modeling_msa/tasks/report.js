@@ -26,6 +26,7 @@
   const place = (k) => `${residues[k]} (${sequence[k]})`;
   const percent = (share) => (isNaN(share) ? "none" : `${Math.round(100 * share)} %`);
   const signed = (value) => value.toFixed(2).replace("-", "\u2212");
+  const short = (value) => Number(value.toPrecision(2)).toString().replace("-", "\u2212"); // as exact as it is stored
 
   function color(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim().split(" ").map(Number);
@@ -102,9 +103,10 @@
   function panels({ width, columns, rows, cellWidth, cellHeight, left, top, below, start = [0, 0] }) {
     const most = cellWidth ? Math.max(1, Math.floor((width - left - 2) / cellWidth)) : columns;
     const count = Math.ceil(columns / most), per = Math.ceil(columns / count);
+    const whole = (width - left - 2) / per; // what fills the page
     return {
-      width, columns, rows, left, top, per, start, panels: count, panelHeight: rows * cellHeight + below,
-      cellWidth: cellWidth || (width - left - 2) / columns, cellHeight,
+      columns, rows, left, top, per, start, panels: count, panelHeight: rows * cellHeight + below, cellHeight,
+      cellWidth: cellWidth ? Math.min(whole, 2 * cellWidth) : whole,
     };
   }
   function box(grid, column, row) {
@@ -155,27 +157,29 @@
   const shares = unpack(occupancy);
   plot(
     "alignment-plot",
-    (width) => panels({ width, columns: L, rows: 1, cellHeight: 190, left: 36, top: 8, below: 18 }),
+    (width) => panels({ width, columns: L, rows: 1, cellHeight: 190, left: 42, top: 8, below: 18 }),
     (context, grid) => {
-      const near = color("--near"), far = color("--far"), paper = color("--paper");
+      const near = color("--near"), paper = color("--paper");
       const wide = L * grid.cellWidth, tall = grid.cellHeight, rows = rowIdentity.length;
       paint(context, L, rows, grid.left, grid.top, wide, tall, (column, row) =>
-        mix(paper, mix(far, near, rowIdentity[row]), shares[row * L + column]));
-      context.strokeStyle = rgb(color("--mark"));
-      context.lineWidth = 1.5;
+        mix(paper, near, shares[row * L + column] * (0.2 + 0.8 * rowIdentity[row])));
+      context.strokeStyle = rgb(color("--blank"));
       context.strokeRect(grid.left, grid.top, wide, tall);
-      context.beginPath();
-      coverage.forEach((share, k) => {
-        const y = grid.top + (1 - share) * tall;
-        context.lineTo(grid.left + k * grid.cellWidth, y);
-        context.lineTo(grid.left + (k + 1) * grid.cellWidth, y);
-      });
-      context.strokeStyle = rgb(paper);
-      context.lineWidth = 5;
-      context.stroke();
-      context.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--text");
-      context.lineWidth = 2;
-      context.stroke();
+      function line(shares, ink) {
+        context.beginPath();
+        shares.forEach((share, k) => {
+          const y = grid.top + (1 - (share || 0)) * tall;
+          context.lineTo(grid.left + k * grid.cellWidth, y);
+          context.lineTo(grid.left + (k + 1) * grid.cellWidth, y);
+        });
+        for (const [style, thickness] of [[rgb(paper), 4], [ink, 2]]) {
+          context.strokeStyle = style;
+          context.lineWidth = thickness;
+          context.stroke();
+        }
+      }
+      line(identity, rgb(color("--wrong")));
+      line(coverage, getComputedStyle(document.documentElement).getPropertyValue("--text"));
       for (const share of [0, 0.5, 1])
         number(context, `${100 * share} %`, grid.left - 4, grid.top + (1 - share) * (tall - 8) + 4, "right");
       numbersBelow(context, grid, 9);
@@ -246,7 +250,7 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
         if (residues[j] - residues[i] < data.separation) lines.push(`Less than ${data.separation} residues apart`);
         for (const each of maps) {
           const value = each.numbers[pair(i, j)];
-          lines.push(`${each.name}: ${isNaN(value) ? "none" : signed(value)}`);
+          lines.push(`${each.name}: ${isNaN(value) ? "none" : short(value)}`);
         }
         if (known) lines.push(states[known[pair(i, j)]] || "unresolved in the structure");
         return lines.join("\n");
@@ -366,7 +370,6 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
   }
   function print(starts) {
     document.documentElement.classList.toggle("print", starts);
-    for (const each of document.querySelectorAll("details")) each.open = starts;
     render();
   }
   let width = 0;

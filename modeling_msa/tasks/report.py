@@ -12,10 +12,10 @@ from ..alignments.frequencies import column_frequencies, entropy
 from ..alignments.sampling import residue_codes
 from ..alignments.statistics import AlignmentStatistics, alignment_statistics
 from ..modeling_msa_transformer import MsaPreTrainedModel
-from ..pipeline_msa_transformer import rank_pairs
 from ..tokenization_msa_transformer import MsaTokenizer
-from .contact_precision import RANGES, check_contact_array, precisions
-from .contacts import MIN_SEPARATION, ContactMap, PairMap, predict_contacts
+from .coevolution import Method, check_memory, check_method, coevolution
+from .contact_precision import TOPS, chance, check_contact_array, figure_name, precisions
+from .contacts import ContactMap, PairMap, predict_contacts
 from .inputs import row_limit
 from .profiles import Profile, predict_profile
 from .scoring import SubstitutionScores
@@ -70,14 +70,10 @@ class Report:
         if self.known is None:
             return {}
         found = {name: precisions(each, self.known) for name, each in self.maps.items()}
-        return found | {"chance": {name: self._chance(name) for name in found[self.contacts.method]}}
-
-    def _chance(self, figure: str) -> float:
-        assert self.known is not None
-        least, most = RANGES[figure.split()[0] if " " in figure else "all"]
-        i, j = rank_pairs(self.contacts.values, self.contacts.residues, least, most).T
-        states = self.known[i, j]
-        return float((states[states >= 0] == 1).mean()) if (states >= 0).any() else float("nan")
+        shares = chance(self.contacts, self.known)
+        return found | {
+            "chance": {figure_name(name, top): share for name, share in shares.items() for top in TOPS},
+        }
 
 
 def make_report(
@@ -90,13 +86,13 @@ def make_report(
     coverage: float | None = None,
     identity: float | None = None,
     known: np.ndarray | None = None,
-    baselines: Sequence[str] = (),
+    baselines: Sequence[Method] = (),
 ) -> Report:
     """Describe an alignment, and run on it what `write_report` shows.
 
     The rows are chosen once. The numbers are those of `modeling_msa.alignment_statistics`,
-    `modeling_msa.predict_contacts`, `modeling_msa.predict_profile` and `modeling_msa.score_all_singles` with this choice
-    of rows, the last two in fast mode.
+    `modeling_msa.predict_contacts`, `modeling_msa.predict_profile` and `modeling_msa.score_all_singles` with this
+    choice of rows, the last two in fast mode.
 
     Parameters
     ----------
@@ -134,20 +130,17 @@ def make_report(
         known = check_contact_array(known, sizes, "known")
         if len(known) != whole.length:
             known = known[np.ix_(statistics.residues - 1, statistics.residues - 1)]
-    if baselines:
-        from . import coevolution as classical
-
-        for method in baselines:
-            classical.check_method(method)
-        if "dca" in baselines:
-            classical.check_memory(seen)
+    for method in baselines:
+        check_method(method)
+    if "dca" in baselines:
+        check_memory(seen)
     contacts = predict_contacts(seen, model)
     profile = predict_profile(seen, model, mode="fast")
     frequencies, gaps = column_frequencies(whole.array, statistics.weights)
     profile = dataclasses.replace(
         profile, frequencies=frequencies, family_entropy=entropy(frequencies), gaps=gaps, neff=statistics.neff
     )
-    maps = [classical.coevolution(seen, method) for method in baselines]
+    maps = [coevolution(seen, method) for method in baselines]
     return Report(
         statistics,
         *_picture(whole, statistics),

@@ -63,7 +63,11 @@ def write_report(
 
     style, script = (Markup((_FOLDER / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     maps = report.maps
     measures = {"probability": "Probability"}
@@ -80,7 +84,7 @@ def write_report(
         seen=report.contacts.depth,
         depth=f"{counted(report.statistics.depth, 'row')}",
         warnings=report.statistics.warnings,
-        facts=_facts(report),
+        facts=[tuple(cell.replace(" %", "\u00a0%") for cell in each) for each in _facts(report)],
         histogram=_histogram(report),
         maps=[
             {"name": name, "measure": measures.get(each.measure, "Score"), "most": f"{most[name]:.3g}"}
@@ -127,7 +131,7 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 
 
 def _most(report: Report, name: str) -> float:
-    """Return the number of the darkest colour: the probability 1, or of scores that of the strongest tenth of L pairs."""
+    """Return the number of the darkest colour: the probability 1, or the score of the strongest tenth of L pairs."""
     each = report.maps[name]
     pairs = each.top(len(each.residues))
     if each.measure == "probability" or not len(pairs):
@@ -164,7 +168,9 @@ def _data(report: Report, most: Mapping[str, float]) -> dict[str, Any]:
             {
                 "name": name,
                 "most": most[name],
-                "values": pack(each.values[upper], *((0, 1) if each.measure == "probability" else _range(each.values[upper]))),
+                "values": pack(
+                    each.values[upper], *((0, 1) if each.measure == "probability" else _range(each.values[upper]))
+                ),
                 "top": each.top(len(each.residues)).tolist(),
             }
             for name, each in report.maps.items()
@@ -232,7 +238,7 @@ def _judged(report: Report) -> dict[str, Any] | None:
 
 
 def _pair_columns(report: Report) -> list[str]:
-    columns = ["rank", "i", "j", "|i-j|", "probability", *report.baselines]
+    columns = ["rank", "i", "j", "|i-j|", "probability", *(f"rank, {name}" for name in report.baselines)]
     return [*columns, "structure"] if report.known is not None else columns
 
 
