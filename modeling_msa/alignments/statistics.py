@@ -223,8 +223,8 @@ def _warnings(found: dict) -> Iterable[str]:
         short = float((100 * found["row_coverage"][1:] < _SHORT).mean())
         if short > _SHARE:
             yield (
-                f"{_percent(short)} of the rows cover less than {_SHORT} % of the query: try --filter-coverage {_SHORT}, "
-                "which leaves them out."
+                f"{_percent(short)} of the rows cover less than {_SHORT} % of the query: try --filter-coverage "
+                f"{_SHORT}, which leaves them out."
             )
         thin = residues[found["coverage"] < _SHARE]
         if len(thin):
@@ -236,7 +236,7 @@ def _warnings(found: dict) -> Iterable[str]:
             yield f"{_percent(found['gaps'])} of the alignment are gaps."
         identity = found["row_identity"][1:]
         if not np.isnan(identity).all() and 100 * np.nanmedian(identity) < _DISTANT:
-            yield (f"Half of the rows are less than {_DISTANT} % identical to the query; some may be unrelated to it.")
+            yield f"Half of the rows are less than {_DISTANT} % identical to the query; some may be unrelated to it."
         if found["duplicates"] > _DUPLICATE_SHARE * depth:
             yield f"{counted(found['duplicates'], 'row')} of {depth:,} repeat an earlier one."
     if (odd := sum(found["odd_letters"].values())) > _ODD_SHARE * depth * len(residues):
