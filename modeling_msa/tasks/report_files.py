@@ -39,7 +39,7 @@ def write_report(
 
     The page has its styles, script and numbers inside, and its policy (Content-Security-Policy) forbids every request
     and every other script. Numbers of pictures are rounded: contact scores to 1/254 of their range, scores of
-    substitutions to 1/65,534.
+    substitutions and profiles to 1/65,534.
 
     Parameters
     ----------
@@ -177,8 +177,8 @@ def _data(report: Report, most: Mapping[str, float]) -> dict[str, Any]:
         ],
         "known": known,
         "profile": {
-            "model": pack(profile.probabilities, 0, 1),
-            "family": pack(profile.frequencies, 0, 1),
+            "model": pack(profile.probabilities, 0, 1, wide=True),
+            "family": pack(profile.frequencies, 0, 1, wide=True),
             "entropy": _numbers(profile.entropy),
             "familyEntropy": _numbers(profile.family_entropy),
         },

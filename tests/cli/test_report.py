@@ -8,6 +8,7 @@ import shlex
 
 import numpy as np
 import pytest
+import torch
 from families import family, make_folder, make_model
 from typer.testing import CliRunner
 
@@ -38,7 +39,8 @@ def folder(tmp_path, monkeypatch):
 def commands(page):
     """The commands on a page, by name, as a shell would pass them."""
     lines = [html.unescape(code) for code in re.findall(r"<code>(.*?)</code>", page, flags=re.DOTALL)]
-    return {words[words.index("msa") + 1]: words[1:] for words in map(shlex.split, lines)}
+    names = ("report", "info", "contacts", "profile", "score")
+    return {next(word for word in words if word in names): words[1:] for words in map(shlex.split, lines)}
 
 
 def cells(page):
@@ -48,7 +50,7 @@ def cells(page):
     ]
 
 
-OPTIONS = "--rows 5 --select random --seed 2 --filter-coverage 60 --input-format a3m --dtype float32".split()
+OPTIONS = shlex.split("--rows 5 --select random --seed 2 --filter-coverage 60 --input-format a3m --dtype float32")
 
 
 def test_the_commands_on_a_page_give_its_numbers(folder):
@@ -108,7 +110,7 @@ def test_options_that_change_numbers_are_in_the_commands(folder):
     try:
         lines = commands((folder / "x.html").read_text())
     finally:
-        msa("--matmul-precision", "highest", "info", "fn3")
+        torch.set_float32_matmul_precision("highest")
     assert lines["contacts"][:4] == ["--matmul-precision", "high", "contacts", "a family's $HOME.a3m"]
     assert lines["info"][0] == "info"
     assert "--baseline" not in lines["contacts"]
