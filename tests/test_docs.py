@@ -81,7 +81,12 @@ def test_what_the_demo_prints(folder):
     """The text block shows the demo's lines, but for paths."""
     shown = next(code for language, code in BLOCKS if language == "text")
     names = [line.split()[0] for line in shown.splitlines()]
-    assert names == 2 * ["written", "model", "contacts", "read"] + ["loaded", "family", "written", "written"]
+    assert names == 2 * ["written", "model", "contacts", "read"] + [
+        "loaded",
+        "family",
+        *3 * ["written"],
+        *3 * ["next"],
+    ]
     card = (folder / "msa1b" / "README.md").read_text()
     assert re.search(r"[\d,]+ numbers\) were read back", card)
     counted = re.search(r"(\d+) tensors \(([\d,]+) numbers\)", card)

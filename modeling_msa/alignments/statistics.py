@@ -299,7 +299,7 @@ def write_statistics(path: str | os.PathLike[str], found: dict[str, AlignmentSta
         If the ending is not known.
     """
     ending = check_ending(path, FORMATS)
-    records = [{"alignment": name, **each.summary()} for name, each in found.items()]
+    records: list[dict[str, Any]] = [{"alignment": name, **each.summary()} for name, each in found.items()]
     if ending == ".tsv":
         text = "\n".join("\t".join(cells) for cells in [records[0], *(map(_cell, each.values()) for each in records)])
     else:

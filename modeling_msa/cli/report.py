@@ -11,11 +11,14 @@ from typing import Annotated, Any
 from .._files import check_ending, file_sha256
 from .._version import __version__
 from .._words import counted
+from ..hub.finding import EMBEDDED, EMBEDDED_NOTE
 from .baselines import check_baselines, parse_baselines
 from .inputs import argument_of
 from .options import Inputs, Output, option
 from .session import TORCH, Session, command
 from .structures import Chain, Known, Structure, shown
+
+_LONGEST_FOR_DCA = 150  # residues
 
 
 @command()
@@ -26,13 +29,14 @@ def report_command(
     structure: Structure = None,
     chain: Chain = None,
     baseline: Annotated[
-        str,
+        str | None,
         option(
             "METHODS",
             "Classical methods to compare with, from the same rows: mi (mutual information), dca (direct coupling "
-            "analysis, which takes minutes for a long protein), mi,dca, or none.",
+            "analysis), mi,dca, or none. Default: mi,dca; of a query with more than 150 residues mi, since dca takes "
+            "minutes and much memory.",
         ),
-    ] = "mi,dca",
+    ] = None,
 ) -> None:
     """Show a family on one page: its alignment, contacts, profile and substitutions, to be opened in a browser.
 
@@ -43,14 +47,14 @@ def report_command(
 
     Example: msa report fn3 -o fn3.html
     """
-    methods = parse_baselines(None if baseline.strip().lower() == "none" else baseline)
+    wanted = [] if baseline == "none" else parse_baselines(baseline)
     known = Known(structure, chain)
     run = session.run(
         alignments,
         output,
         ".html",
         "report",
-        settings=session.settings(chain=chain, baseline=methods),
+        settings=session.settings(chain=chain, baseline=baseline and wanted),
         depends=known.of,
     )
     known.check(run.paths)
@@ -61,12 +65,15 @@ def report_command(
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
         true = known.contacts(path, family)
+        methods = wanted
+        if baseline is None:
+            methods = ["mi", "dca"] if (family.residue_columns >= 0).sum() <= _LONGEST_FOR_DCA else ["mi"]
         check_baselines(methods, family)
-        network = model()
+        network, rows = model(), session.row_options()
         from ..tasks.report import make_report
         from ..tasks.report_files import write_report
 
-        result = make_report(family, network, known=true, baselines=methods, **session.row_options())
+        result = make_report(family, network, known=true, baselines=methods, **rows)  # type: ignore[arg-type]
         file = known.of(path).get("structure")
         write_report(
             result,
@@ -76,6 +83,7 @@ def report_command(
             structure="" if file is None else str(file),
             commands=report_commands(session, path, file, chain, methods),
             versions=_versions(session, path, file),
+            warnings=[EMBEDDED_NOTE] if session.model == EMBEDDED else [],
         )
         residues, rows = counted(len(result.contacts.residues), "residue"), counted(family.depth, "row")
         precision = f", P@L {shown(result.judged()[result.contacts.method]['P@L'])}" if true is not None else ""

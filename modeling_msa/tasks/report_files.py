@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def write_report(
     structure: str = "",
     commands: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write a report as a page of HTML; it appears whole or not at all.
 
@@ -51,6 +52,8 @@ def write_report(
         What the alignment, the model and the structure are called.
     commands, versions : mapping of str to str, optional
         Commands that make the parts again, by title, and what the report was made with.
+    warnings : sequence of str, optional
+        What else to watch out for; comes before the warnings of the report's statistics.
 
     Raises
     ------
@@ -59,9 +62,8 @@ def write_report(
     """
     check_ending(path, FORMATS)
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # takes 30 ms to import
-    from markupsafe import Markup
 
-    style, script = (Markup((_FOLDER / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))
+    style, script = ((_FOLDER / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -83,7 +85,7 @@ def write_report(
         structure=shortened(structure, _LONGEST) if structure else "",
         seen=report.contacts.depth,
         depth=f"{counted(report.statistics.depth, 'row')}",
-        warnings=report.statistics.warnings,
+        warnings=[*warnings, *report.statistics.warnings],
         facts=[tuple(cell.replace(" %", "\u00a0%") for cell in each) for each in _facts(report)],
         histogram=_histogram(report),
         maps=[

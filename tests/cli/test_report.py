@@ -13,7 +13,7 @@ from families import family, make_folder, make_model
 from typer.testing import CliRunner
 
 from modeling_msa import write_alignment
-from modeling_msa.cli import app
+from modeling_msa.cli import app, report
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -125,8 +125,23 @@ def test_options_that_change_numbers_are_in_the_commands(folder):
         "--model",
         "a model",
     ]
+    assert "msa-tiny is a small model" not in (folder / "x.html").read_text()
     msa("report", "fn3", "-o", "fn3.html", "--rows", 4, "--baseline", "none")
-    assert commands((folder / "fn3.html").read_text())["contacts"][1] == "fn3"
+    page = (folder / "fn3.html").read_text()
+    assert commands(page)["contacts"][1] == "fn3"
+    assert "<li>msa-tiny is a small model for trying things out" in page
+
+
+def test_dca_is_left_out_of_long_queries_unless_it_is_asked_for(folder, monkeypatch):
+    """The limit is 150 residues; here 29, as DCA takes long."""
+    arguments = ("report", "a family's $HOME.a3m", "-o", "x.html", "--model", "a model")
+    for limit, methods in ((30, "mi,dca"), (29, "mi")):
+        monkeypatch.setattr(report, "_LONGEST_FOR_DCA", limit)
+        msa(*arguments)
+        line = commands((folder / "x.html").read_text())["report"]
+        assert line[line.index("--baseline") + 1] == methods
+    msa(*arguments, "--baseline", "dca")
+    assert "<h3>DCA</h3>" in (folder / "x.html").read_text()
 
 
 def test_several_families_go_into_a_folder(folder):
