@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 from .._files import check_ending, file_sha256
 from .._version import __version__
 from .._words import counted
+from ..alignments.reading import LIMIT_VARIABLE
 from ..hub.finding import EMBEDDED, EMBEDDED_NOTE
 from .baselines import check_baselines, parse_baselines
 from .inputs import argument_of
@@ -69,11 +71,11 @@ def report_command(
         if baseline is None:
             methods = ["mi", "dca"] if (family.residue_columns >= 0).sum() <= _LONGEST_FOR_DCA else ["mi"]
         check_baselines(methods, family)
-        network, rows = model(), session.row_options()
+        network, options = model(), session.row_options()
         from ..tasks.report import make_report
         from ..tasks.report_files import write_report
 
-        result = make_report(family, network, known=true, baselines=methods, **rows)  # type: ignore[arg-type]
+        result = make_report(family, network, known=true, baselines=methods, **options)  # type: ignore[arg-type]
         file = known.of(path).get("structure")
         write_report(
             result,
@@ -107,11 +109,12 @@ def report_commands(
     }
     known = {} if structure is None else {"structure": structure} | ({} if chain is None else {"chain": chain})
     compared: dict[str, Any] = {"baseline": ",".join(methods)} if methods else {}
-    precision = () if TORCH.matmul_precision == "highest" else ("--matmul-precision", TORCH.matmul_precision)
+    precision = [] if TORCH.matmul_precision == "highest" else ["--matmul-precision", TORCH.matmul_precision]
+    limit = ["--max-megabytes", os.environ[LIMIT_VARIABLE]] if LIMIT_VARIABLE in os.environ else []
 
     def line(name: str, output: str, *words: str, **options: Any) -> str:
         own = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-        before = precision if "model" in options else ()
+        before = [*limit, *(precision if "model" in options else [])]
         return shlex.join(["msa", *before, name, argument_of(path), *words, "-o", output, *own])
 
     return {

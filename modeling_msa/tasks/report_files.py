@@ -104,7 +104,7 @@ def write_report(
         data=_data(report, most),
     )
     with whole_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")  # names of files may be no text
 
 
 def _hash(text: str) -> str:

@@ -333,3 +333,29 @@ def test_numbers_are_read_with_keys_and_fingers(report, page, tmp_path):
     assert f"{'ACDEFGHIKLMNPQRSTVWY'[best]} {share:.2f}, " in profile
     assert column.startswith(f"Residue 32 ({query[31]}) | {round(100 * report.statistics.coverage[-1])} % of the rows")
     assert hidden == "true"
+
+
+@in_a_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_window(report, tmp_path, width):
+    """Also not names and commands without a space, or pictures; what must be wide scrolls in its own box."""
+    statistics = dataclasses.replace(report.statistics, name="x" * 3000, warnings=("v" * 3000,))
+    path = tmp_path / "x.html"
+    long = {"z" * 500: "w" * 3000}
+    write_report(
+        dataclasses.replace(report, statistics=statistics), path, file="y" * 3000, commands=long, versions=long
+    )
+    measured = """<iframe width=WIDTH height=900></iframe><script>
+      const frame = document.querySelector("iframe");
+      frame.srcdoc = PAGE;
+      frame.onload = () => setTimeout(() => {
+        const { scrollWidth, clientWidth, dataset } = frame.contentDocument.documentElement;
+        document.body.dataset.log = [scrollWidth, clientWidth, dataset.drawn].join();
+      }, 200);</script>"""
+    inside = json.dumps(path.read_text()).replace("</", "<\\/")
+    (tmp_path / "frame.html").write_text(measured.replace("WIDTH", str(width)).replace("PAGE", inside))
+    document = browse(tmp_path / "frame.html", tmp_path, "--window-size=1500,1000")
+    scroll, client, drawn = map(int, re.search(r'data-log="(.*?)"', document)[1].split(","))
+    assert scroll == client
+    assert client > width - 20  # a scroll bar may have its place
+    assert drawn == 5
