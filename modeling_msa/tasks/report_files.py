@@ -240,8 +240,8 @@ def _judged(report: Report) -> dict[str, Any] | None:
 
 
 def _pair_columns(report: Report) -> list[str]:
-    columns = ["rank", "i", "j", "|i-j|", "probability", *(f"rank, {name}" for name in report.baselines)]
-    return [*columns, "structure"] if report.known is not None else columns
+    columns = ["rank", "i", "j", "|i\u2212j|", "probability", *(f"rank, {name}" for name in report.baselines)]
+    return [*columns, "in contact"] if report.known is not None else columns
 
 
 def _pairs(report: Report) -> list[list[str]]:
@@ -251,7 +251,7 @@ def _pairs(report: Report) -> list[list[str]]:
         {pair: str(rank) for rank, pair in enumerate(map(tuple, each.top().tolist()), start=1)}
         for each in report.baselines.values()
     ]
-    states = {1: "contact", 0: "no contact"}
+    states = {1: "yes", 0: "no"}
     rows = []
     for rank, (i, j) in enumerate(contacts.top(len(contacts.residues)).tolist(), start=1):
         first, second = int(contacts.residues[i]), int(contacts.residues[j])

@@ -67,7 +67,7 @@ def test_the_commands_on_a_page_give_its_numbers(folder):
     rows = cells(page)
     with open("contacts.tsv", newline="") as file:
         contacts = list(csv.DictReader(file, delimiter="\t"))
-    start = rows.index(["rank", "i", "j", "|i-j|", "probability", "rank, mutual information", "structure"]) + 1
+    start = rows.index(["rank", "i", "j", "|i\u2212j|", "probability", "rank, mutual information", "in contact"]) + 1
     for row, pair in zip(rows[start : start + 15], contacts, strict=False):
         assert (row[1][1:], row[2][1:], row[4]) == (pair["i"], pair["j"], f"{float(pair['probability']):.3f}")
     with open("contacts.precision.tsv", newline="") as file:

@@ -131,14 +131,14 @@ class Page(HTMLParser):
 def test_tables(report, page):
     rows = Page(page.read_text()).rows
     contacts, query = report.contacts, report.statistics.query
-    head = ["rank", "i", "j", "|i-j|", "probability", "rank, mutual information", "structure"]
+    head = ["rank", "i", "j", "|i\u2212j|", "probability", "rank, mutual information", "in contact"]
     start = rows.index(head) + 1
     pairs = [tuple(pair) for pair in report.baselines["mutual information"].top().tolist()]
     listed = [row for row in rows[start:] if len(row) == 7 and row != head]
     assert len(listed) == 30
     for rank, ((i, j), row) in enumerate(zip(contacts.top(30).tolist(), listed, strict=True), start=1):
         a, b = contacts.residues[[i, j]]
-        state = "unresolved" if b == 32 else "contact" if (a, b) == (4, 21) else "no contact"
+        state = "unresolved" if b == 32 else "yes" if (a, b) == (4, 21) else "no"
         value = f"{contacts.probabilities[i, j]:.3f}"
         assert row == [
             str(rank),
