@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { residues, sequence, aminoAcids } = data;
+  const { residues, names, sequence, aminoAcids } = data;
   const L = residues.length;
   const PRINTED = 680; // pixels across a sheet
   const PER_PIXEL = 12; // canvases get no larger than this many million pixels
@@ -23,7 +23,7 @@
   }
   // of a pair i < j, in the rows of the upper triangle one after the other
   const pair = (i, j) => i * L - (i * (i + 1)) / 2 + j - i - 1;
-  const place = (k) => `${residues[k]} (${sequence[k]})`;
+  const place = (k) => `${names[k]} (${sequence[k]})`;
   const percent = (share) => (isNaN(share) ? "none" : `${Math.round(100 * share)} %`);
   const signed = (value) => value.toFixed(2).replace("-", "\u2212");
   const short = (value) => Number(value.toPrecision(2)).toString().replace("-", "\u2212"); // as exact as it is stored
@@ -135,7 +135,7 @@
   function numbersBelow(context, grid, drop = 8) {
     for (const k of ticks(grid.cellWidth)) {
       const [x, y] = box(grid, k, grid.rows - 1);
-      number(context, residues[k], x + grid.cellWidth / 2, y + grid.cellHeight + drop);
+      number(context, names[k], x + grid.cellWidth / 2, y + grid.cellHeight + drop);
     }
   }
   // an image of one pixel for each cell, drawn as large as the cells are
@@ -241,7 +241,7 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
         }
         numbersBelow(context, grid);
         for (const k of ticks(grid.cellWidth))
-          number(context, residues[k], grid.left - 4, grid.top + (k + 0.5) * grid.cellWidth, "right");
+          number(context, names[k], grid.left - 4, grid.top + (k + 0.5) * grid.cellWidth, "right");
       },
       (column, row) => {
         const i = Math.min(column, row), j = Math.max(column, row);
@@ -356,7 +356,7 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
     (column, row) => {
       const value = scores[20 * column + row], wild = sequence[column];
       if (order[row] === wild) return `Residue ${place(column)}\nWild type`;
-      const name = `${wild}${residues[column]}${order[row]}`;
+      const name = `${wild}${names[column]}${order[row]}`;
       return isNaN(value) ? `${name}\nNo score` : `${name}\nScore ${signed(value)}`;
     },
   );

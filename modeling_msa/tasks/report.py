@@ -62,6 +62,11 @@ class Report:
         """The model's contacts, and the baselines, by the method's name."""
         return {self.contacts.method: self.contacts, **self.baselines}
 
+    @property
+    def residue_names(self) -> list[str]:
+        """What the residues with a column are called: their numbers."""
+        return list(map(str, self.contacts.residues.tolist()))
+
     def judged(self) -> dict[str, dict[str, float]]:
         """Return `modeling_msa.precisions` of each map; empty without a structure.
 

@@ -157,6 +157,7 @@ def _data(report: Report, most: Mapping[str, float]) -> dict[str, Any]:
         known = pack(np.where(report.known < 0, np.nan, report.known)[upper], 0, 1)
     return {
         "residues": profile.residues.tolist(),
+        "names": report.residue_names,
         "sequence": profile.wild_type,
         "aminoAcids": profile.amino_acids,
         "separation": MIN_SEPARATION,
@@ -246,7 +247,7 @@ def _pair_columns(report: Report) -> list[str]:
 
 def _pairs(report: Report) -> list[list[str]]:
     """List the L strongest pairs of the model: rank, residues, probability, rank by the baselines, the structure."""
-    contacts, letters = report.contacts, report.profile.wild_type
+    contacts, letters, names = report.contacts, report.profile.wild_type, report.residue_names
     ranks = [
         {pair: str(rank) for rank, pair in enumerate(map(tuple, each.top().tolist()), start=1)}
         for each in report.baselines.values()
@@ -254,8 +255,8 @@ def _pairs(report: Report) -> list[list[str]]:
     states = {1: "yes", 0: "no"}
     rows = []
     for rank, (i, j) in enumerate(contacts.top(len(contacts.residues)).tolist(), start=1):
-        first, second = int(contacts.residues[i]), int(contacts.residues[j])
-        row = [str(rank), f"{letters[i]}{first}", f"{letters[j]}{second}", str(second - first)]
+        first, second = (f"{letters[k]}{names[k]}" for k in (i, j))
+        row = [str(rank), first, second, str(contacts.residues[j] - contacts.residues[i])]
         row += [f"{contacts.probabilities[i, j]:.3f}", *(each.get((i, j), "-") for each in ranks)]
         if report.known is not None:
             row.append(states.get(int(report.known[i, j]), "unresolved"))
@@ -270,5 +271,7 @@ def _conserved(report: Report) -> list[tuple[str, str, str, str]]:
         best = np.argsort(-profile.probabilities[k], kind="stable")[:3]
         expected = ", ".join(f"{profile.amino_acids[a]} {profile.probabilities[k, a]:.2f}" for a in best)
         family = "-" if np.isnan(profile.family_entropy[k]) else f"{profile.family_entropy[k]:.2f}"
-        rows.append((f"{profile.wild_type[k]}{profile.residues[k]}", f"{profile.entropy[k]:.2f}", family, expected))
+        rows.append(
+            (f"{profile.wild_type[k]}{report.residue_names[k]}", f"{profile.entropy[k]:.2f}", family, expected)
+        )
     return rows
