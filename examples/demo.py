@@ -1,4 +1,4 @@
-"""What `make demo` runs: convert a checkpoint, load the folder as anyone would, draw a contact map.
+"""What `make demo` runs: convert a checkpoint, load the folder as anyone would, draw a contact map, write a report.
 
     python examples/demo.py [CHECKPOINT]
 
@@ -44,6 +44,12 @@ np.save(output, model.predict_contacts(**inputs)[0].numpy())
 print(f"loaded     {type(model).__module__.rsplit('.', 1)[0]}.{type(model).__name__}, without this package")
 """
 
+NEXT = (
+    "info fn3",
+    "contacts fn3 --model demo/model --baseline mi,dca -o demo/compared.tsv --plot demo/compared.png",
+    "score fn3 --model demo/model --all-singles -o demo/scores.csv --plot demo/scores.png",
+)
+
 
 def main(checkpoint: str | None = None) -> None:
     quiet_loading()
@@ -72,8 +78,15 @@ def main(checkpoint: str | None = None) -> None:
     write_contacts(contacts, DEMO / "contacts.tsv")
     plot_contacts(contacts, DEMO / "contacts.png", title=f"Fibronectin type III, {contacts.name}")
     print(f"family     {contacts.name}, {len(contacts.residues)} residues, {contacts.depth} sequences")
-    for name in ("contacts.tsv", "contacts.png"):
+    # msa-tiny by its name: the page then says what to expect of it
+    model = "msa-tiny" if checkpoint is None else DEMO / "model"
+    report = ["report", "fn3", "-o", DEMO / "report.html", "--model", model]
+    subprocess.run([sys.executable, "-m", "modeling_msa.cli", *report], check=True, stdout=subprocess.DEVNULL)
+    for name in ("contacts.tsv", "contacts.png", "report.html"):
         print(f"written    {DEMO / name}")
+    command = Path(os.path.relpath(sys.executable)).with_name("msa")
+    for line in NEXT:
+        print(f"next       {command} {line}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from .alignments.sampling import neff as neff
 from .alignments.sampling import select_rows as select_rows
 from .alignments.sampling import sequence_weights as sequence_weights
 from .alignments.search import search_homologues as search_homologues
+from .alignments.statistics import AlignmentStatistics as AlignmentStatistics
+from .alignments.statistics import alignment_statistics as alignment_statistics
+from .alignments.statistics import write_statistics as write_statistics
 from .alignments.structure import complex_contacts as complex_contacts
 from .alignments.structure import structure_contacts as structure_contacts
 from .alignments.structure import structure_residues as structure_residues
@@ -110,6 +113,9 @@ from .tasks.proteingym import score_assay as score_assay
 from .tasks.proteingym_files import Assay as Assay
 from .tasks.proteingym_files import read_assay as read_assay
 from .tasks.proteingym_files import read_reference as read_reference
+from .tasks.report import Report as Report
+from .tasks.report import make_report as make_report
+from .tasks.report_files import write_report as write_report
 from .tasks.row_map_files import write_row_maps as write_row_maps
 from .tasks.row_maps import RowMaps as RowMaps
 from .tasks.row_maps import row_maps as row_maps

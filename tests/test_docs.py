@@ -5,13 +5,17 @@ been downloaded before: msa-tiny's weights in fair-esm's files.
 """
 
 import re
+import runpy
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 from documented import code_blocks, promised, run_lines, run_python
+from typer.main import get_command
 
 from modeling_msa import resolve_model, revert_checkpoint
+from modeling_msa.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,8 +85,22 @@ def test_what_the_demo_prints(folder):
     """The text block shows the demo's lines, but for paths."""
     shown = next(code for language, code in BLOCKS if language == "text")
     names = [line.split()[0] for line in shown.splitlines()]
-    assert names == 2 * ["written", "model", "contacts", "read"] + ["loaded", "family", "written", "written"]
+    assert names == 2 * ["written", "model", "contacts", "read"] + [
+        "loaded",
+        "family",
+        *3 * ["written"],
+        *3 * ["next"],
+    ]
     card = (folder / "msa1b" / "README.md").read_text()
     assert re.search(r"[\d,]+ numbers\) were read back", card)
     counted = re.search(r"(\d+) tensors \(([\d,]+) numbers\)", card)
     assert f"{counted[1]} of {counted[1]} tensors equal bit for bit ({counted[2]} numbers)" in shown
+
+
+def test_what_the_demo_says_to_try_next():
+    """The README shows the demo's commands, and each is one that msa accepts."""
+    commands = runpy.run_path(str(ROOT / "examples" / "demo.py"))["NEXT"]
+    assert re.findall(r"^next       \.venv/bin/msa (.*)$", README, flags=re.MULTILINE) == list(commands)
+    for line in commands:
+        name, *words = shlex.split(line)
+        get_command(app).commands[name].make_context(name, words)  # raises UsageError

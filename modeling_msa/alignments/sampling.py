@@ -32,6 +32,14 @@ _ONE_HOT = np.eye(21, dtype=np.float32)[:, 1:]
 _BLOCK_BYTES = 64_000_000  # size of one one-hot block; a few are alive at a time
 
 
+def residue_codes(array: np.ndarray) -> np.ndarray:
+    """Turn ASCII codes into 1 to 20 for the amino acids, 0 for what no filter or weight counts as a residue.
+
+    Gaps and letters that do not name one amino acid (X, J, O) are 0; B, Z and U count as D, E and C.
+    """
+    return _CODES[array]
+
+
 def first_rows(array: np.ndarray, depth: int) -> np.ndarray:
     """Choose the first rows of the file."""
     return np.arange(min(_check_depth(depth), len(array)), dtype=np.int64)

@@ -19,6 +19,7 @@ from .fit_contacts import fit_contacts_command
 from .fit_distances import fit_distances_command
 from .fit_fitness import fit_fitness_command
 from .generate import generate_command
+from .info import info_command
 from .jacobian import jacobian_command
 from .options import option
 from .pack import pack_command
@@ -27,6 +28,7 @@ from .predict import predict_command
 from .profile import profile_command
 from .proteingym import proteingym_command
 from .push import push_command
+from .report import report_command
 from .score import score_command
 from .search import search_command
 from .session import TORCH, limit_threads
@@ -79,6 +81,8 @@ def main(
         limit_threads(threads)
 
 
+app.command("info")(info_command)
+app.command("report")(report_command)
 app.command("contacts")(contacts_command)
 app.command("evaluate-contacts")(evaluate_contacts_command)
 app.command("fit-contacts")(fit_contacts_command)

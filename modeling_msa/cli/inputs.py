@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from ..alignments.bundled import find_bundled
+from ..alignments.bundled import bundled_family, find_bundled
 from ..alignments.known_contacts import KnownFamily, check_readable, contact_files, is_structure, list_families
 from ..alignments.listing import list_alignments, name_of
 
@@ -20,6 +20,21 @@ def require(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder.")
+
+
+def argument_of(path: Path) -> str:
+    """Write an alignment as a command line names it: a bundled family by its name, and no file as one or as an option.
+
+    Examples
+    --------
+    >>> argument_of(bundled_family()), argument_of(Path("fn3")), argument_of(Path("-x.a3m")), argument_of(Path("a/b"))
+    ('fn3', './fn3', './-x.a3m', 'a/b')
+    """
+    families, name = bundled_family().parent, str(path)
+    if path.parent == families:
+        return path.stem
+    is_name = path.name == name and (families / f"{name}.sto").exists()
+    return f"./{name}" if name.startswith("-") or is_name else name
 
 
 def list_inputs(

@@ -98,9 +98,7 @@ def _table(contacts: PairMap, min_separation: int, between_chains: bool, beside:
         yield _lines("{}\t{}" + "\t{:.6f}" * len(maps) + "\n", names[some], [_values(each, some) for each in maps])
     empty = "{}\t{}\t" + "\t{:.6f}" * len(beside) + "\n"
     for some in _blocks(contacts.uncovered(min_separation, between_chains)):
-        yield _lines(
-            "{}\t{}\t" + "\t{:.6f}" * len(beside) + "\n", names[some], [_values(each, some) for each in beside]
-        )
+        yield _lines(empty, names[some], [_values(each, some) for each in beside])
 
 
 def _blocks(pairs: np.ndarray) -> Iterator[np.ndarray]:
@@ -134,10 +132,8 @@ def _casp_rr(contacts: PairMap, min_separation: int, between_chains: bool, besid
     pairs = contacts.top(None, min_separation, between_chains)
     highest = max(_values(contacts, pairs[:1])[0], np.finfo(np.float32).tiny) if scaled and len(pairs) else 1.0
     for some in _blocks(pairs):
-        values = contacts.values[some[:, 0], some[:, 1]]
-        yield _lines(
-            "{} {} 0 8 {:.6f}\n", names[some], [(np.maximum(values, 0) / highest if scaled else values).tolist()]
-        )
+        values = [max(value, 0) / highest if scaled else value for value in _values(contacts, some)]
+        yield _lines("{} {} 0 8 {:.6f}\n", names[some], [values])
     yield "END\n"
 
 

@@ -151,7 +151,7 @@ def _draw_contacts(
 
 
 # aliphatic, aromatic, small, polar, basic, acidic
-_BY_CHEMISTRY = "ILVMCAFYWGPSTNQHKRDE"
+BY_CHEMISTRY = "ILVMCAFYWGPSTNQHKRDE"
 
 
 def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, title: str | None = None) -> None:
@@ -173,7 +173,7 @@ def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, titl
 
     first, last = int(scores.residues[0]), int(scores.residues[-1])
     whole = np.full((last - first + 1, 20), np.nan)
-    order = [scores.amino_acids.index(letter) for letter in _BY_CHEMISTRY]
+    order = [scores.amino_acids.index(letter) for letter in BY_CHEMISTRY]
     whole[scores.residues - first] = scores.score[:, order]
     wild = dict(zip(scores.residues.tolist(), scores.wild_type, strict=True))
     # a few extreme scores must not make all others pale
@@ -195,9 +195,9 @@ def plot_substitutions(scores: SubstitutionScores, path: str | os.PathLike, titl
         axes.set(xlim=(start - 0.5, start + width - 0.5), facecolor="white")
         axes.fill_between((box[0], box[1]), -0.5, 19.5, color="0.85", zorder=-1)
         shown = {number: wild[number] for number in range(start, start + len(part)) if number in wild}
-        dots = [(number, _BY_CHEMISTRY.index(letter)) for number, letter in shown.items() if letter in _BY_CHEMISTRY]
+        dots = [(number, BY_CHEMISTRY.index(letter)) for number, letter in shown.items() if letter in BY_CHEMISTRY]
         axes.scatter(*np.array(dots).reshape(-1, 2).T, s=60 * size, color="0.1", linewidths=0)
-        axes.set_yticks(range(20), _BY_CHEMISTRY, fontsize=50 * size, family="monospace")
+        axes.set_yticks(range(20), BY_CHEMISTRY, fontsize=50 * size, family="monospace")
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True, steps=[1, 5, 10]))
         axes.spines[["right", "top"]].set_visible(False)

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PER_ALIGNMENT = {
     "contacts": "-o {}.tsv --rows 4",
     "score": "-o {}.csv --rows 4 --all-singles --strategy wt-marginals",
+    "report": "-o {}.html --rows 4 --baseline none",
     "profile": "-o {}.tsv --rows 4 --mode fast",
     "jacobian": "-o {}.tsv --rows 4",
     "embed": "-o {}.npz --rows 4",

@@ -38,6 +38,7 @@ COMMANDS = {
     "score": "score families -o out --variants tables --strategy wt-marginals",
     "sequences": "score families -o out --sequences sequences --per-residue",
     "singles": "score families -o out --all-singles --strategy wt-marginals",
+    "report": "report families -o out --structure maps --baseline mi",
     "profile": "profile families -o out --mode fast",
     "jacobian": "jacobian families -o out --structure maps --pairs 3",
     "embed": "embed families -o out",
@@ -57,7 +58,7 @@ HEADS = {"predict": MsaForTokenClassification} | dict.fromkeys(
 )
 IN_ONE_FILE = ("embed in one file", "evaluate-contacts", "predict in one file")
 WITH_TABLE = ["score", "predict variants", "embed variants", "proteingym"]
-WITH_STRUCTURE = ["contacts", "jacobian", "evaluate-contacts"]
+WITH_STRUCTURE = ["contacts", "report", "jacobian", "evaluate-contacts"]
 WITH_WINDOWS = ["contacts", "embed", "embed in one file", "distances", "evaluate-contacts"]
 ALL = dict.fromkeys(COMMANDS, NAMES)
 WITH_SEED = [name for name in COMMANDS if name != "proteingym"]
