@@ -16,14 +16,13 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from modeling_msa import MsaForMaskedLM, MsaTokenizer, load_model, precision, predict_contacts
 from modeling_msa.hub.finding import resolve_model
+from modeling_msa.training import simulation as simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "modeling_msa" / "checkpoints" / "msa-tiny"
-for path in (ROOT / "examples" / "synthetic_families", ROOT / "benchmarks"):
-    sys.path.insert(0, str(path))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import coevolution  # noqa: E402
-import simulate  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
