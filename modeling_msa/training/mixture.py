@@ -27,7 +27,7 @@ from .simulation import family_size, make_family
 _LANES, _WINDOW = 16, 32
 _SEED = 100_000  # far from those of held-out families
 _SHORTEST = 20  # residues of a row that may be the query
-_ATTEMPTS = 48
+_ATTEMPTS = 200
 _FIRST = 0.3  # probability that the first row is the query
 _GAP = ord("-")
 
