@@ -97,8 +97,8 @@ def _of_shares(model: ModelArguments, data: DataArguments, training: dict[str, A
         yield "shares requires max_steps: a mixture has no length."
     if data.streaming or data.repeats > 1 or data.eval_fraction is not None:
         yield "shares cannot be combined with streaming, repeats or eval_fraction: pass eval_data to hold out families."
-    if (data.depth, data.select, data.crop) != ("log_uniform", "random", "random"):
-        yield "shares requires depth log_uniform, select random and crop random."
+    if (data.depth, data.select, data.crop, data.group_by_size) != ("log_uniform", "random", "random", True):
+        yield "shares requires depth log_uniform, select random, crop random and group_by_size true."
 
 
 def _of_averaging(model: ModelArguments, training: dict[str, Any]) -> Iterator[str]:
