@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ class FileSource:
         self.bounds = (weights / weights.sum()).cumsum()
 
     def __str__(self) -> str:
-        return f"{self.name} ({counted(len(self.depths), 'alignment')})"
+        name = self.name if "://" in self.name else Path(self.name).resolve().name
+        return f"{name} ({counted(len(self.depths), 'alignment')})"
 
     def draw(self, item: int, random: np.random.Generator) -> int:
         """Draw the number of an alignment."""
@@ -125,12 +127,16 @@ class BatchShape:
         return max(columns // self.multiple * self.multiple, 2)
 
 
+def _is_similar(length: int, other: int) -> bool:
+    return abs(length - other) <= 0.15 * other + 3
+
+
 class MixedFamilies(Dataset):
     """Batches of families of similar size, each batch of one source.
 
     The number of rows is drawn uniformly on a logarithmic scale for each batch. Families that have fewer rows, or
-    whose lengths differ by more than 15 %, are not put together. A family that is too long for the budget is cropped
-    at random.
+    whose length differs from the first one's by more than 15 % and three columns, are not added. A family that is too
+    long for the budget is cropped at random.
 
     Parameters
     ----------
@@ -187,17 +193,18 @@ class MixedFamilies(Dataset):
         depth, length = source.size(drawn)
         rows = self._rows(depth, random)
         features: list[dict[str, Any]] = []
-        width = 0
+        first = width = 0
         for attempt in range(_ATTEMPTS):
             number = source.draw(item, random) if attempt else drawn
             depth, nominal = source.size(number)
-            if depth < rows or abs(nominal - length) > 0.15 * length + 3:
+            if depth < rows or not _is_similar(nominal, length):
                 continue
             codes = self._view(source, number, rows, random)
             columns = codes.shape[1] + 1
             tokens = self.shape.padded(max(width, columns)) * rows * (len(features) + 1)
-            if features and (abs(columns - width) > 0.15 * width + 3 or tokens > self._budget):
+            if features and (tokens > self._budget or not _is_similar(columns, first)):
                 continue
+            first = first or columns
             features.append({"alignment": codes, "name": str(source), "visit": (item, len(features))})
             width = max(width, columns)
             if self.shape.padded(width) * rows * (len(features) + 1) > self._budget:
