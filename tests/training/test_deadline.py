@@ -102,7 +102,7 @@ def test_a_run_ends_in_time(recipe, monkeypatch):
     path = recipe(**keys, max_steps=10_000, max_time=0.05, save_strategy="steps", save_steps=10_000, eval_fraction=0.25)
     start = time.monotonic()
     report = train(path, ["--eval_on_start", "true", "--eval_strategy", "steps", "--eval_steps", "10000"])
-    assert 1.5 < time.monotonic() - start < 4.5  # a busy machine
+    assert 1.5 < time.monotonic() - start < 10  # 3 on an idle machine; 10,000 steps are 500
     assert 5 < report.steps < 60
     MsaForMaskedLM.from_pretrained(report.folder)
     history = json.loads((report.folder / "trainer_state.json").read_text())["log_history"]
