@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-
 SIMULATED = "simulated"  # the name of simulated families among train_data
 
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback
 
@@ -24,6 +23,7 @@ class AverageCallback(TrainerCallback):
         self.decay = decay
 
     def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """Update it."""
         step = state.global_step
         update_average(optimizer, min(self.decay, (1 + step) / (10 + step)))
 
@@ -60,6 +60,6 @@ def average_loaded(optimizer: Optimizer | None) -> Iterator[None]:
             weight.data = data
 
 
-def _trained(optimizer: Optimizer) -> list[nn.Parameter]:
+def _trained(optimizer: Optimizer) -> list[torch.Tensor]:
     """Weights that have a state: optimizers make one in the first step, and must not find one before."""
     return [weight for group in optimizer.param_groups for weight in group["params"] if optimizer.state.get(weight)]

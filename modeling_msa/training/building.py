@@ -88,9 +88,9 @@ def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: i
 def make_datasets(recipe: Recipe) -> tuple[Any, MsaDataset | VariantDataset | None, Sequence[str] | None]:
     """List the alignments of a recipe, and read their labels.
 
-    Returns the datasets of training (None for a mixture) and of evaluation (None if nothing is held out), and the names of the classes
-    (None for values, contacts and masked residues). Raises ValueError or OSError if there are no alignments, or
-    alignments and labels do not match.
+    Returns the datasets of training (None for a mixture) and of evaluation (None if nothing is held out), and the
+    names of the classes (None for values, contacts and masked residues). Raises ValueError or OSError if there are no
+    alignments, or alignments and labels do not match.
     """
     arguments, seed = recipe.data, recipe.training.seed
     options: dict[str, Any] = {"format": arguments.format, "on_error": arguments.on_error}
@@ -239,8 +239,8 @@ def make_collators(arguments: DataArguments, model: Any, objective: str, seed: i
     common = {"max_tokens": arguments.max_tokens, "max_rows": rows, "max_columns": columns, "seed": seed}
     common |= {key: getattr(arguments, key) for key in ("min_rows", "select", "pad_to_multiple_of")}
     # a mixture has chosen rows and columns itself
-    varied = {"depth": "full" if arguments.shares else arguments.depth, "crop": arguments.crop}
-    varied["random_positions"] = arguments.random_positions
+    depth = "full" if arguments.shares else arguments.depth
+    varied = {"depth": depth, "crop": arguments.crop, "random_positions": arguments.random_positions}
     if objective == "mlm":
         common |= {key: getattr(arguments, key) for key in ("mlm_probability", "mask_columns", "mask_gaps")}
     elif objective != "contacts":
@@ -250,7 +250,10 @@ def make_collators(arguments: DataArguments, model: Any, objective: str, seed: i
 
 
 def make_trainer(recipe: Recipe, start: float | None = None) -> MsaTrainer:
-    """Build the Trainer of a recipe, whose run began at `start`; raises ValueError or OSError if data, labels or weights do not exist or match."""
+    """Build the Trainer of a recipe, whose run began at `start` of ``time.monotonic()`` (default: now).
+
+    Raises ValueError or OSError if data, labels or weights do not exist or match.
+    """
     objective, arguments = recipe.model.objective, recipe.training
     training, held_out, classes = make_datasets(recipe)
     model = make_model(recipe.model, classes, arguments.seed)

@@ -96,7 +96,7 @@ def _of_shares(model: ModelArguments, data: DataArguments, training: dict[str, A
     if training["max_steps"] <= 0:
         yield "shares requires max_steps: a mixture has no length."
     if data.streaming or data.repeats > 1 or data.eval_fraction is not None:
-        yield "shares cannot be combined with streaming, repeats or eval_fraction: pass eval_data to hold out families."
+        yield "shares cannot be combined with streaming, repeats or eval_fraction: pass eval_data instead."
     if (data.depth, data.select, data.crop, data.group_by_size) != ("log_uniform", "random", "random", True):
         yield "shares requires depth log_uniform, select random, crop random and group_by_size true."
 

@@ -55,12 +55,15 @@ class Deadline(TrainerCallback):
         return scheduler
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
-        self._reached = self.factor = lr_scheduler.lr_lambdas[0].factor  # that of the checkpoint in a resumed run
+        """Take over the factor of a checkpoint."""
+        self._reached = self.factor = lr_scheduler.lr_lambdas[0].factor
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note when a step begins."""
         self._step_start = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Set the factor for the next steps, and stop if another one would not end in time."""
         now = time.monotonic()
         left = self.seconds * (1 - _RESERVE) - self.evaluation_seconds - (now - self.start)
         # an evaluation that is due now is the last one if training stops

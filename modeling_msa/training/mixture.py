@@ -23,8 +23,8 @@ from .._words import counted
 from .arguments import SIMULATED
 from .simulation import family_size, make_family
 
-# Simulated families are numbered in lanes. An item is of one lane and draws from some of its families, which move on by
-# one an item. A worker has few of the lanes, so it uses most families that it makes more than once.
+# Simulated families are numbered in lanes. An item is of one lane and draws from some of its families, which move on
+# by one an item. A worker has few of the lanes, so it uses most families that it makes more than once.
 _LANES, _WINDOW = 16, 32
 _SEED = 100_000  # far from those of held-out families
 _SHORTEST = 20  # residues of a row that may be the query
@@ -34,7 +34,7 @@ _GAP = ord("-")
 
 
 class SimulatedSource:
-    """Families that are simulated when they are drawn, every third of the kind "natural"; the first row is the query."""
+    """Families that are simulated when they are drawn, every third one "natural"; the first row is the query."""
 
     any_query = False
 

@@ -137,7 +137,8 @@ def _elements(rng: np.random.Generator, length: int) -> tuple[np.ndarray, list[t
 
 def _sheet_neighbours(rng: np.random.Generator, strands: list) -> list[tuple]:
     """Pairs of adjacent strands: each strand joins the edge of a sheet or starts a new one."""
-    pairs, sheet = [], []
+    pairs: list[tuple] = []
+    sheet: list[tuple] = []
     for strand in strands:
         if not sheet or rng.random() < 0.08:
             sheet = [strand]

@@ -86,7 +86,7 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport
         load_mean(trainer.accelerator.unwrap_model(trainer.model), kept)
         trainer.averaged_checkpoints = len(kept)
     if trainer.average_decay:
-        load_average(trainer.optimizer)
+        load_average(cast(Any, trainer.optimizer))
     if read.training.max_time is not None:
         trainer.save_model(_internal_call=True)  # in time, however long the evaluation lasts
     if trainer.eval_dataset is not None:

@@ -178,7 +178,9 @@ class MsaTrainer(Trainer):
                 args.adam_epsilon,
             )
         if self.average_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise ValueError("average_decay requires whole weights, but FSDP and DeepSpeed split them: train with DDP.")
+            raise ValueError(
+                "average_decay requires whole weights, but FSDP and DeepSpeed split them: train with DDP."
+            )
         return super().create_optimizer(model)
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:

@@ -23,7 +23,7 @@ def make_scheduler(deadline):
 
 
 def run(deadline, scheduler, monkeypatch, times, should_evaluate=False, world_size=1):
-    """The learning rate after steps that end at these times and last a second each, and at which of them it stopped."""
+    """Learning rates after steps that end at these times and last a second each, and at which of them it stopped."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("modeling_msa.training.deadline.time.monotonic", lambda: clock.now)
     arguments = SimpleNamespace(world_size=world_size, save_strategy="steps", device="cpu")
@@ -99,7 +99,9 @@ def test_a_run_ends_in_time(recipe, monkeypatch):
 
     monkeypatch.setattr("modeling_msa.training.train.make_trainer", slow)
     keys = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 5000}}
-    path = recipe(**keys, max_steps=10_000, max_time=0.05, save_strategy="steps", save_steps=10_000, eval_fraction=0.25)
+    path = recipe(
+        **keys, max_steps=10_000, max_time=0.05, save_strategy="steps", save_steps=10_000, eval_fraction=0.25
+    )
     start = time.monotonic()
     report = train(path, ["--eval_on_start", "true", "--eval_strategy", "steps", "--eval_steps", "10000"])
     assert 1.5 < time.monotonic() - start < 10  # 3 on an idle machine; 10,000 steps are 500

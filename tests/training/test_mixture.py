@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from families import family
-from made_up import AMINO_ACIDS, GAP, TOKENIZER, batches_equal
+from made_up import AMINO_ACIDS, TOKENIZER, batches_equal
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
