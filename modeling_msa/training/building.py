@@ -249,11 +249,8 @@ def make_collators(arguments: DataArguments, model: Any, objective: str, seed: i
     return cls(tokenizer, **common, **varied), cls(tokenizer, **common, crop="first")
 
 
-def make_trainer(recipe: Recipe, start: float | None = None) -> MsaTrainer:
-    """Build the Trainer of a recipe, whose run began at `start` of ``time.monotonic()`` (default: now).
-
-    Raises ValueError or OSError if data, labels or weights do not exist or match.
-    """
+def make_trainer(recipe: Recipe) -> MsaTrainer:
+    """Build the Trainer of a recipe; raises ValueError or OSError if data, labels or weights do not exist or match."""
     objective, arguments = recipe.model.objective, recipe.training
     training, held_out, classes = make_datasets(recipe)
     model = make_model(recipe.model, classes, arguments.seed)
@@ -269,5 +266,4 @@ def make_trainer(recipe: Recipe, start: float | None = None) -> MsaTrainer:
         metric=metric_for(objective, model.config.problem_type),
         group_by_size=recipe.data.group_by_size,
         recipe=recipe,
-        start=start,
     )

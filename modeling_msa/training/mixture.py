@@ -76,13 +76,13 @@ class FileSource:
     any_query = True
 
     def __init__(self, name: str, *, input_format: str | None = None, on_error: str = "raise") -> None:
+        import pyarrow.compute as pc
+
         from .shards import load_alignments  # imports datasets, which most runs do without
 
         self.name = name
         self.rows = load_alignments(name, input_format=input_format, on_error=on_error).select_columns(["sequences"])
         column = self.rows.data.column("sequences")
-        import pyarrow.compute as pc
-
         self.depths = pc.list_value_length(column).to_numpy()
         self.lengths = pc.binary_length(pc.list_element(column, 0)).to_numpy()
         weights = np.log1p(self.depths)

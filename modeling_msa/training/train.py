@@ -68,7 +68,9 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport
     read = parse_recipe(recipe, overrides)
     folder = Path(str(read.training.output_dir))
     checkpoint = find_checkpoint(folder, read.training.resume_from_checkpoint)
-    trainer = make_trainer(read, start)
+    trainer = make_trainer(read)
+    if trainer.deadline:
+        trainer.deadline.start = start  # before the data were read
     averaged = read.training.average_checkpoints
     if averaged > 1 and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         raise ValueError(

@@ -81,8 +81,6 @@ class MsaTrainer(Trainer):
         Whether to put alignments of similar size in one batch.
     recipe : Recipe, optional
         The recipe it is built from, for the model card.
-    start : float, optional
-        When the run began, by ``time.monotonic()``, for `max_time`; default: now.
     """
 
     def __init__(
@@ -92,7 +90,6 @@ class MsaTrainer(Trainer):
         eval_collator: Any = None,
         group_by_size: bool = True,
         recipe: Recipe | None = None,
-        start: float | None = None,
         **kwargs: Any,
     ):
         self.metric = metric
@@ -112,7 +109,7 @@ class MsaTrainer(Trainer):
         if self.average_decay:
             self.add_callback(AverageCallback(self.average_decay))
         if (minutes := getattr(self.args, "max_time", None)) is not None:
-            self.deadline = Deadline(minutes, _decay_share(self.args), time.monotonic() if start is None else start)
+            self.deadline = Deadline(minutes, _decay_share(self.args), time.monotonic())
             self.add_callback(self.deadline)
         self._restart_figures()
 

@@ -55,8 +55,8 @@ def test_a_run_evaluates_and_ends_with_the_average(recipe, monkeypatch, muon):
     path = recipe(**keys, max_steps=5, save_strategy="steps", save_steps=5)
     recorder = Recorder()
 
-    def recorded(*args):
-        trainer = make_trainer(*args)
+    def recorded(recipe):
+        trainer = make_trainer(recipe)
         trainer.add_callback(recorder)
         return trainer
 

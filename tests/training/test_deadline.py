@@ -92,8 +92,12 @@ class Slow(TrainerCallback):
 def test_a_run_ends_in_time(recipe, monkeypatch):
     """Three seconds, in which 10,000 steps do not fit."""
 
-    def slow(*args):
-        trainer = make_trainer(*args)
+    trainers = []
+
+    def slow(recipe):
+        trainers.append(time.monotonic())
+        trainer = make_trainer(recipe)
+        trainers.append(trainer)
         trainer.add_callback(Slow())
         return trainer
 
@@ -105,6 +109,7 @@ def test_a_run_ends_in_time(recipe, monkeypatch):
     start = time.monotonic()
     report = train(path, ["--eval_on_start", "true", "--eval_strategy", "steps", "--eval_steps", "10000"])
     assert 1.5 < time.monotonic() - start < 10  # 3 on an idle machine; 10,000 steps are 500
+    assert start <= trainers[1].deadline.start < trainers[0]  # reading the data counts
     assert 5 < report.steps < 60
     MsaForMaskedLM.from_pretrained(report.folder)
     history = json.loads((report.folder / "trainer_state.json").read_text())["log_history"]
