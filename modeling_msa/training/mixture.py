@@ -76,12 +76,12 @@ class FileSource:
     any_query = True
 
     def __init__(self, name: str, *, input_format: str | None = None, on_error: str = "raise") -> None:
-        import pyarrow.compute as pc
-
         from .shards import load_alignments  # imports datasets, which most runs do without
 
         self.name = name
         self.rows = load_alignments(name, input_format=input_format, on_error=on_error).select_columns(["sequences"])
+        import pyarrow.compute as pc  # after load_alignments has said what is not installed
+
         column = self.rows.data.column("sequences")
         self.depths = pc.list_value_length(column).to_numpy()
         self.lengths = pc.binary_length(pc.list_element(column, 0)).to_numpy()
@@ -227,10 +227,11 @@ class MixedFamilies(Dataset):
         """Choose the query, the other rows and the columns of a family, (rows, L)."""
         codes = source.codes(number)
         query = 0
-        if source.any_query and random.random() >= _FIRST:
-            query = int(random.integers(len(codes)))
-            if np.count_nonzero(codes[query] != _GAP) < _SHORTEST:
-                query = 0
+        if source.any_query:
+            residues = np.count_nonzero(codes != _GAP, axis=1)
+            query = 0 if random.random() < _FIRST else int(random.integers(len(codes)))
+            if residues[query] < _SHORTEST:
+                query = int(residues.argmax())
         others = random.permutation(len(codes) - 1)[: rows - 1]
         view = codes[np.r_[query, others + (others >= query)]]
         view = view[:, view[0] != _GAP]
