@@ -20,7 +20,6 @@ of residues, and the fast mode's run over all residues.
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -31,10 +30,9 @@ import torch
 
 from modeling_msa import Alignment, MsaForMaskedLM, load_model, read_alignment, score_variants, select_rows, spearman
 from modeling_msa.alignments.variants import AMINO_ACIDS
+from modeling_msa.training import simulation
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "examples" / "synthetic_families"))
-import simulate  # noqa: E402
 
 DEPTHS = (16, 64, 128, 256, 512)
 # residues sampled, by depth: exact time grows with the rows
@@ -47,7 +45,7 @@ KINDS = ("singles", "doubles and triples", "pseudo-log-likelihood")
 
 def synthetic(count: int) -> list[Alignment]:
     """Held-out families, of the kinds "varied" and "natural" in turn."""
-    return [simulate.make_family(1, k, ("varied", "natural")[k % 2])[0] for k in range(count)]
+    return [simulation.make_family(1, k, ("varied", "natural")[k % 2])[0] for k in range(count)]
 
 
 def singles(query: str, places: np.ndarray) -> list[str]:

@@ -6,7 +6,6 @@ its sequences come from the Potts model whose couplings lie on the contacts.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from modeling_msa import MsaForMaskedLM, MsaTokenizer, load_model, mutual_information, precision, predict_contacts
 from modeling_msa.hub.finding import resolve_model
+from modeling_msa.training import simulation as simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "modeling_msa" / "checkpoints" / "msa-tiny"
-sys.path.insert(0, str(ROOT / "examples" / "synthetic_families"))
-
-import simulate  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SIMULATED = "simulated"  # the name of simulated families among train_data
+
 
 def _key(help: str, default: Any = None, **metadata: Any) -> Any:
     """Field of a key with its help text."""
@@ -72,7 +74,12 @@ class DataArguments:
     """The alignments and labels, and how batches are made of them."""
 
     train_data: list[str] | None = _key(
-        "Alignments to train on: a folder, files (A3M, A2M, FASTA, Stockholm; .gz and .xz too) or a list file."
+        "Alignments to train on: a folder, files (A3M, A2M, FASTA, Stockholm; .gz and .xz too) or a list file. With "
+        "--shares: folders of shards made by msa pack, or of alignments, and simulated (families made on the fly)."
+    )
+    shares: list[float] | None = _key(
+        "Shares of the batches for each of train_data, such as 0.6 0.4. A batch then has as many families of similar "
+        "size as fit into per_device_train_batch_size times max_tokens, and any row of an alignment may be the query."
     )
     eval_data: list[str] | None = _key("Alignments to evaluate on, in the same forms.")
     eval_fraction: float | None = _key(
@@ -104,6 +111,7 @@ class DataArguments:
     random_positions: bool = _key(
         "Number the columns from a random start, so that all position embeddings are trained.", False
     )
+    pad_to_multiple_of: int = _key("Pad the columns to a multiple of this, such as 8, which GPUs prefer.", 1)
     mlm_probability: float = _key("Fraction of residues to predict.", 0.15)
     mask_columns: float = _key("Fraction of the predicted residues that are masked as whole columns.", 0.0)
     mask_gaps: bool = _key("Predict gaps too.", True)
@@ -125,6 +133,15 @@ class TrainingKeys:
         "Number of last checkpoints whose mean weights the run ends with. At a constant learning rate this achieves "
         "much of what a falling one does. 0 or 1 ends with the last weights.",
         0,
+    )
+    average_decay: float = _key(
+        "Decay of an exponential moving average of the weights, such as 0.995. The run ends with the average, which "
+        "evaluations see too. 0 ends with the last weights.",
+        0.0,
+    )
+    max_time: float | None = _key(
+        "Minutes for the whole run, saving and a last evaluation included. The learning rate falls to zero in time, "
+        "in the share of the time that num_decay_steps is of max_steps, or a third."
     )
     muon: bool = _key(
         "Train the matrices of the layers with Muon and all other weights with AdamW. For training from scratch; "

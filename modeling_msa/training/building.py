@@ -25,7 +25,7 @@ from ..modeling_msa_transformer import (
 )
 from ..tokenization_msa_transformer import MsaTokenizer
 from .adapters import add_adapters
-from .arguments import DataArguments, ModelArguments
+from .arguments import SIMULATED, DataArguments, ModelArguments
 from .collators import (
     MsaDataCollator,
     MsaDataCollatorForContactPrediction,
@@ -36,6 +36,7 @@ from .collators import (
 from .datasets import MsaDataset, VariantDataset
 from .labels import read_labels
 from .metrics import metric_for
+from .mixture import BatchShape, FileSource, MixedFamilies, SimulatedSource
 from .recipes import Recipe
 from .shipped import find_config
 from .trainer import MsaTrainer
@@ -87,9 +88,9 @@ def make_model(arguments: ModelArguments, classes: Sequence[str] | None, seed: i
 def make_datasets(recipe: Recipe) -> tuple[Any, MsaDataset | VariantDataset | None, Sequence[str] | None]:
     """List the alignments of a recipe, and read their labels.
 
-    Returns the datasets of training and of evaluation (None if nothing is held out), and the names of the classes
-    (None for values, contacts and masked residues). Raises ValueError or OSError if there are no alignments, or
-    alignments and labels do not match.
+    Returns the datasets of training (None for a mixture) and of evaluation (None if nothing is held out), and the
+    names of the classes (None for values, contacts and masked residues). Raises ValueError or OSError if there are no
+    alignments, or alignments and labels do not match.
     """
     arguments, seed = recipe.data, recipe.training.seed
     options: dict[str, Any] = {"format": arguments.format, "on_error": arguments.on_error}
@@ -97,8 +98,10 @@ def make_datasets(recipe: Recipe) -> tuple[Any, MsaDataset | VariantDataset | No
         return *_variant_datasets(arguments, seed), None
     labels, eval_labels, classes = _labels(arguments, recipe.model)
     held_out = _listed(arguments.eval_data)
-    if arguments.streaming:
-        training: Any = _stream(recipe, labels)
+    if arguments.shares:
+        training: Any = None
+    elif arguments.streaming:
+        training = _stream(recipe, labels)
     else:
         files = _listed(arguments.train_data)
         if labels is not None:
@@ -124,6 +127,27 @@ def _stream(recipe: Recipe, labels: Mapping[str, Any] | None) -> Any:
     part = {"rank": training.process_index, "world_size": training.world_size} if training.world_size > 1 else {}
     shards = arguments.train_data or []
     return load_stream(shards, labels=labels, seed=training.seed, on_error=arguments.on_error, repeat=True, **part)
+
+
+def make_mixture(recipe: Recipe, collator: MsaDataCollator) -> MixedFamilies:
+    """Make the batches of a recipe with shares, for all its steps and processes, within the limits of its collator."""
+    data, training = recipe.data, recipe.training
+    sources = [
+        SimulatedSource(training.seed)
+        if name == SIMULATED
+        else FileSource(name, input_format=data.format, on_error=data.on_error)
+        for name in data.train_data or ()
+    ]
+    shape = BatchShape(
+        max_tokens=data.max_tokens,
+        families=training.per_device_train_batch_size,
+        max_rows=collator.max_rows,
+        max_columns=collator.max_columns,
+        min_rows=data.min_rows,
+        multiple=data.pad_to_multiple_of,
+    )
+    batches = training.max_steps * training.gradient_accumulation_steps * training.world_size
+    return MixedFamilies(sources, data.shares or (), batches, shape, training.seed)
 
 
 def _of(files: Sequence[Path], labels: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -213,8 +237,10 @@ def make_collators(arguments: DataArguments, model: Any, objective: str, seed: i
         if wanted > limit:
             raise ValueError(f"{name} is {wanted}, but the model can read at most {limit}.")
     common = {"max_tokens": arguments.max_tokens, "max_rows": rows, "max_columns": columns, "seed": seed}
-    common |= {"min_rows": arguments.min_rows, "select": arguments.select}
-    varied = {"depth": arguments.depth, "crop": arguments.crop, "random_positions": arguments.random_positions}
+    common |= {key: getattr(arguments, key) for key in ("min_rows", "select", "pad_to_multiple_of")}
+    # a mixture has chosen rows and columns itself
+    depth = "full" if arguments.shares else arguments.depth
+    varied = {"depth": depth, "crop": arguments.crop, "random_positions": arguments.random_positions}
     if objective == "mlm":
         common |= {key: getattr(arguments, key) for key in ("mlm_probability", "mask_columns", "mask_gaps")}
     elif objective != "contacts":
@@ -234,7 +260,7 @@ def make_trainer(recipe: Recipe) -> MsaTrainer:
         arguments,
         data_collator=collator,
         eval_collator=eval_collator,
-        train_dataset=training,
+        train_dataset=make_mixture(recipe, collator) if recipe.data.shares else training,
         eval_dataset=held_out,
         processing_class=collator.tokenizer,
         metric=metric_for(objective, model.config.problem_type),

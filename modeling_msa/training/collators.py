@@ -65,6 +65,8 @@ class MsaDataCollator:
     random_positions : bool, default False
         Start the columns at a random index of the position table (`position_ids`), so that short families train the
         whole table; ``<cls>`` keeps index 0.
+    pad_to_multiple_of : int, default 1
+        Pad the columns to a multiple of this, unless that exceeds the tokenizer's `model_max_length`.
     seed : int, default 0
         Seed of all draws, together with the feature's `visit`. A feature without `visit` draws from torch's generator.
 
@@ -86,6 +88,7 @@ class MsaDataCollator:
     depth: str = "full"
     crop: str = "random"
     random_positions: bool = False
+    pad_to_multiple_of: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,7 +100,8 @@ class MsaDataCollator:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
-        for name, least in {"max_tokens": 2, "max_rows": 1, "max_columns": 2, "min_rows": 1, "seed": 0}.items():
+        lowest = {"max_tokens": 2, "max_rows": 1, "max_columns": 2, "min_rows": 1, "pad_to_multiple_of": 1, "seed": 0}
+        for name, least in lowest.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}.")
         # ASCII code -> token id; -1 for characters that are left to the tokenizer
@@ -136,6 +140,8 @@ class MsaDataCollator:
         quantile = self._generator(features[0], 1).random() if self.depth == "log_uniform" else 1.0
         examples = [self._example(feature, quantile) for feature in features]
         rows, columns = (max(example.ids.shape[axis] for example in examples) for axis in (0, 1))
+        padded = -(-columns // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        columns = padded if padded <= self.tokenizer.model_max_length else columns
         ids = np.full((len(examples), rows, columns), self.tokenizer.pad_token_id, dtype=np.int64)
         mask = np.zeros_like(ids)
         for k, example in enumerate(examples):

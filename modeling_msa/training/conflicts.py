@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..alignments.bundled import find_bundled
-from .arguments import DataArguments, ModelArguments
+from .arguments import SIMULATED, DataArguments, ModelArguments
 from .shipped import find_config
 
 
@@ -48,7 +48,7 @@ def _of_files(data: DataArguments) -> Iterator[str]:
     for key in ("train_data", "eval_data", "labels", "eval_labels"):
         paths = getattr(data, key)
         paths = [paths] if isinstance(paths, str) else paths or []
-        if not (data.streaming and key == "train_data"):
+        if not ((data.streaming or data.shares) and key == "train_data"):
             lacking = [path for path in paths if not Path(path).exists()]
             if key.endswith("data"):
                 lacking = [path for path in lacking if find_bundled(path) is None]
@@ -72,6 +72,10 @@ def _of_data(model: ModelArguments, data: DataArguments, training: dict[str, Any
         yield f"The objective {model.objective} requires labels."
     if not 0 < data.mlm_probability < 1:
         yield f"mlm_probability must be between 0 and 1, not {data.mlm_probability}."
+    if data.shares is not None:
+        yield from _of_shares(model, data, training)
+    elif SIMULATED in (data.train_data or []):
+        yield "train_data: simulated families require shares, such as 1 if there is nothing else."
     if data.streaming:
         if model.objective == "variants":
             yield "streaming cannot be combined with the objective variants, which has a single alignment."
@@ -81,7 +85,26 @@ def _of_data(model: ModelArguments, data: DataArguments, training: dict[str, Any
             yield "streaming requires max_steps: a stream has no length."
 
 
+def _of_shares(model: ModelArguments, data: DataArguments, training: dict[str, Any]) -> Iterator[str]:
+    shares, sources = data.shares or [], data.train_data or []
+    if len(shares) != len(sources):
+        yield f"shares must have a number for each of train_data: there are {len(shares)} for {len(sources)}."
+    if any(not 0 < share < float("inf") for share in shares):
+        yield "shares must be positive numbers: leave out what is not to be trained on."
+    if model.objective != "mlm":
+        yield "shares requires the objective mlm."
+    if training["max_steps"] <= 0:
+        yield "shares requires max_steps: a mixture has no length."
+    if data.streaming or data.repeats > 1 or data.eval_fraction is not None:
+        yield "shares cannot be combined with streaming, repeats or eval_fraction: pass eval_data instead."
+    if (data.depth, data.select, data.crop, data.group_by_size) != ("log_uniform", "random", "random", True):
+        yield "shares requires depth log_uniform, select random, crop random and group_by_size true."
+
+
 def _of_averaging(model: ModelArguments, training: dict[str, Any]) -> Iterator[str]:
+    if training["max_time"] is not None and not training["max_time"] > 0:
+        yield f"max_time must be a number of minutes above 0, not {training['max_time']}."
+    yield from _of_moving_average(model, training)
     count, limit, strategy = (training[key] for key in ("average_checkpoints", "save_total_limit", "save_strategy"))
     if count < 0:
         yield f"average_checkpoints must be at least 0, not {count}."
@@ -95,3 +118,13 @@ def _of_averaging(model: ModelArguments, training: dict[str, Any]) -> Iterator[s
         yield "Pass either average_checkpoints or load_best_model_at_end."
     if model.lora_r is not None:
         yield "average_checkpoints and lora_r exclude each other: a mean of adapters is not the adapter of a mean."
+
+
+def _of_moving_average(model: ModelArguments, training: dict[str, Any]) -> Iterator[str]:
+    decay = training["average_decay"]
+    if not 0 <= decay < 1:
+        yield f"average_decay must be at least 0 and below 1, not {decay}."
+    if decay and (training["average_checkpoints"] > 1 or training["load_best_model_at_end"]):
+        yield "Pass only one of average_decay, average_checkpoints and load_best_model_at_end."
+    if decay and model.lora_r is not None:
+        yield "average_decay and lora_r exclude each other: a mean of adapters is not the adapter of a mean."

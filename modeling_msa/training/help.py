@@ -7,7 +7,7 @@ import textwrap
 
 from .arguments import DataArguments, ModelArguments, TrainingKeys
 
-_OWN = ("average_checkpoints", "muon", "resume_from_checkpoint")
+_OWN = ("average_checkpoints", "average_decay", "max_time", "muon", "resume_from_checkpoint")
 _COMMON = """output_dir max_steps num_train_epochs per_device_train_batch_size gradient_accumulation_steps
 learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm bf16 gradient_checkpointing eval_strategy
 eval_steps save_steps save_total_limit logging_steps report_to seed dataloader_num_workers use_cpu"""

@@ -77,7 +77,9 @@ def _of_recipe(recipe: Recipe, source: Source | None) -> Iterator[tuple[str, str
 def _of_data(trainer: Any, recipe: Recipe | None) -> Iterator[tuple[str, str]]:
     unit = "variant" if recipe and recipe.model.objective == "variants" else "alignment"
     words = [_names(recipe.data.train_data)] if recipe else []
-    if hasattr(trainer.train_dataset, "__len__"):
+    if getattr(trainer.train_dataset, "whole_batches", False):
+        words = [plain(str(trainer.train_dataset))]
+    elif hasattr(trainer.train_dataset, "__len__"):
         repeats = recipe.data.repeats if recipe else 1
         words.append(counted(len(trainer.train_dataset) // repeats, unit) + f", {repeats} visits" * (repeats > 1))
     if words:
@@ -90,15 +92,22 @@ def _of_data(trainer: Any, recipe: Recipe | None) -> Iterator[tuple[str, str]]:
 
 def _of_steps(trainer: Any) -> Iterator[tuple[str, str]]:
     arguments, state = trainer.args, trainer.state
-    epochs = f", {state.epoch:.3g} epochs" if state.epoch and hasattr(trainer.train_dataset, "__len__") else ""
+    is_mixture = getattr(trainer.train_dataset, "whole_batches", False)
+    has_epochs = state.epoch and hasattr(trainer.train_dataset, "__len__") and not is_mixture
+    epochs = f", {state.epoch:.3g} epochs" if has_epochs else ""
     yield "steps", f"{state.global_step:,}{epochs}"
     factors = (arguments.train_batch_size, arguments.gradient_accumulation_steps, arguments.world_size)
     names = ("per batch", "accumulated", "processes")
     parts = ", ".join(f"{n} {name}" for n, name in zip(factors, names, strict=True) if n > 1)
     total = factors[0] * factors[1] * factors[2]
-    yield "alignments per step", f"{total}{f' ({parts})' if total not in factors else ''}"
+    if is_mixture:
+        yield "tokens per step", f"at most {total * trainer.train_dataset.shape.max_tokens:,}, with padding"
+    else:
+        yield "alignments per step", f"{total}{f' ({parts})' if total not in factors else ''}"
     schedule = getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)
     warmup = f" after {arguments.warmup_steps:g} of warm-up" if arguments.warmup_steps else ""
+    if (deadline := getattr(trainer, "deadline", None)) is not None:
+        warmup += f", falling to zero in the last {deadline.share:.0%} of {deadline.seconds / 60:g} minutes"
     yield "learning rate", f"{arguments.learning_rate:g}, {str(schedule).replace('_', ' ')}{warmup}"
     decay = f", weight decay {arguments.weight_decay:g}" if arguments.weight_decay else ""
     optimizer = str(getattr(arguments.optim, "value", arguments.optim))
@@ -109,6 +118,8 @@ def _of_steps(trainer: Any) -> Iterator[tuple[str, str]]:
     yield "precision", "bfloat16, mixed" if arguments.bf16 else "float16, mixed" if arguments.fp16 else "float32"
     if (averaged := getattr(trainer, "averaged_checkpoints", 0)) > 1:
         yield "weights", f"mean of the last {averaged} checkpoints"
+    if decay_of_average := getattr(trainer, "average_decay", 0):
+        yield "weights", f"exponential moving average, decay {decay_of_average:g}"
     yield "seed", str(arguments.seed)
     logged = [entry["loss"] for entry in state.log_history if "loss" in entry]
     if logged:

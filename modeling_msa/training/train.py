@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,6 +19,7 @@ import yaml
 
 from .._files import whole_file
 from .._words import counted
+from .averaging import load_average
 from .building import make_trainer
 from .checkpoints import find_changed, find_checkpoint, last_whole, load_mean
 from .recipes import parse_recipe
@@ -35,8 +37,10 @@ class RunReport(NamedTuple):
     def __str__(self) -> str:
         keys = ("train_loss", *(key for key in self.figures if key.startswith("eval_")))
         shown = [f"{key} {self.figures[key]:.4g}" for key in keys if not key.endswith(("_runtime", "_second"))]
+        seconds, total = self.figures["data_seconds"], self.figures["train_runtime"]
+        waited = f"Waited {seconds:.1f} s for batches, {seconds / max(total, 1e-9):.1%} of the training."
         return "\n".join(
-            filter(None, [f"{self.folder}: {counted(self.steps, 'step')}, {', '.join(shown)}", self.skipped])
+            filter(None, [f"{self.folder}: {counted(self.steps, 'step')}, {', '.join(shown)}", waited, self.skipped])
         )
 
 
@@ -60,10 +64,13 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport
         If the recipe, the data, the weights or a checkpoint to resume from are wrong; before training. If the loss
         or the weights become NaN or infinite; checkpoints from before that stay, and no model is saved.
     """
+    start = time.monotonic()
     read = parse_recipe(recipe, overrides)
     folder = Path(str(read.training.output_dir))
     checkpoint = find_checkpoint(folder, read.training.resume_from_checkpoint)
     trainer = make_trainer(read)
+    if trainer.deadline:
+        trainer.deadline.start = start  # before the data were read
     averaged = read.training.average_checkpoints
     if averaged > 1 and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         raise ValueError(
@@ -74,12 +81,16 @@ def train(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> RunReport
         with whole_file(folder / "recipe.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(read.given, sort_keys=False), encoding="utf-8")
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    figures = dict(result.metrics)
+    figures = {**result.metrics, "data_seconds": trainer.waited}
     if averaged > 1:
         trainer.accelerator.wait_for_everyone()  # the last checkpoint is written by one process
         kept = last_whole(folder, averaged, find_changed)
         load_mean(trainer.accelerator.unwrap_model(trainer.model), kept)
         trainer.averaged_checkpoints = len(kept)
+    if trainer.average_decay:
+        load_average(cast(Any, trainer.optimizer))
+    if read.training.max_time is not None:
+        trainer.save_model(_internal_call=True)  # in time, however long the evaluation lasts
     if trainer.eval_dataset is not None:
         last = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
         known = last and last[-1]["step"] == result.global_step and averaged < 2

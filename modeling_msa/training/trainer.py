@@ -7,6 +7,7 @@ and tokens per second of training.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import shutil
 import time
@@ -20,7 +21,9 @@ from transformers import Trainer, TrainerCallback
 from ..hub.card import write_model_card
 from ..hub.finding import ADAPTER_CONFIG
 from .adapters import note_base
+from .averaging import AverageCallback, average_loaded
 from .checkpoints import find_changed, find_diverged, write_digests
+from .deadline import Deadline
 from .metrics import Statistics
 from .optimizers import MuonWithAdamW
 from .run_report import report_of_run
@@ -47,12 +50,24 @@ class _EpochCallback(TrainerCallback):
                 listener.set_epoch(int(state.epoch or 0))
 
 
+def _collate_whole(collator: Any, items: list[Any]) -> Any:
+    """Make the batch of an item that is one."""
+    return collator(items[0])
+
+
+def _decay_share(args: Any) -> float:
+    """Share of a run in which the learning rate falls."""
+    decay = (args.lr_scheduler_kwargs or {}).get("num_decay_steps")
+    return decay / args.max_steps if decay and args.max_steps > 0 else 1 / 3
+
+
 class MsaTrainer(Trainer):
     """transformers' Trainer for alignments.
 
     It adds batches of alignments of similar size; an evaluation whose loss and metrics are over all targets of all
-    batches and processes, from a few numbers per alignment instead of logits ``(B, R, C, V)``; and perplexity, target
-    accuracy and tokens per second in the log of the training loss.
+    batches and processes, from a few numbers per alignment instead of logits ``(B, R, C, V)``; a moving average of the
+    weights and a run within a given time; and in the log of the training loss perplexity, target accuracy, tokens per
+    second, the seconds that training waited for batches, and how many batches of a mixture were ready.
 
     Parameters
     ----------
@@ -83,10 +98,19 @@ class MsaTrainer(Trainer):
         self.group_by_size = group_by_size
         self.averaged_checkpoints = 0  # `train` counts them, for the card
         self.train_sampler: Any = None
+        self.deadline: Deadline | None = None
+        self.waited = 0.0  # seconds for batches, in this process
+        self._fetched = 0
         if metric is not None:
             kwargs.setdefault("compute_metrics", metric.compute)
         super().__init__(*args, **kwargs)
         self.add_callback(_EpochCallback(self))
+        self.average_decay = float(getattr(self.args, "average_decay", 0.0))
+        if self.average_decay:
+            self.add_callback(AverageCallback(self.average_decay))
+        if (minutes := getattr(self.args, "max_time", None)) is not None:
+            self.deadline = Deadline(minutes, _decay_share(self.args), time.monotonic())
+            self.add_callback(self.deadline)
         self._restart_figures()
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
@@ -104,16 +128,28 @@ class MsaTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Make the loader as transformers does; an endless stream, already split between processes, is read as is."""
         dataset: Any = self.train_dataset
-        if not getattr(dataset, "repeat_passes", False):
+        is_mixture = getattr(dataset, "whole_batches", False)
+        if not getattr(dataset, "repeat_passes", False) and not is_mixture:
             return super().get_train_dataloader()
-        return DataLoader(
+        loader: DataLoader = DataLoader(
             dataset,
-            self._train_batch_size,
-            collate_fn=self.data_collator,
+            1 if is_mixture else self._train_batch_size,
+            collate_fn=functools.partial(_collate_whole, self.data_collator) if is_mixture else self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
+        return self.accelerator.prepare(loader) if is_mixture else loader
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch batches as transformers does, and count the seconds until they came."""
+        start = time.perf_counter()
+        batches, count = super().get_batch_samples(*args, **kwargs)
+        seconds = time.perf_counter() - start
+        self._fetched += len(batches)
+        self.waited += seconds
+        self._waited += seconds
+        return batches, count
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Make the loader as transformers does, with the collator of evaluation."""
@@ -138,7 +174,16 @@ class MsaTrainer(Trainer):
                 (args.adam_beta1, args.adam_beta2),
                 args.adam_epsilon,
             )
+        if self.average_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError(
+                "average_decay requires whole weights, but FSDP and DeepSpeed split them: train with DDP."
+            )
         return super().create_optimizer(model)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the schedule as transformers does, or with `max_time` one that also follows the clock."""
+        scheduler = super().create_scheduler(*args, **kwargs)
+        return self.deadline.timed(scheduler) if self.deadline else scheduler
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -162,17 +207,25 @@ class MsaTrainer(Trainer):
         return loss, numbers, numbers[:, :1]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate as transformers does, if the weights are finite; its time does not count as training's."""
+        """Evaluate as transformers does, if the weights are finite; its time does not count as training's.
+
+        With `average_decay` it is the average of the weights that is evaluated.
+        """
         self.require_finite()
         start = time.perf_counter()
         try:
-            return super().evaluate(*args, **kwargs)
+            with average_loaded(self.optimizer if self.average_decay else None):
+                return super().evaluate(*args, **kwargs)
         finally:
-            self._clock += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self._clock += seconds
+            if self.deadline:
+                self.deadline.evaluation_seconds = seconds
 
     def _restart_figures(self) -> None:
         self._figures = torch.zeros(3, dtype=torch.int64, device=self.args.device)  # tokens, right targets, targets
         self._clock = time.perf_counter()
+        self._waited = 0.0
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log as transformers does, with the training loss what was counted since the last time.
@@ -191,6 +244,9 @@ class MsaTrainer(Trainer):
             if self.metric is not None:
                 logs.update(self.metric.of_loss(logs["loss"]))
             logs["tokens_per_second"] = round(tokens / max(time.perf_counter() - self._clock, 1e-9), 1)
+            logs["data_seconds"] = round(self._waited, 3)
+            if getattr(self.train_dataset, "whole_batches", False) and self.args.dataloader_num_workers:
+                logs["batches_ready"] = cast(Any, self.train_dataset).made - self._fetched
             self._restart_figures()
         super().log(logs, *args, **kwargs)
 

@@ -99,6 +99,21 @@ def test_rows_follow_from_the_budget():
     assert [collator.size(*shape) for shape in ((300, 100), (40, 1500))] == [(162, 101), (16, 1024)]
 
 
+def test_columns_are_padded_to_a_multiple():
+    collator = MsaDataCollatorForMaskedLM(TOKENIZER, pad_to_multiple_of=8, random_positions=True)
+    batch = collator(features((3, 16), (2, 9)))  # 17 and 10 columns with <cls>
+    assert batch["input_ids"].shape == batch["labels"].shape == (2, 3, 24)
+    assert batch["attention_mask"].sum().item() == 3 * 17 + 2 * 10
+    assert (batch["input_ids"][:, :, 17:] == PAD).all()
+    assert (batch["labels"][:, :, 17:] == -100).all()
+    assert batch["position_ids"].shape == (2, 24)
+    assert collator(features((3, 15)))["input_ids"].shape == (1, 3, 16)
+    small = MsaTokenizer(model_max_length=12)  # a model that has no 16 columns
+    assert MsaDataCollator(small, pad_to_multiple_of=8)(features((3, 10)))["input_ids"].shape == (1, 3, 11)
+    with pytest.raises(ValueError, match="pad_to_multiple_of must be at least 1, not 0"):
+        MsaDataCollator(TOKENIZER, pad_to_multiple_of=0)
+
+
 @pytest.mark.parametrize("select", ["random", "diverse", "weighted", "first"])
 def test_rows_are_rows_of_the_alignment(select):
     array = random_array(60, 20, gaps=0)

@@ -121,6 +121,22 @@ def test_ddp_with_muon_follows_one_process_and_resumes(recipe):
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
+def test_a_mixture_is_split_between_processes(recipe):
+    """Two processes make together the batches of one that accumulates two, and keep the same average."""
+    mixture = ["--train_data", str(recipe.parent / "alignments"), "simulated", "--shares", "3", "1"]
+    mixture += ["--eval_data", str(recipe.parent / "alignments"), "--depth", "log_uniform", "--max_rows", "8"]
+    mixture += ["--per_device_train_batch_size", "1", "--average_decay", "0.5", "--max_time", "60"]
+    content = yaml.safe_load(recipe.read_text())
+    del content["eval_fraction"]
+    path = recipe.parent / "mixture.yaml"
+    path.write_text(yaml.safe_dump(content))
+    one, folder = recipe.parent / "mixture-one", recipe.parent / "mixture-ddp"
+    train(path, ["--gradient_accumulation_steps", "2", "--output_dir", str(one), *mixture])
+    launch("ddp", path, folder, "-m", "modeling_msa.cli", options=[*mixture, "--dataloader_num_workers", "1"])
+    same_curve(folder, one)
+    same_weights(folder, one)
+
+
 def test_fsdp2_follows_one_process(recipe, one_process):
     folder = recipe.parent / "fsdp"
     launch("fsdp", recipe, folder, str(ROOT / "tests" / "fsdp_on_cpu.py"))

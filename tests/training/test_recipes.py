@@ -118,6 +118,17 @@ def test_forms_of_values(recipe, tmp_path):
         ),
         ("model: msa-tiny\naverage_checkpoints: 2\nlora_r: 4", "mean of adapters"),
         ("model: msa-tiny\nmuon: true\nlora_r: 4", "muon and lora_r exclude"),
+        ("model: msa-tiny\naverage_decay: 0.9\nlora_r: 4", "mean of adapters"),
+        ("config: msa-tiny\naverage_decay: 1", "at least 0 and below 1, not 1"),
+        ("config: msa-tiny\naverage_decay: 0.9\naverage_checkpoints: 2", "only one of average_decay"),
+        ("config: msa-tiny\nmax_time: 0", "a number of minutes above 0, not 0"),
+        ("config: msa-tiny\ntrain_data: [simulated]", "simulated families require shares"),
+        ("config: msa-tiny\nshares: [1, 2]", r"(?s)there are 2 for 1.*max_steps.*depth log_uniform"),
+        ("config: msa-tiny\nshares: [0]", "must be positive"),
+        ("config: msa-tiny\nshares: [.nan]", "must be positive"),
+        ("config: msa-tiny\nshares: [1]\nmax_steps: 2\ndepth: log_uniform\nselect: diverse", "select random"),
+        ("config: msa-tiny\nshares: [1]\nmax_steps: 2\ndepth: log_uniform\nstreaming: true", "with streaming"),
+        ("config: msa-tiny\nshares: [1]\nobjective: sequence\nlabels: .", "requires the objective mlm"),
     ],
 )
 def test_a_bad_recipe_is_refused(text, message, tmp_path):

@@ -3,6 +3,7 @@ batches, and a run's folder loads through the auto classes.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def test_command_line(recipe, tmp_path):
     ran = CliRunner().invoke(app, ["train", str(recipe()), "--max_steps", "1"])
     assert ran.exit_code == 0, ran.output
     assert "run: 1 step, train_loss" in ran.output
+    assert re.search(r"^Waited \d+\.\d s for batches, \d+\.\d% of the training\.$", ran.output, re.M)
 
 
 def test_masked_language_modelling(recipe, data, tmp_path):
@@ -99,13 +101,20 @@ def made_for(path, data):
         given["eval_fraction"] = 0.25
     if path.stem in ("continue-family", "fitness"):
         given["train_data"] = folder / "alignments" / "f0.a3m"
+    if content.get("shares"):
+        given |= {"eval_data": folder / "alignments", "train_data": [folder / "alignments", "simulated"]}
+        given |= {"config_overrides": '{"row_position_embedding_size": null}', "dataloader_prefetch_factor": 2}
+        given |= {"dataloader_num_workers": 1}
     if content.get("streaming"):
         shards = folder / "shards"
         pack_alignments(folder / "alignments", shards, rows_per_shard=4, progress=False)
         given |= {"train_data": shards, "eval_data": folder / "alignments"}
     if content.get("eval_strategy") == "epoch":
         given["max_steps"] = -1
-    return [f"--{key}={value}" for key, value in given.items()]
+    arguments: list[str] = []
+    for key, value in given.items():
+        arguments += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    return arguments
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -118,6 +127,7 @@ def test_every_recipe_runs(path, data, tmp_path):
         "secondary-structure": "eval_macro_f1",
         "contacts": "eval_p_at_l",
         "pretrain": "eval_perplexity",
+        "msa-small": "eval_perplexity",
     }.get(path.stem)
     if figure:
         assert np.isfinite(report.figures[figure])
