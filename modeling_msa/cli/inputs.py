@@ -33,7 +33,7 @@ def argument_of(path: Path) -> str:
     families, name = bundled_family().parent, str(path)
     if path.parent == families:
         return path.stem
-    is_name = path.name == name and (families / f"{name}.sto").exists()
+    is_name = path.name == name and (families / f"{name}.a3m").exists()
     return f"./{name}" if name.startswith("-") or is_name else name
 
 

@@ -13,7 +13,7 @@ from .._files import check_ending, file_sha256
 from .._version import __version__
 from .._words import counted
 from ..alignments.reading import LIMIT_VARIABLE
-from ..hub.finding import EMBEDDED, EMBEDDED_NOTE
+from ..hub.finding import EMBEDDED_NOTES
 from .baselines import check_baselines, parse_baselines
 from .inputs import argument_of
 from .options import Inputs, Output, option
@@ -85,7 +85,7 @@ def report_command(
             structure="" if file is None else str(file),
             commands=report_commands(session, path, file, chain, methods),
             versions=_versions(session, path, file),
-            warnings=[EMBEDDED_NOTE] if session.model == EMBEDDED else [],
+            warnings=[EMBEDDED_NOTES[session.model]] if session.model in EMBEDDED_NOTES else [],
         )
         residues, rows = counted(len(result.contacts.residues), "residue"), counted(family.depth, "row")
         precision = f", P@L {shown(result.judged()[result.contacts.method]['P@L'])}" if true is not None else ""

@@ -130,7 +130,7 @@ def _casp_rr(contacts: PairMap, min_separation: int, between_chains: bool, besid
     yield f"{head}MODEL 1\n{query}"
     names = np.array(residue_names(contacts.chains, contacts.residues))
     pairs = contacts.top(None, min_separation, between_chains)
-    highest = max(_values(contacts, pairs[:1])[0], np.finfo(np.float32).tiny) if scaled and len(pairs) else 1.0
+    highest = max(_values(contacts, pairs[:1])[0], float(np.finfo(np.float32).tiny)) if scaled and len(pairs) else 1.0
     for some in _blocks(pairs):
         values = [max(value, 0) / highest if scaled else value for value in _values(contacts, some)]
         yield _lines("{} {} 0 8 {:.6f}\n", names[some], [values])

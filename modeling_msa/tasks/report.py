@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..alignments.alignment import Alignment
-from ..alignments.frequencies import column_frequencies, entropy
+from ..alignments.frequencies import column_frequencies, entropy, log_frequencies
 from ..alignments.sampling import residue_codes
 from ..alignments.statistics import AlignmentStatistics, alignment_statistics
 from ..modeling_msa_transformer import MsaPreTrainedModel
@@ -153,22 +153,34 @@ def make_report(
         {each.method: each for each in maps},
         known,
         profile,
-        substitution_scores(profile, seed),
+        substitution_scores(alignment, profile, model.config.profile_weight, seed),
     )
 
 
-def substitution_scores(profile: Profile, seed: int = 0) -> SubstitutionScores:
+def substitution_scores(alignment: Alignment, profile: Profile, weight: float, seed: int = 0) -> SubstitutionScores:
     """Turn a profile into the scores of all single substitutions by masked marginals: log ratios of its probabilities.
 
-    They are those of `modeling_msa.score_all_singles` with the same rows and mode.
+    They are those of `modeling_msa.score_all_singles` with the same rows and mode. `weight` is the model's own
+    ``profile_weight``.
     """
     letters = profile.amino_acids
     wild = np.array([letters.find(letter) for letter in profile.wild_type])
     logs = np.log(profile.probabilities)
     scores = logs - logs[np.arange(len(logs)), wild, None]
+    if weight:
+        own = log_frequencies(alignment.drop_query_gaps().array[1:])
+        scores = (1 - weight) * scores + weight * (own - own[np.arange(len(own)), wild, None])
     scores[wild < 0] = np.nan
     return SubstitutionScores(
-        profile.name, profile.wild_type, profile.residues, letters, scores, None, (seed,), profile.depth
+        profile.name,
+        profile.wild_type,
+        profile.residues,
+        letters,
+        scores,
+        None,
+        (seed,),
+        profile.depth,
+        profile_weight=weight,
     )
 
 
