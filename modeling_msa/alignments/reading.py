@@ -19,7 +19,7 @@ import numpy as np
 from .._files import read_plain, require_file
 from .alignment import OF_ROWS, Alignment, AlignmentError, build_alignment, check_format, refuse_character, row_width
 from .chains import Chain, format_chains
-from .complex_files import read_chains
+from .complex_files import announces_complex, read_chains
 
 SUFFIXES = {
     ".a3m": "a3m",
@@ -164,13 +164,17 @@ def _with_other_names(alignment: Alignment, chains: str | Iterable[int | Chain])
 
 
 def _join_blocks(data: bytes, where: str) -> bytes:
-    """Take out the NUL bytes that MMseqs2 and ColabFold put behind each block, if all blocks have one query."""
+    """Take out the NUL bytes that MMseqs2 and ColabFold put behind each block, if all blocks have one query.
+
+    Those of one complex, paired rows and then those of each chain, begin with different ones.
+    """
     if b"\x00" not in data:
         return data
     blocks = [block for block in data.split(b"\x00") if block.strip()]
     if not all(block.lstrip().startswith((b">", *COMMENTS)) for block in blocks):
         raise AlignmentError(f"{where}: is a binary file; give the alignment as A3M, A2M, FASTA or Stockholm text")
-    if len({parse_fasta(block, where)[1][0] for block in blocks}) > 1:
+    of_complex = announces_complex(blocks[0]) and not any(block.lstrip().startswith(b"#") for block in blocks[1:])
+    if not of_complex and len({parse_fasta(block, where)[1][0] for block in blocks}) > 1:
         raise AlignmentError(
             f"{where}: is a database of several alignments, separated by NUL bytes; write each to a file of its own, "
             "for example with 'mmseqs unpackdb'"

@@ -107,6 +107,10 @@ def test_chains_of_the_file_and_of_the_option(name, places, tmp_path):
         assert {key.rpartition("/")[2] for key in found} >= {"A", "B"}
     if name == "generate":
         assert out.read_text().startswith(("#40,46", "#chains A:"))
+    if name == "fit-fitness":  # what was learned of a complex is applied to it
+        msa("score", "two.a3m", "--all-singles", "-o", "singles.csv", "--fitness", out)
+        names = [line.split(",")[0] for line in (tmp_path / "singles.csv").read_text().splitlines()]
+        assert names[1:2] + names[-1:] == [f"A:{query[0]}1{'C' if query[0] == 'A' else 'A'}", f"B:{query[-1]}46Y"]
     before = [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")]
     assert "chains of 40 and 47 residues have 87 together, but the query has 86" in run(
         TAKES[name], "one.fasta", "--chains", "40,47", code=1
