@@ -5,11 +5,10 @@
 
 CHECKPOINT is a run's output; TRAINING and HELD_OUT are folders written by simulate.py. The regression is fitted as
 in the paper on the first 20 training families (L1 penalty, C = 0.15, pairs at least 6 apart). P@L is the share of
-contacts among the L most probable pairs at least 6 apart. Mutual information with average product correction
-sees the same rows. With --real, two folders whose files have the same names, P@L/2 on
-families with structures is added. OUTPUT_DIR receives config, tokenizer, weights and a card, but no copy of the code,
-as a checkpoint inside the package. With - for TRAINING the checkpoint keeps its regression, and only its card is
-written.
+contacts among the L most probable pairs at least 6 apart. Mutual information with average product correction sees
+the same rows. With --real, two folders whose files have the same names, P@L/2 on families with structures is
+added. OUTPUT_DIR receives config, tokenizer, weights and a card, but no copy of the code, as a checkpoint inside
+the package. With - for TRAINING the checkpoint keeps its regression, and only its card is written.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Known:
         names = ["P@L", "long P@L", "long P@L/2", "long P@L/5"]
         names += ["between P@L", "between P@10"] if result.chains else []
         figures = "".join(f", {name} {shown(values[name])}" for name in names)
-        return figures + "".join(f", P@L of {name} {shown(each['all'])}" for name, each in [*beside.items()][1:])
+        return figures + "".join(f", {name} {shown(each['all'])}" for name, each in [*beside.items()][1:])
 
     def _of_complex(self, result: PairMap, known: np.ndarray) -> str:
         """Say which chains were matched, and how many wrong pairs between chains are contacts within one."""

@@ -237,6 +237,9 @@ def test_baselines(places, tmp_path):
     with np.load(tmp_path / "c.npz") as loaded:
         assert np.array_equal(loaded["mutual_information"], mutual_information(seen.array))
         assert "dca" not in loaded
+    several = (path, places / "families/f1.a3m", "-o", tmp_path / "out", *options[:-1], known.parent)
+    result = run("contacts", *several, "--baseline", "mi")
+    assert f", mutual information {float(written[1][4]):.2f}, chance {float(written[1][6]):.2f}\n" in result.output
     for arguments, words in (
         (["-o", "d.tsv", "--baseline", "mi,plm"], "'plm' is not a method"),
         (["-o", "d.rr", "--baseline", "mi"], "pass --format tsv or npz"),
