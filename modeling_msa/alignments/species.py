@@ -95,15 +95,15 @@ def shared_species(a: Alignment, b: Alignment, table: Mapping[str, str] | None =
             found = "no row is in the table of species" if table is not None else f"no header names a species; {_READ}"
             more = "use the names of the rows" if table is not None else "pass a table of rows and species (--species)"
             raise ValueError(f"{_where(each)}: {found}; {more}.")
-    found = {form: _groups(*of_rows) for form, of_rows in forms.items()}
-    form = max(found, key=lambda each: len(found[each]))
-    if not found[form]:
+    groups = {form: _groups(*of_rows) for form, of_rows in forms.items()}
+    form = max(groups, key=lambda each: len(groups[each]))
+    if not groups[form]:
         examples = " and ".join(f"{next(s for rows in forms.values() for s in rows[k] if s)!r}" for k in (0, 1))
         raise ValueError(
             f"{_where(a)} and {_where(b)} share no species (they have, for example, {examples}); pass a table of rows "
             "and species (--species) if the headers name them in different ways."
         )
-    return SharedSpecies(forms[form], found[form], form)  # type: ignore[arg-type]
+    return SharedSpecies(forms[form], groups[form], form)  # type: ignore[arg-type]
 
 
 def _groups(a: list[str | None], b: list[str | None]) -> dict[str, tuple[list[int], list[int]]]:
