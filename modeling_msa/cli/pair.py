@@ -21,7 +21,7 @@ _FIRST = f"Alignments of the first chain: {ALIGNMENTS}"
 _SECOND = "The same of the second chain; of several, those of the same names are paired."
 
 
-@command()
+@command("filter_coverage", "filter_identity")  # which would leave out known pairs only
 def pair_command(
     a: Annotated[str, typer.Argument(metavar="A", help=_FIRST)],
     b: Annotated[str, typer.Argument(metavar="B", help=_SECOND)],
