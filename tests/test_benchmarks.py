@@ -8,13 +8,14 @@ import functools
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from made_up import real_data
 
-from modeling_msa import MsaConfig
+from modeling_msa import Alignment, MsaConfig, bundled_family, read_alignment
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -22,6 +23,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import bench  # noqa: E402
 import gpu  # noqa: E402
+import pairing as pairing_benchmark  # noqa: E402
 import side_by_side  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -182,3 +184,22 @@ def test_the_table_of_supervised_fitness(tmp_path, monkeypatch, capsys):
     assert len(rows) == 6
     assert (tmp_path / "p.png").stat().st_size > 1000
     assert "TEM-1: zero-shot: random" in capsys.readouterr().err
+
+
+def test_halves_of_a_family_are_shuffled_within_species():
+    family = read_alignment(bundled_family()).drop_query_gaps()
+    a, b, species, kind = pairing_benchmark.halves(family, 4, 40, 2, seed=0)
+    rows = dict(zip(b.names, b.sequences, strict=True))
+    whole = [family.sequences[int(name.removeprefix("row"))] for name in a.names]
+    assert [row + rows[name] for name, row in a] == whole
+    assert (a.names[0], b.names[0]) == ("row0", "row0")
+    assert a.names != b.names
+    # fn3's headers have entry names: species with one row, at most two, and such with several, at most 40 rows
+    entries = {name: family.names[int(name[3:])].split("_")[1].split("/")[0] for name in a.names[1:]}
+    assert (kind, species) == ("headers", entries)
+    sizes = Counter(species.values())
+    assert sum(size == 1 for size in sizes.values()) <= 2
+    assert 2 <= sum(size for size in sizes.values() if size > 1) <= 40
+    bare = Alignment.from_sequences(family.sequences[:9])
+    *_, dealt, kind = pairing_benchmark.halves(bare, 4, 40, 2, seed=0)
+    assert (kind, sorted(Counter(dealt.values()).values())) == ("groups of 4", [4, 4])
