@@ -1,6 +1,6 @@
 """Pair paralogs as DiffPALM does (Lupo, Sgarbossa and Bitbol, PNAS 2024): by gradient descent on soft permutations.
 
-    python examples/diffpalm.py A.a3m B.a3m -o pairs.tsv [--model msa1b] [--species TABLE] [--steps 40] [--runs 1]
+    python examples/diffpalm.py A.a3m B.a3m -o pairs.tsv [--model msa1b] [--species TABLE] [--steps 100] [--runs 1]
 
 Each species has a matrix of numbers, from which Sinkhorn's algorithm makes a soft permutation. The rows of A are
 mixed by it, most of their residues are masked, and the model predicts these beside the rows of B. The loss flows back
@@ -86,7 +86,7 @@ def optimise(
     b: Tensor,
     sizes: list[int],
     context: Tensor | None = None,
-    steps: int = 40,
+    steps: int = 100,
     rate: float = 9.0,
     mask: float = 0.7,
     noise: float = 0.1,
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--model", default="msa-tiny", help="folder or Hub id (default: msa-tiny)")
     parser.add_argument("--species", type=Path, help="table with the columns name and species")
     parser.add_argument("--rows", type=int, default=64, help="maximum number of known pairs (default: 64)")
-    parser.add_argument("--steps", type=int, default=40, help="steps of gradient descent (default: 40)")
+    parser.add_argument("--steps", type=int, default=100, help="steps of gradient descent (default: 100)")
     parser.add_argument("--runs", type=int, default=1, help="runs with other seeds; the best is kept (default: 1)")
     arguments = parser.parse_args()
     quiet_loading()

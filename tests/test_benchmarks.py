@@ -8,6 +8,7 @@ import functools
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,16 @@ import pytest
 import torch
 from made_up import SHARED, contact_map, real_data
 
-from modeling_msa import MsaConfig, load_model, precision, predict_contacts, read_alignment, structure_contacts
+from modeling_msa import (
+    Alignment,
+    MsaConfig,
+    bundled_family,
+    load_model,
+    precision,
+    predict_contacts,
+    read_alignment,
+    structure_contacts,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -24,6 +34,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import bench  # noqa: E402
 import gpu  # noqa: E402
 import jacobian  # noqa: E402
+import pairing as pairing_benchmark  # noqa: E402
 import real_families  # noqa: E402
 import side_by_side  # noqa: E402
 
@@ -231,3 +242,22 @@ def test_table_of_jacobians(tiny, tmp_path, monkeypatch):
     found = predict_contacts(family, load_model(tiny), rows=4)
     expected = precision(found, structure_contacts(tmp_path / "6e6r.pdb", family))
     assert values[0, 0] == pytest.approx(expected, abs=0.005)
+
+
+def test_halves_of_a_family_are_shuffled_within_species():
+    family = read_alignment(bundled_family()).drop_query_gaps()
+    a, b, species, kind = pairing_benchmark.halves(family, 4, 40, 2, seed=0)
+    rows = dict(zip(b.names, b.sequences, strict=True))
+    whole = [family.sequences[int(name.removeprefix("row"))] for name in a.names]
+    assert [row + rows[name] for name, row in a] == whole
+    assert (a.names[0], b.names[0]) == ("row0", "row0")
+    assert a.names != b.names
+    # fn3's headers have entry names: species with one row, at most two, and such with several, at most 40 rows
+    entries = {name: family.names[int(name[3:])].split("_")[1].split("/")[0] for name in a.names[1:]}
+    assert (kind, species) == ("headers", entries)
+    sizes = Counter(species.values())
+    assert sum(size == 1 for size in sizes.values()) <= 2
+    assert 2 <= sum(size for size in sizes.values() if size > 1) <= 40
+    bare = Alignment.from_sequences(family.sequences[:9])
+    *_, dealt, kind = pairing_benchmark.halves(bare, 4, 40, 2, seed=0)
+    assert (kind, sorted(Counter(dealt.values()).values())) == ("groups of 4", [4, 4])

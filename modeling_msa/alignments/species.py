@@ -95,15 +95,15 @@ def shared_species(a: Alignment, b: Alignment, table: Mapping[str, str] | None =
             found = "no row is in the table of species" if table is not None else f"no header names a species; {_READ}"
             more = "use the names of the rows" if table is not None else "pass a table of rows and species (--species)"
             raise ValueError(f"{_where(each)}: {found}; {more}.")
-    found = {form: _groups(*of_rows) for form, of_rows in forms.items()}
-    form = max(found, key=lambda each: len(found[each]))
-    if not found[form]:
+    groups = {form: _groups(*of_rows) for form, of_rows in forms.items()}
+    form = max(groups, key=lambda each: len(groups[each]))
+    if not groups[form]:
         examples = " and ".join(f"{next(s for rows in forms.values() for s in rows[k] if s)!r}" for k in (0, 1))
         raise ValueError(
             f"{_where(a)} and {_where(b)} share no species (they have, for example, {examples}); pass a table of rows "
             "and species (--species) if the headers name them in different ways."
         )
-    return SharedSpecies(forms[form], found[form], form)  # type: ignore[arg-type]
+    return SharedSpecies(forms[form], groups[form], form)  # type: ignore[arg-type]
 
 
 def _groups(a: list[str | None], b: list[str | None]) -> dict[str, tuple[list[int], list[int]]]:
@@ -116,7 +116,12 @@ def _groups(a: list[str | None], b: list[str | None]) -> dict[str, tuple[list[in
 
 
 def _of_name(name: str, table: Mapping[str, str]) -> str | None:
-    return table.get(name, table.get(_first_word(name)))
+    return table.get(as_in_tables(name), table.get(_first_word(name)))
+
+
+def as_in_tables(name: str) -> str:
+    """Name of a row as tables have it, in which tabs separate cells."""
+    return name.replace("\t", " ")
 
 
 def _first_word(name: str) -> str:
@@ -139,11 +144,11 @@ def rows_of_names(alignment: Alignment, names: Iterable[str], places: Iterable[s
     """
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(alignment.names):
-        for each in {name, _first_word(name)}:
+        for each in {as_in_tables(name), _first_word(name)}:
             rows.setdefault(each, []).append(row)
     found = []
     for name, place in zip(names, places, strict=True):
-        there = rows.get(name, [])
+        there = rows.get(as_in_tables(name), [])
         if len(there) != 1:
             what = "no row is" if not there else f"rows {there[0] + 1} and {there[1] + 1} are both"
             advice = "use the name in its header" if not there else "give them names of their own"

@@ -21,7 +21,7 @@ _FIRST = f"Alignments of the first chain: {ALIGNMENTS}"
 _SECOND = "The same of the second chain; of several, those of the same names are paired."
 
 
-@command()
+@command("filter_coverage", "filter_identity")  # which would leave out known pairs only
 def pair_command(
     a: Annotated[str, typer.Argument(metavar="A", help=_FIRST)],
     b: Annotated[str, typer.Argument(metavar="B", help=_SECOND)],
@@ -63,10 +63,10 @@ def pair_command(
     require(species, pairs)
     tables = {"table of species": species, "table of pairs": pairs}
     more = {name: path for name, path in tables.items() if path is not None}
-    first, partners = list_inputs([a]), list_inputs([b])
+    paths, partners = list_inputs([a]), list_inputs([b])
 
     def partner(path: Path) -> Path:
-        found = partners if len(first) == len(partners) == 1 else [p for p in partners if name_of(p) == name_of(path)]
+        found = partners if len(paths) == len(partners) == 1 else [p for p in partners if name_of(p) == name_of(path)]
         if not found:
             raise FileNotFoundError(f"{path}: there is no alignment named {name_of(path)} in {b}.")
         if found[0].resolve() == path.resolve():
@@ -90,12 +90,12 @@ def pair_command(
     model = session.model_of(run, "MsaForMaskedLM") if method == "model" else lambda: None
 
     def work(path: Path, target: Path) -> str:
-        alignments = session.read(path), session.read(partner(path))
+        first, second = session.read(path), session.read(partner(path))
         network = model()
         from ..tasks.pairing import pair_alignments
 
         paired = pair_alignments(
-            *alignments, network, **own, source=str(pairs), progress=run.is_single, **session.row_options()
+            first, second, network, **own, source=str(pairs), progress=run.is_single, **session.row_options()
         )
         table = write_pairing(paired, target)
         counts = ", ".join(f"{number} {by}" for by, number in Counter(paired.by).items())

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..alignments.alignment import Alignment
 from ..alignments.chains import format_chains
 from ..alignments.sampling import select_rows
-from ..alignments.species import rows_of_names, shared_species
+from ..alignments.species import as_in_tables, rows_of_names, shared_species
 from ..alignments.variants import AMINO_ACIDS
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
@@ -260,7 +260,7 @@ def _known(
                     f"{place}: row {row + 1} ({(a, b)[k].names[row]}) of {_where((a, b)[k])} has another partner in "
                     f"{other}; remove one of the two."
                 )
-        found.append(_Pair(*pair, "known"))
+        found.append(_Pair(pair[0], pair[1], "known"))
     return found
 
 
@@ -291,7 +291,7 @@ def _join(a: Alignment, b: Alignment, pairs: Sequence[_Pair], alone: Sequence[np
     """Put rows side by side, and rows of A and of B that are alone below them."""
     both = [[row.decode() for row in each.raw_rows or map(bytes, each.array)] for each in (a, b)]
     rows = [both[0][pair.a] + both[1][pair.b] for pair in pairs]
-    names = ["\t".join(x.names[k].replace("\t", " ") for x, k in ((a, pair.a), (b, pair.b))) for pair in pairs]
+    names = ["\t".join(as_in_tables(x.names[k]) for x, k in ((a, pair.a), (b, pair.b))) for pair in pairs]
     if alone:
         rows += [both[0][row] + "-" * b.length for row in alone[0]] + [
             "-" * a.length + both[1][row] for row in alone[1]

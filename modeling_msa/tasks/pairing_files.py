@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._files import whole_file
 from ..alignments.listing import name_of
-from ..alignments.species import read_columns
+from ..alignments.species import as_in_tables, read_columns
 from ..alignments.writing import check_alignment_ending, write_alignment
 
 if TYPE_CHECKING:  # so that the names of files are known without torch
@@ -65,4 +65,4 @@ def table_beside(path: Path) -> Path:
 def _cell(value: str | int | float) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6f}"
-    return str(value).replace("\t", " ")
+    return as_in_tables(str(value))

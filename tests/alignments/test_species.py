@@ -74,6 +74,8 @@ def test_what_is_lacking_is_said():
 def test_names_find_one_row():
     family = alignment("query", "one first", "two second", "two third", source="a.a3m")
     assert rows_of_names(family, ["two third", "one", "one first"], ["p"] * 3) == [3, 1, 1]
+    tabs = alignment("query", "one\t0.9\t12")
+    assert rows_of_names(tabs, ["one 0.9 12", "one\t0.9\t12", "one"], ["p"] * 3) == [1, 1, 1]
     with pytest.raises(ValueError, match=r"^t\.tsv, line 4: rows 3 and 4 are both named 'two' in a\.a3m; give them"):
         rows_of_names(family, ["two"], ["t.tsv, line 4"])
     with pytest.raises(ValueError, match=r"^t\.tsv, line 2: no row is named 'six' in a\.a3m; use the name"):

@@ -23,7 +23,7 @@ def msa(line, code=0):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("a.a3m").write_text(">q\nMKVL\n>1_ECOLI\nMRVL\n>2_YEAST\nMKIL\n>3_HUMAN\nMaKWL\n>4_HUMAN\nMRWL\n")
+    Path("a.a3m").write_text(">q\nMKVL\n>1_ECOLI\nMRVL\n>2_YEAST\t0.9\nMKIL\n>3_HUMAN\nMaKWL\n>4_HUMAN\nMRWL\n")
     Path("b.sto").write_text("# STOCKHOLM 1.0\nq WYC\n5_HUMAN WYS\n6_HUMAN AYC\n7_YEAST WFC\n8_ECOLI WF.\n//\n")
     make_model("model")
 
@@ -42,7 +42,7 @@ def test_by_the_model(here):
     assert [(row["name_a"], row["row_b"], row["by"]) for row in rows[:3]] == [
         ("q", "1", "query"),
         ("1_ECOLI", "5", "single"),
-        ("2_YEAST", "4", "single"),
+        ("2_YEAST 0.9", "4", "single"),
     ]
     assert {row["row_b"] for row in rows[3:]} == {"2", "3"}
     assert all(float(row["loss"]) > 0 and float(row["margin"]) >= 0 for row in rows[3:])
