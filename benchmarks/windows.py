@@ -110,7 +110,7 @@ def compare(whole: ContactMap, parts: ContactMap, known: np.ndarray) -> list[str
     return [
         f"{both.mean():.3f}",
         f"{np.corrcoef(one, other)[0, 1]:.3f}",
-        f"{np.corrcoef(one[far], other[far])[0, 1]:.3f}",
+        text_of(np.corrcoef(one[far], other[far])[0, 1] if far.sum() > 1 else np.nan),
         f"{spearman(one, other):.3f}",
         f"{len(same) / count:.2f}",
         *(text_of(precision(each, known)) for each in (whole, covered, parts)),
@@ -172,9 +172,9 @@ def measure_cost(model: str, output: Path) -> None:
                 text = f"""# Time and memory of long alignments
 
 Written by `benchmarks/windows.py --cost` on {date.today()}: {model}, {LONG_ROWS} rows of random letters, torch
-{torch.__version__}, one CPU thread of a machine that other programs used too. The peak is that of the command's process,
-with PyTorch and the model. Alignments of more than 1,023 residues are read in windows of 1,023 that overlap by at least
-512.
+{torch.__version__}, one CPU thread of a machine that other programs used too. The peak is that of the command's
+process, with PyTorch and the model. Alignments of more than 1,023 residues are read in windows of 1,023 that overlap
+by at least 512.
 
 {table(["residues", "task", "seconds", "peak MiB"], lines)}
 """

@@ -10,11 +10,12 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from made_up import real_data
+from made_up import contact_map, real_data
 
-from modeling_msa import MsaConfig
+from modeling_msa import Alignment, MsaConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -180,3 +181,22 @@ def test_the_table_of_supervised_fitness(tmp_path, monkeypatch, capsys):
     assert len(rows) == 6
     assert (tmp_path / "p.png").stat().st_size > 1000
     assert "TEM-1: zero-shot: random" in capsys.readouterr().err
+
+
+def test_windows_are_compared_over_the_pairs_that_they_cover():
+    """Of 9 residues, 6 pairs count; of the 5 that are covered, one probability differs. Rows lie side by side."""
+    import windows
+
+    whole = contact_map(9, p0_6=0.9, p1_7=0.5, p0_8=0.8)
+    parts = contact_map(9, p0_6=0.7, p1_7=0.5, p0_8=np.nan)
+    known = np.zeros((9, 9), dtype=np.int8)
+    known[0, 6] = known[0, 8] = known[6, 0] = known[8, 0] = 1
+    cells = windows.compare(whole, parts, known)
+    pairs = np.array([[0.9, 0.7], [0, 0], [0.5, 0.5], [0, 0], [0, 0]])
+    assert cells[0] == f"{5 / 6:.3f}"
+    assert cells[1] == f"{np.corrcoef(pairs.T)[0, 1]:.3f}"
+    assert cells[2:] == ["-", "1.000", f"{5 / 9:.2f}", f"{2 / 9:.3f}", f"{1 / 9:.3f}", f"{1 / 9:.3f}"]
+    both = windows.side_by_side(
+        [Alignment.from_sequences(["MK", "RV", "AA"]), Alignment.from_sequences(["LLL", "GGG"])], "two"
+    )
+    assert (both.sequences, both.names) == (["MKLLL", "RVGGG"], ("two", "two_2"))
