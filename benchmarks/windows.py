@@ -1,6 +1,7 @@
 """Long alignments in overlapping windows beside the same alignments read whole; time and memory of 3,000 residues.
 
     python benchmarks/windows.py FOLDER [FOLDER ...] [--model msa-tiny] [--output benchmarks/results/windows.md]
+    python benchmarks/windows.py --cost
 
 Each FOLDER has alignments (.a3m), with or without structures (.pdb) of the same names. Their families are shorter than
 600 residues: the rows of several are put side by side. Pairs of two families, and those without a structure, do not
@@ -109,7 +110,7 @@ def compare(whole: ContactMap, parts: ContactMap, known: np.ndarray) -> list[str
     return [
         f"{both.mean():.3f}",
         f"{np.corrcoef(one, other)[0, 1]:.3f}",
-        f"{np.corrcoef(one[far], other[far])[0, 1]:.3f}",
+        text_of(np.corrcoef(one[far], other[far])[0, 1] if far.sum() > 1 else np.nan),
         f"{spearman(one, other):.3f}",
         f"{len(same) / count:.2f}",
         *(text_of(precision(each, known)) for each in (whole, covered, parts)),
@@ -144,31 +145,40 @@ def other_tasks(family: Alignment, model: MsaForMaskedLM, rows: int) -> list[str
 def peak(arguments: list[str], folder: str) -> tuple[float, float]:
     """Seconds and peak memory in MiB of the command ``msa`` with one thread, in a process of its own."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "modeling_msa.cli", "--threads", "1", *arguments]
-    process = subprocess.Popen(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
+    # not ru_maxrss, in which Linux counts what this process has had
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom modeling_msa.cli import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "Path('peak').write_text(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{arguments} failed.")
-    return time.perf_counter() - start, used.ru_maxrss / 1024
+    command = [sys.executable, "-c", program, "--threads", "1", *arguments]
+    subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    return time.perf_counter() - start, int(Path(folder, "peak").read_text()) / 1024
 
 
-def cost(model: str) -> list[str]:
-    """Lines of the table of time and memory, of random rows of several lengths."""
+def measure_cost(model: str, output: Path) -> None:
+    """Write the table of time and memory, of random letters; what is done is kept."""
     lines = []
     for length in LONG:
         letters = np.random.default_rng(0).choice(list(simulate.AMINO_ACIDS), (LONG_ROWS, length))
         family = Alignment.from_sequences(["".join(row) for row in letters])
         with tempfile.TemporaryDirectory() as folder:
             write_alignment(family, Path(folder, "long.a3m"))
-            for what, (command, output, *more) in TASKS.items():
-                seconds, mebibytes = peak(
-                    [command, "long.a3m", "-o", output, "--rows", str(LONG_ROWS), "--model", model, *more], folder
-                )
+            for what, (command, target, *more) in TASKS.items():
+                options = ["--rows", str(LONG_ROWS), "--model", model, *more]
+                seconds, mebibytes = peak([command, "long.a3m", "-o", target, *options], folder)
                 lines.append(row([f"{length:,}", what, f"{seconds:.0f}", f"{mebibytes:.0f}"]))
                 print(lines[-1], flush=True)
-    return lines
+                text = f"""# Time and memory of long alignments
+
+Written by `benchmarks/windows.py --cost` on {date.today()}: {model}, {LONG_ROWS} rows of random letters, torch
+{torch.__version__}, one CPU thread of a machine that other programs used too. The peak is that of the command's
+process, with PyTorch and the model. Alignments of more than 1,023 residues are read in windows of 1,023 that overlap
+by at least 512.
+
+{table(["residues", "task", "seconds", "peak MiB"], lines)}
+"""
+                output.write_text(text, encoding="utf-8")
 
 
 def row(cells: list[str]) -> str:
@@ -185,9 +195,14 @@ def main() -> None:
     parser.add_argument("--model", default="msa-tiny", help="folder or Hub id (default: msa-tiny)")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"maximum number of rows (default: {ROWS})")
     parser.add_argument("--simulated", type=int, default=2, help="number of simulated families (default: 2)")
-    parser.add_argument("--cost", action="store_true", help="measure time and memory of 1,000 and 3,000 residues too")
+    parser.add_argument(
+        "--cost", action="store_true", help="measure time and memory of 1,000 and 3,000 residues instead"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "windows.md")
     arguments = parser.parse_args()
+    if arguments.cost:
+        measure_cost(arguments.model, arguments.output.with_stem(f"{arguments.output.stem}_cost"))
+        return
     quiet_loading()
     model = load_model(arguments.model, cls=MsaForMaskedLM)
     lines, others = [], []
@@ -200,12 +215,10 @@ def main() -> None:
             print(lines[-1], flush=True)
         others.append(row([*start, *other_tasks(family, model, arguments.rows)]))
         print(others[-1], flush=True)
-        write(arguments, lines, others, [])  # it takes long: what is done is kept
-    if arguments.cost:
-        write(arguments, lines, others, cost(arguments.model))
+        write(arguments, lines, others)  # it takes long: what is done is kept
 
 
-def write(arguments: argparse.Namespace, lines: list[str], others: list[str], costs: list[str]) -> None:
+def write(arguments: argparse.Namespace, lines: list[str], others: list[str]) -> None:
     contacts = [
         "family",
         "residues",
@@ -245,13 +258,6 @@ The other tasks, in windows of {WINDOW} with an overlap of {WINDOW // 2}. Embedd
 query's residues; the profile is in fast mode; distances are of rows that the weights were not fitted on.
 
 {table(rest, others)}
-"""
-    if costs:
-        text += f"""
-Time and peak memory of the command's process, with {LONG_ROWS} rows of random letters and windows of 1,023 with an
-overlap of 512 from 1,024 residues on:
-
-{table(["residues", "task", "seconds", "peak MiB"], costs)}
 """
     arguments.output.write_text(text, encoding="utf-8")
 

@@ -261,3 +261,22 @@ def test_halves_of_a_family_are_shuffled_within_species():
     bare = Alignment.from_sequences(family.sequences[:9])
     *_, dealt, kind = pairing_benchmark.halves(bare, 4, 40, 2, seed=0)
     assert (kind, sorted(Counter(dealt.values()).values())) == ("groups of 4", [4, 4])
+
+
+def test_windows_are_compared_over_the_pairs_that_they_cover():
+    """Of 9 residues, 6 pairs count; of the 5 that are covered, one probability differs. Rows lie side by side."""
+    import windows
+
+    whole = contact_map(9, p0_6=0.9, p1_7=0.5, p0_8=0.8)
+    parts = contact_map(9, p0_6=0.7, p1_7=0.5, p0_8=np.nan)
+    known = np.zeros((9, 9), dtype=np.int8)
+    known[0, 6] = known[0, 8] = known[6, 0] = known[8, 0] = 1
+    cells = windows.compare(whole, parts, known)
+    pairs = np.array([[0.9, 0.7], [0, 0], [0.5, 0.5], [0, 0], [0, 0]])
+    assert cells[0] == f"{5 / 6:.3f}"
+    assert cells[1] == f"{np.corrcoef(pairs.T)[0, 1]:.3f}"
+    assert cells[2:] == ["-", "1.000", f"{5 / 9:.2f}", f"{2 / 9:.3f}", f"{1 / 9:.3f}", f"{1 / 9:.3f}"]
+    both = windows.side_by_side(
+        [Alignment.from_sequences(["MK", "RV", "AA"]), Alignment.from_sequences(["LLL", "GGG"])], "two"
+    )
+    assert (both.sequences, both.names) == (["MKLLL", "RVGGG"], ("two", "two_2"))

@@ -43,14 +43,14 @@ NOTE = (
     "`modeling_msa.load_model()`. `save_pretrained` and `push_to_hub` of the loaded model add the code."
 )
 DATA = """From scratch, by masked language modelling, for 400 seconds on one H100: 196 million tokens in 2,591 steps,
-55 % of them of real families, the others simulated (`modeling_msa.training.simulation`). The weights are an exponential
-moving average. `configuration/training/msa-small.yaml` is a recipe for such a model.
+55 % of them of real families, the others simulated (`modeling_msa.training.simulation`). The weights are a moving
+average. `configuration/training/msa-small.yaml` is a recipe for such a model.
 
 The real families are 205 alignments (245,041 rows, 41 million residues and gaps) from public repositories: 131 under
 the MIT licence, 49 under CC0, 19 under Apache-2.0, 5 under BSD licences and one under CC BY 4.0. Among them are
 alignments of snakeMSA (62), balifam (49) and Kortemme-Lab/covariation (19). Homologs of the domains in the tables
-below were removed (MMseqs2, e < 0.01). An alignment of TEM-1 beta-lactamase, whose variants are scored below, was among
-them; no measurement was.
+below were removed (MMseqs2, e < 0.01). An alignment of TEM-1 beta-lactamase, whose variants are scored below,
+was among them; no measurement was.
 
 The contact regression was fitted on 20 other Pfam domains with crystal structures, each with 32, 64, 128 and 256 rows,
 diverse and random: logistic regression with an L1 penalty, C = 0.15. Scores of substitutions are mixed with the
