@@ -140,8 +140,9 @@ class TrainingKeys:
         0.0,
     )
     max_time: float | None = _key(
-        "Minutes for the whole run, saving and a last evaluation included. The learning rate falls to zero in time, "
-        "in the share of the time that num_decay_steps is of max_steps, or a third."
+        "Minutes in which the run ends and its model is saved. The learning rate falls to zero by then, in the share "
+        "of the time that num_decay_steps is of max_steps, or a third. A last evaluation is expected to last as long as "
+        "the one before."
     )
     muon: bool = _key(
         "Train the matrices of the layers with Muon and all other weights with AdamW. For training from scratch; "
