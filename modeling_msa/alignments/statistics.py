@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .._files import check_ending, whole_file
-from .._ranges import format_ranges
 from .._words import counted
 from .alignment import Alignment
+from .chains import Chains, chain_indices, format_chains, format_residues, residue_names
 from .sampling import choose_rows, neff, residue_codes, sequence_weights
 from .variants import AMINO_ACIDS
 
@@ -76,6 +76,12 @@ class AlignmentStatistics:
         Rows that are, in these columns, the same as an earlier one.
     warnings : tuple of str
         What makes results less reliable, each a sentence with what to do.
+    chains : tuple of Chain
+        Chains of a complex, whose residues are numbered one after the other in `residues`; empty for one protein.
+    rows_by_chain : ndarray, shape=(K,), dtype=int64
+        Rows with a residue in each of the K chains.
+    paired : int
+        Rows with a residue in every chain; all that have any in one protein.
     """
 
     name: str
@@ -99,6 +105,9 @@ class AlignmentStatistics:
     odd_letters: dict[str, int]
     duplicates: int
     warnings: tuple[str, ...]
+    chains: Chains
+    rows_by_chain: np.ndarray
+    paired: int
 
     def quartiles(self, name: str) -> np.ndarray:
         """Quartiles of ``row_identity`` or ``row_coverage`` over the rows but the query, ``(3,)``; NaN without any."""
@@ -113,9 +122,11 @@ class AlignmentStatistics:
         return {
             "query": self.name,
             "query_length": len(self.query),
+            "chains": format_chains(self.chains),
             "aligned": len(self.residues),
             "query_gaps": self.query_gaps,
             "rows": self.depth,
+            "rows_in_all_chains": self.paired,
             "rows_passing_filters": self.passing,
             "rows_seen": len(self.rows),
             "neff": self.neff,
@@ -172,6 +183,8 @@ def alignment_statistics(
     letters = np.bincount(array.ravel(), minlength=256)
     odd = sorted((-int(letters[code]), chr(code)) for code in np.flatnonzero(letters) if code not in _LETTERS)
     inserted = np.array([len(row) - len(row.translate(None, _LOWER)) for row in (raw_rows or ())[1:]], dtype=np.int64)
+    of_chain = chain_indices(alignment.chains, alignment.column_residues)
+    has_chain = np.stack([known[:, of_chain == k].any(axis=1) for k in range(max(1, len(alignment.chains)))])
     found = {
         "name": alignment.names[0],
         "query": alignment.query,
@@ -193,6 +206,9 @@ def alignment_statistics(
         "rows_with_insertions": int((inserted > 0).sum()),
         "odd_letters": {letter: -count for count, letter in odd},
         "duplicates": alignment.depth - len(set(map(bytes, array))),
+        "chains": alignment.chains,
+        "rows_by_chain": has_chain.sum(axis=1),
+        "paired": int(has_chain.all(axis=0).sum()),
     }
     return AlignmentStatistics(**found, warnings=tuple(_warnings(found)))  # type: ignore[arg-type]
 
@@ -215,10 +231,15 @@ def _warnings(found: dict) -> Iterable[str]:
     if lacking := sorted(set(range(1, length + 1)).difference(residues.tolist())):
         yield (
             f"{len(lacking)} of the query's {counted(length, 'residue')} are in lower case and have no column, so no "
-            f"result covers them: {format_ranges(lacking)}."
+            f"result covers them: {format_residues(found['chains'], lacking)}."
         )
     if len(residues) > LONGEST:
-        yield f"The query has {len(residues):,} aligned residues; the published models read {LONGEST:,} at a time."
+        yield (
+            f"The query has {len(residues):,} aligned residues; the published models read {LONGEST:,} at a time, "
+            "longer ones in windows. Pairs that no window covers have no contact probability."
+        )
+    if found["chains"] and depth > 1 and found["paired"] == 1:
+        yield "No row but the query has residues in every chain, so there is nothing to learn of pairs between chains."
     if depth > 1:
         short = float((100 * found["row_coverage"][1:] < _SHORT).mean())
         if short > _SHARE:
@@ -230,7 +251,7 @@ def _warnings(found: dict) -> Iterable[str]:
         if len(thin):
             yield (
                 f"Less than {_percent(_SHARE)} of the rows have a residue in {counted(len(thin), 'column')}, so "
-                f"results there rest on few sequences: residues {format_ranges(thin.tolist())}."
+                f"results there rest on few sequences: residues {format_residues(found['chains'], thin.tolist())}."
             )
         if found["gaps"] > _SHARE:
             yield f"{_percent(found['gaps'])} of the alignment are gaps."
@@ -268,6 +289,10 @@ def describe(found: AlignmentStatistics) -> str:
         "odd letters": odd,
         "duplicates": f"{counted(found.duplicates, 'row')}",
     }
+    if found.chains:
+        rows = zip(found.chains, found.rows_by_chain.tolist(), strict=True)
+        parts = [f"{each.name} {counted(each.length, 'residue')}, {counted(count, 'row')}" for each, count in rows]
+        lines["chains"] = f"{'; '.join(parts)}; residues in every chain: {counted(found.paired, 'row')}"
     text = [f"  {name:<12}{line}" for name, line in lines.items()]
     return "\n".join([*text, *(f"  warning     {line}" for line in found.warnings)])
 
@@ -288,8 +313,8 @@ def write_statistics(path: str | os.PathLike[str], found: dict[str, AlignmentSta
     ----------
     path : path
         ``.tsv``: a line for each alignment, empty where there is no number. ``.json``: a list of objects with the same
-        names, null where there is no number, the list of warnings, and, by column, ``residues``, ``coverage`` and
-        ``identity``.
+        names, null where there is no number, the list of warnings, and, by column, ``residues`` (of a complex by
+        chain, such as ``"A:42"``), ``coverage`` and ``identity``.
     found : dict of str to AlignmentStatistics
         By the alignment's file.
 
@@ -305,6 +330,8 @@ def write_statistics(path: str | os.PathLike[str], found: dict[str, AlignmentSta
     else:
         for record, each in zip(records, found.values(), strict=True):
             columns = {name: getattr(each, name).tolist() for name in ("residues", "coverage", "identity")}
+            if each.chains:
+                columns["residues"] = residue_names(each.chains, each.residues)
             record |= {"odd_letters": each.odd_letters, "warnings": list(each.warnings), **columns}
         text = json.dumps(_without_nan(records), indent=1, allow_nan=False)
     with whole_file(path) as temporary:

@@ -33,7 +33,8 @@ def info_command(
     No model is run. Everything is counted in the columns in which the query has a residue. Rows that are 80 % alike
     share one vote in Neff, the effective number of sequences; it takes minutes for tens of thousands of rows. Coverage
     and identity are those of the other rows to the query. Odd letters are other than the 20 amino acids and the gap.
-    Pass the options of the command that you will run, to see how many rows it gives to the model.
+    Pass the options of the command that you will run, to see how many rows it gives to the model. In a complex, rows
+    with residues in every chain are counted, and residues are numbered by chain.
 
     Example: msa info fn3 --filter-coverage 50
     """
@@ -48,7 +49,8 @@ def info_command(
     for path in paths:
         try:
             name = argument_of(path)
-            found[name] = alignment_statistics(read_alignment(path, session.input_format), **session.row_options())
+            family = read_alignment(path, session.input_format, chains=session.chains_of(path))
+            found[name] = alignment_statistics(family, **session.row_options())
         except (ValueError, OSError, MemoryError) as error:
             if session.strict or len(paths) == 1 or not is_of_the_input(error):
                 raise

@@ -19,6 +19,7 @@ from .inputs import argument_of
 from .options import Inputs, Output, option
 from .session import TORCH, Session, command
 from .structures import Chain, Known, Structure, shown
+from .windows import Overlap, Window, WindowOptions, uncovered_note
 
 _LONGEST_FOR_DCA = 150  # residues
 
@@ -39,6 +40,8 @@ def report_command(
             "minutes and much memory.",
         ),
     ] = None,
+    window: Window = None,
+    overlap: Overlap = None,
 ) -> None:
     """Show a family on one page: its alignment, contacts, profile and substitutions, to be opened in a browser.
 
@@ -47,22 +50,25 @@ def report_command(
     logos, a heat map of all substitutions, the strongest pairs, and the commands that make each part again. All are
     computed from the same rows, the profile and the substitutions in fast mode (see msa score).
 
+    In a complex (--chains) residues are numbered by chain, and P@L is also that of pairs between chains. A pair that no
+    window covers is grey in the map.
+
     Example: msa report fn3 -o fn3.html
     """
     wanted = [] if baseline == "none" else parse_baselines(baseline)
-    known = Known(structure, chain)
+    known, windows = Known(structure, chain), WindowOptions(window, overlap)
     run = session.run(
         alignments,
         output,
         ".html",
         "report",
-        settings=session.settings(chain=chain, baseline=baseline and wanted),
+        settings=session.settings(chain=chain, baseline=baseline and wanted, **windows.of()),
         depends=known.of,
     )
     known.check(run.paths)
     if run.is_single:
         check_ending(output, (".html",))
-    model = session.model_of(run, "MsaForMaskedLM")
+    model = session.model_of(run, "MsaForMaskedLM", check=windows.check)
 
     def work(path: Path, target: Path) -> str:
         family = session.read(path)
@@ -71,7 +77,7 @@ def report_command(
         if baseline is None:
             methods = ["mi", "dca"] if (family.residue_columns >= 0).sum() <= _LONGEST_FOR_DCA else ["mi"]
         check_baselines(methods, family)
-        network, options = model(), session.row_options()
+        network, options = model(), session.row_options() | windows.of()
         from ..tasks.report import make_report
         from ..tasks.report_files import write_report
 
@@ -83,25 +89,39 @@ def report_command(
             file=argument_of(path),
             model=session.model,
             structure="" if file is None else str(file),
-            commands=report_commands(session, path, file, chain, methods),
+            commands=report_commands(session, path, file, chain, methods, windows.of()),
             versions=_versions(session, path, file),
             warnings=[EMBEDDED_NOTES[session.model]] if session.model in EMBEDDED_NOTES else [],
         )
-        residues, rows = counted(len(result.contacts.residues), "residue"), counted(family.depth, "row")
-        precision = f", P@L {shown(result.judged()[result.contacts.method]['P@L'])}" if true is not None else ""
-        return f"{target}: {result.contacts.name}, {residues}, {result.contacts.depth} of {rows}{precision}"
+        contacts, precision = result.contacts, ""
+        residues, rows = counted(len(contacts.residues), "residue"), counted(family.depth, "row")
+        if true is not None:
+            figures = result.judged()[contacts.method]
+            names = ["P@L", *(["between P@L"] if contacts.chains else [])]
+            precision = "".join(f", {name} {shown(figures[name])}" for name in names)
+        note = windows.note(network, len(contacts.residues)) + uncovered_note(contacts)
+        return f"{target}: {contacts.name}, {residues}, {contacts.depth} of {rows}{note}{precision}"
 
     run(work)
 
 
 def report_commands(
-    session: Session, path: Path, structure: Path | None, chain: str | None, methods: list[str]
+    session: Session,
+    path: Path,
+    structure: Path | None,
+    chain: str | None,
+    methods: list[str],
+    windows: dict[str, int | None],
 ) -> dict[str, str]:
     """Write the commands that make the parts of a report again, quoted for a shell, by title."""
     default = Session()
     rows = {name: getattr(session, name) for name in ("rows", "select", "seed")}
     optional = ("filter_coverage", "filter_identity", "input_format")
     rows |= {name: getattr(session, name) for name in optional if getattr(session, name) is not None}
+    if (chains := session.chains_of(path)) is not None:  # of this alignment, if a table has those of several
+        rows["chains"] = chains
+    placed = {name: value for name, value in windows.items() if value is not None}
+    around = {name: value for name, value in placed.items() if name == "window"}
     model = {"model": session.model} | {
         name: getattr(session, name)
         for name in ("device", "dtype")
@@ -119,12 +139,12 @@ def report_commands(
 
     return {
         "This report": line(
-            "report", "report.html", **known, baseline=compared.get("baseline", "none"), **rows, **model
+            "report", "report.html", **known, baseline=compared.get("baseline", "none"), **placed, **rows, **model
         ),
         "The alignment's numbers": line("info", "info.json", **rows),
-        "Contacts": line("contacts", "contacts.tsv", **known, **compared, **rows, **model),
-        "Profile": line("profile", "profile.tsv", "--mode", "fast", **rows, **model),
-        "Substitutions": line("score", "scores.csv", "--all-singles", "--mode", "fast", **rows, **model),
+        "Contacts": line("contacts", "contacts.tsv", **known, **compared, **placed, **rows, **model),
+        "Profile": line("profile", "profile.tsv", "--mode", "fast", **around, **rows, **model),
+        "Substitutions": line("score", "scores.csv", "--all-singles", "--mode", "fast", **around, **rows, **model),
     }
 
 

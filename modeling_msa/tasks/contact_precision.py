@@ -10,7 +10,7 @@ import itertools
 import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -188,6 +188,21 @@ def chance(scores: PairMap, contacts: np.ndarray) -> dict[str, float]:
     return shares
 
 
+def covered_contacts(maps: Iterable[PairMap], contacts: np.ndarray) -> np.ndarray:
+    """Contacts of the pairs that each of several maps has a number for, ``(L, L)`` int8; -100 for others.
+
+    A model's windows may leave out pairs, which are far apart and seldom in contact: methods that see all pairs are
+    comparable with it on its own pairs only.
+    """
+    first, *others = maps
+    sizes = {len(first.residues): "the map's residues", len(first.query): "the query's"}
+    contacts = check_contact_array(contacts, sizes, "contacts")
+    if len(contacts) != len(first.residues):
+        contacts = contacts[np.ix_(first.residues - 1, first.residues - 1)]
+    lacking = np.any([np.isnan(each.values) for each in (first, *others)], axis=0)
+    return np.where(lacking, np.int8(-100), contacts)
+
+
 def best_assignment(scores: PairMap, assignments: Mapping[str, np.ndarray], top: int | str = "L") -> str:
     """Find the matching of chains (`complex_contacts`) with the highest precision between chains.
 
@@ -258,7 +273,11 @@ def precision_table(cells: dict[str, str]) -> str:
 
 
 def compared(maps: Sequence[PairMap], contacts: np.ndarray) -> dict[str, dict[str, float]]:
-    """Compute P@L of several maps in each range, by their methods, and last that of pairs drawn at random."""
+    """Compute P@L of several maps in each range, by their methods, and last that of pairs drawn at random.
+
+    All are of the pairs that each of the maps has a number for (`covered_contacts`).
+    """
+    contacts = covered_contacts(maps, contacts)
     by_chance = chance(maps[0], contacts)
     limits = {name: COMPLEX_RANGES[name] for name in by_chance}
     figures = {

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { residues, names, sequence, aminoAcids } = data;
+  const { residues, names, chains, chainOf, sequence, aminoAcids } = data; // residues are numbered by chain
   const L = residues.length;
   const PRINTED = 680; // pixels across a sheet
   const PER_PIXEL = 12; // canvases get no larger than this many million pixels
@@ -23,6 +23,9 @@
   }
   // of a pair i < j, in the rows of the upper triangle one after the other
   const pair = (i, j) => i * L - (i * (i + 1)) / 2 + j - i - 1;
+  const starts = chainOf.map((chain, k) => k).filter((k) => k && chainOf[k] !== chainOf[k - 1]);
+  const near = (i, j) => chainOf[i] === chainOf[j] && residues[j] - residues[i] < data.separation;
+  const prefix = (k) => (chains.length ? `${chains[chainOf[k]]}:` : "");
   const place = (k) => `${names[k]} (${sequence[k]})`;
   const percent = (share) => (isNaN(share) ? "none" : `${Math.round(100 * share)} %`);
   const signed = (value) => value.toFixed(2).replace("-", "\u2212");
@@ -121,10 +124,33 @@
     const inside = panel >= 0 && row >= 0 && row < grid.rows && place >= 0 && place < grid.per && column < grid.columns;
     return inside ? [column, row] : null;
   }
+  // names of chains may be long: pictures have their beginning
+  const label = (k) => (chains.length ? `${chains[chainOf[k]].slice(0, 3)}:${residues[k]}` : names[k]);
+  const margin = chains.length ? 8 + 5 * Math.min(3, Math.max(...chains.map((name) => name.length))) : 0;
   // residue numbers that are multiples of a round step, and leave room for each other
   function ticks(room) {
-    const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((each) => each * room >= 30) || 1000;
-    return residues.map((number, k) => k).filter((k) => residues[k] % step === 0);
+    const least = 30 + margin;
+    const step = [1, 2, 5, 10, 20, 50, 100, 200, 500].find((each) => each * room >= least) || 1000;
+    let last = -Infinity;
+    return residues.map((number, k) => k).filter((k) => {
+      const fits = residues[k] % step === 0 && (k - last) * room >= least;
+      if (fits) last = k;
+      return fits;
+    });
+  }
+  function boundaries(context, grid, crossed = false) {
+    context.strokeStyle = rgb(color("--border"));
+    context.lineWidth = 1;
+    context.beginPath();
+    for (const k of starts) {
+      const [x, y] = box(grid, k, 0), side = grid.columns * grid.cellWidth;
+      context.moveTo(x, y);
+      context.lineTo(x, y + grid.rows * grid.cellHeight);
+      if (!crossed) continue;
+      context.moveTo(grid.left, y + k * grid.cellHeight);
+      context.lineTo(grid.left + side, y + k * grid.cellHeight);
+    }
+    context.stroke();
   }
   function number(context, text, x, y, align = "center") {
     context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--soft");
@@ -135,7 +161,7 @@
   function numbersBelow(context, grid, drop = 8) {
     for (const k of ticks(grid.cellWidth)) {
       const [x, y] = box(grid, k, grid.rows - 1);
-      number(context, names[k], x + grid.cellWidth / 2, y + grid.cellHeight + drop);
+      number(context, label(k), x + grid.cellWidth / 2, y + grid.cellHeight + drop);
     }
   }
   // an image of one pixel for each cell, drawn as large as the cells are
@@ -182,6 +208,7 @@
       line(coverage, getComputedStyle(document.documentElement).getPropertyValue("--text"));
       for (const share of [0, 0.5, 1])
         number(context, `${100 * share} %`, grid.left - 4, grid.top + (1 - share) * (tall - 8) + 4, "right");
+      boundaries(context, grid);
       numbersBelow(context, grid, 9);
     },
     (column) => `Residue ${place(column)}
@@ -191,24 +218,27 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
 
   const known = data.known && unpack(data.known);
   const maps = data.maps.map((map) => ({ ...map, numbers: unpack(map.values) }));
-  const states = { 0: "not in contact in the structure", 1: "in contact in the structure" };
+  const states = {
+    0: "not in contact in the structure", 0.5: "in contact within a chain of the structure instead",
+    1: "in contact in the structure",
+  };
   maps.forEach((map, which) => {
     plot(
       `map-${which}`,
       (width) => {
-        const size = (width - 30) / L;
+        const size = (width - 30 - margin) / L;
         const start = map.top.length ? [map.top[0][1], map.top[0][0]] : [0, 0];
-        return panels({ width, columns: L, rows: L, cellHeight: size, left: 28, top: 2, below: 16, start });
+        return panels({ width, columns: L, rows: L, cellHeight: size, left: 28 + margin, top: 2, below: 16, start });
       },
       (context, grid) => {
         const paper = color("--paper"), dark = color("--map"), gray = color("--known"), dim = color("--unknown");
-        const blank = color("--blank"), side = L * grid.cellWidth;
+        const blank = color("--blank"), uncovered = color("--uncovered"), side = L * grid.cellWidth;
         paint(context, L, L, grid.left, grid.top, side, side, (column, row) => {
           const i = Math.min(column, row), j = Math.max(column, row);
-          if (residues[j] - residues[i] < data.separation) return paper;
+          if (near(i, j)) return paper;
           if (column > row) {
             const value = map.numbers[pair(i, j)];
-            return isNaN(value) ? blank : mix(paper, dark, Math.max(0, Math.min(1, value / map.most)));
+            return isNaN(value) ? uncovered : mix(paper, dark, Math.max(0, Math.min(1, value / map.most)));
           }
           const state = known ? known[pair(i, j)] : 0;
           return state === 1 ? gray : isNaN(state) ? dim : paper;
@@ -216,6 +246,8 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
         context.strokeStyle = rgb(blank);
         context.lineWidth = 1;
         context.strokeRect(grid.left, grid.top, side, side);
+        boundaries(context, grid, true);
+        context.strokeStyle = rgb(blank);
         context.beginPath();
         context.moveTo(grid.left, grid.top);
         context.lineTo(grid.left + side, grid.top + side);
@@ -225,7 +257,8 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
           const x = grid.left + (i + 0.5) * grid.cellWidth, y = grid.top + (j + 0.5) * grid.cellWidth;
           const state = known ? known[pair(i, j)] : null;
           context.beginPath();
-          context.strokeStyle = context.fillStyle = rgb(color(state === 1 ? "--right" : state === 0 ? "--wrong" : "--mark"));
+          const ink = { 0: "--wrong", 0.5: "--same", 1: "--right" }[state] || "--mark";
+          context.strokeStyle = context.fillStyle = rgb(color(ink));
           if (state === 0) {
             context.lineWidth = 1.3;
             for (const side of [-radius, radius]) {
@@ -233,6 +266,11 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
               context.lineTo(x + radius, y + side);
             }
             context.stroke();
+          } else if (state === 0.5) {
+            context.moveTo(x, y - radius);
+            context.lineTo(x + radius, y + radius);
+            context.lineTo(x - radius, y + radius);
+            context.fill();
           } else {
             context.arc(x, y, radius, 0, 2 * Math.PI);
             if (state === null || state === 1) context.fill();
@@ -241,16 +279,16 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
         }
         numbersBelow(context, grid);
         for (const k of ticks(grid.cellWidth))
-          number(context, names[k], grid.left - 4, grid.top + (k + 0.5) * grid.cellWidth, "right");
+          number(context, label(k), grid.left - 4, grid.top + (k + 0.5) * grid.cellWidth, "right");
       },
       (column, row) => {
         const i = Math.min(column, row), j = Math.max(column, row);
         if (i === j) return `Residue ${place(i)}`;
         const lines = [`Residues ${place(i)} and ${place(j)}`];
-        if (residues[j] - residues[i] < data.separation) lines.push(`Less than ${data.separation} residues apart`);
+        if (near(i, j)) lines.push(`Less than ${data.separation} residues apart`);
         for (const each of maps) {
           const value = each.numbers[pair(i, j)];
-          lines.push(`${each.name}: ${isNaN(value) ? "none" : short(value)}`);
+          lines.push(`${each.name}: ${isNaN(value) ? "in no window" : short(value)}`);
         }
         if (known) lines.push(states[known[pair(i, j)]] || "unresolved in the structure");
         return lines.join("\n");
@@ -304,6 +342,7 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
         number(context, sequence[k], x + width / 2, y + height - 9);
       }
       context.font = "11px system-ui, sans-serif";
+      boundaries(context, grid);
       numbersBelow(context, grid, -9);
       for (let panel = 0; panel < grid.panels; panel++)
         logos.forEach(({ name }, row) => {
@@ -351,12 +390,13 @@ ${percent(identity[column])} of the others' residues are ${sequence[column]}`,
         context.arc(x + width / 2, y + height / 2, 2, 0, 2 * Math.PI);
         context.fill();
       }
+      boundaries(context, grid);
       numbersBelow(context, grid, 9);
     },
     (column, row) => {
       const value = scores[20 * column + row], wild = sequence[column];
       if (order[row] === wild) return `Residue ${place(column)}\nWild type`;
-      const name = `${wild}${names[column]}${order[row]}`;
+      const name = `${prefix(column)}${wild}${residues[column]}${order[row]}`;
       return isNaN(value) ? `${name}\nNo score` : `${name}\nScore ${signed(value)}`;
     },
   );

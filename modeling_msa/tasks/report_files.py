@@ -14,6 +14,8 @@ import numpy as np
 from .._files import check_ending, whole_file
 from .._words import counted
 from ..alignments.alignment import shortened
+from ..alignments.chains import chain_indices, chain_starts
+from ..alignments.variants import Substitution, variant_name
 from .contacts import MIN_SEPARATION
 from .plotting import BY_CHEMISTRY
 from .report import Report
@@ -21,7 +23,9 @@ from .report import Report
 FORMATS = (".html",)
 _FOLDER = Path(__file__).parent
 _FIGURES = ("P@L", "P@L/2", "P@L/5", "long P@L", "long P@L/2", "long P@L/5")
+_BETWEEN = ("between P@L", "between P@L/5", "between P@10")  # of a complex too
 _CONSERVED = 10
+_LISTED = 15  # pairs of two chains
 _LONGEST = 300  # letters of a name
 
 
@@ -94,8 +98,13 @@ def write_report(
         ],
         count=counted(len(report.contacts.residues), "pair").split()[0],
         separation=MIN_SEPARATION,
+        is_complex=bool(report.contacts.chains),
+        matched=report.matched,
+        uncovered=f"{len(report.contacts.uncovered()):,}",
+        same_pair=report.same_pair is not None and report.same_pair.any(),
         judged=_judged(report),
-        pairs=_pairs(report),
+        pairs=_pairs(report, len(report.contacts.residues)),
+        between=_pairs(report, _LISTED, between_chains=True) if report.contacts.chains else [],
         pair_columns=_pair_columns(report),
         conserved=_conserved(report),
         score_most=f"{_most_score(report):.1f}",
@@ -154,10 +163,17 @@ def _data(report: Report, most: Mapping[str, float]) -> dict[str, Any]:
     order = [scores.amino_acids.index(letter) for letter in BY_CHEMISTRY]
     known = None
     if report.known is not None:
-        known = pack(np.where(report.known < 0, np.nan, report.known)[upper], 0, 1)
+        known = np.where(report.known < 0, np.nan, report.known)
+        if report.same_pair is not None:
+            known[report.same_pair & (report.known == 0)] = 0.5
+        known = pack(known[upper], 0, 1)
+    chains, of_chain = report.contacts.chains, chain_indices(report.contacts.chains, profile.residues)
+    starts = np.array(chain_starts(chains))
     return {
-        "residues": profile.residues.tolist(),
+        "residues": (profile.residues - starts[of_chain]).tolist(),
         "names": report.residue_names,
+        "chains": [each.name for each in chains],
+        "chainOf": of_chain.tolist(),
         "sequence": profile.wild_type,
         "aminoAcids": profile.amino_acids,
         "separation": MIN_SEPARATION,
@@ -204,10 +220,15 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
     has_others = not np.isnan(found.quartiles("row_identity")).any()
     odd = ", ".join(f"{letter} {count:,}" for letter, count in found.odd_letters.items())
     aligned = f"{len(found.residues):,} of them in columns" if len(found.residues) < len(found.query) else ""
+    count = len(report.windows)
+    in_windows = f", in {count} windows of {report.windows.width:,} columns" if count > 1 else ""
+    chains = ", ".join(f"{each.name} {each.length:,}" for each in found.chains)
+    paired = f"residues; {counted(found.paired, 'row')} with residues in every chain"
     return [
         ("Query", counted(len(found.query), "residue"), aligned),
         ("Rows", f"{found.depth:,}", f"{found.passing:,} pass the filters" if found.passing < found.depth else ""),
-        ("Read by the model", counted(report.contacts.depth, "row"), f"Neff {found.neff_seen:.1f}"),
+        *([("Chains", chains, paired)] if chains else []),
+        ("Read by the model", counted(report.contacts.depth, "row"), f"Neff {found.neff_seen:.1f}{in_windows}"),
         ("Neff", f"{found.neff:.1f}", f"effective number of rows, theta {found.theta:g}"),
         ("Coverage of columns", f"{100 * found.coverage.mean():.0f} %", f"lowest {100 * found.coverage.min():.0f} %"),
         (
@@ -233,11 +254,12 @@ def _histogram(report: Report) -> list[tuple[int, int, float]]:
 
 
 def _judged(report: Report) -> dict[str, Any] | None:
+    columns = (*_FIGURES, *_BETWEEN) if report.contacts.chains else _FIGURES
     rows = [
-        (method, ["-" if np.isnan(values[name]) else f"{values[name]:.2f}" for name in _FIGURES])
+        (method, ["-" if np.isnan(values[name]) else f"{values[name]:.2f}" for name in columns])
         for method, values in report.judged().items()
     ]
-    return {"columns": _FIGURES, "rows": rows} if rows else None
+    return {"columns": columns, "rows": rows} if rows else None
 
 
 def _pair_columns(report: Report) -> list[str]:
@@ -245,21 +267,27 @@ def _pair_columns(report: Report) -> list[str]:
     return [*columns, "in contact"] if report.known is not None else columns
 
 
-def _pairs(report: Report) -> list[list[str]]:
-    """List the L strongest pairs of the model: rank, residues, probability, rank by the baselines, the structure."""
-    contacts, letters, names = report.contacts, report.profile.wild_type, report.residue_names
-    ranks = [
-        {pair: str(rank) for rank, pair in enumerate(map(tuple, each.top().tolist()), start=1)}
-        for each in report.baselines.values()
-    ]
+def _residue(report: Report, k: int) -> str:
+    """Name the residue of a column with its amino acid, as variants do: K42, of a complex A:K42."""
+    number = int(report.contacts.residues[k])
+    return variant_name([Substitution(report.profile.wild_type[k], number, "")], report.contacts.chains)
+
+
+def _pairs(report: Report, count: int, between_chains: bool = False) -> list[list[str]]:
+    """List the strongest pairs of the model: rank, residues, probability, rank by the baselines, the structure."""
+    contacts = report.contacts
+    of_chain = chain_indices(contacts.chains, contacts.residues)
+    tops = [each.top(between_chains=between_chains) for each in report.baselines.values()]
+    ranks = [{pair: str(rank) for rank, pair in enumerate(map(tuple, top.tolist()), start=1)} for top in tops]
     states = {1: "yes", 0: "no"}
     rows = []
-    for rank, (i, j) in enumerate(contacts.top(len(contacts.residues)).tolist(), start=1):
-        first, second = (f"{letters[k]}{names[k]}" for k in (i, j))
-        row = [str(rank), first, second, str(contacts.residues[j] - contacts.residues[i])]
+    for rank, (i, j) in enumerate(contacts.top(count, between_chains=between_chains).tolist(), start=1):
+        apart = str(contacts.residues[j] - contacts.residues[i]) if of_chain[i] == of_chain[j] else "-"
+        row = [str(rank), _residue(report, i), _residue(report, j), apart]
         row += [f"{contacts.probabilities[i, j]:.3f}", *(each.get((i, j), "-") for each in ranks)]
         if report.known is not None:
-            row.append(states.get(int(report.known[i, j]), "unresolved"))
+            is_same = report.same_pair is not None and report.known[i, j] == 0 and report.same_pair[i, j]
+            row.append("within a chain" if is_same else states.get(int(report.known[i, j]), "unresolved"))
         rows.append(row)
     return rows
 
@@ -271,7 +299,5 @@ def _conserved(report: Report) -> list[tuple[str, str, str, str]]:
         best = np.argsort(-profile.probabilities[k], kind="stable")[:3]
         expected = ", ".join(f"{profile.amino_acids[a]} {profile.probabilities[k, a]:.2f}" for a in best)
         family = "-" if np.isnan(profile.family_entropy[k]) else f"{profile.family_entropy[k]:.2f}"
-        rows.append(
-            (f"{profile.wild_type[k]}{report.residue_names[k]}", f"{profile.entropy[k]:.2f}", family, expected)
-        )
+        rows.append((_residue(report, k), f"{profile.entropy[k]:.2f}", family, expected))
     return rows

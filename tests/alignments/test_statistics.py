@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from made_up import SEED
 
-from modeling_msa import Alignment, alignment_statistics, bundled_family, read_alignment, write_statistics
+from modeling_msa import Alignment, alignment_statistics, read_alignment, write_statistics
 from modeling_msa.alignments.statistics import describe
 
 # the query has residue 1 in lower case and a gap in column 3; columns of the query: K V L A
@@ -122,9 +123,23 @@ def test_files(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_the_bundled_family():
+def test_warnings_of_a_complex_are_by_chain():
+    """Residues without a column, thin columns, and chains that no row has together."""
+    query = "mKVLAWYC" + "DEFGHIkL"
+    others = ["-" * 7 + "DEFGHIL", "KVLAWYC" + "-" * 7, "KVLAWYC" + "-" * 7, "KVLAWYC" + "-" * 7]
+    found = alignment_statistics(Alignment.from_sequences([query, *others], chains="8,8"))
+    assert (found.rows_by_chain.tolist(), found.paired) == ([4, 2], 1)
+    text = " ".join(found.warnings)
+    assert "2 of the query's 16 residues are in lower case and have no column, so no result covers them: A:1,B:7." in text
+    assert "No row but the query has residues in every chain" in text
+    rows = [query, *["-" * 14] * 5, "KVLAWYCDE-----"]
+    found = alignment_statistics(Alignment.from_sequences(rows, chains="8,8"))
+    assert "in 14 columns, so results there rest on few sequences: residues A:2-8,B:1-6,B:8." in " ".join(found.warnings)
+
+
+def test_a_family_of_pfam():
     """By other means: the columns of its query, and its letters."""
-    family = read_alignment(bundled_family())
+    family = read_alignment(SEED)
     found = alignment_statistics(family, rows=16)
     columns = [k for k, letter in enumerate(family.sequences[0]) if letter != "-"]
     rows = ["".join(row[k] for k in columns) for row in family.sequences]

@@ -45,7 +45,23 @@ def test_tables_of_several(families, tmp_path):
     ]
     msa("info", "fn3", "-o", tmp_path / "fn3.json")
     (found,) = json.loads((tmp_path / "fn3.json").read_text())
-    assert (found["alignment"], found["rows"], len(found["coverage"])) == ("fn3", 98, 86)
+    assert (found["alignment"], found["rows"], len(found["coverage"])) == ("fn3", 1826, 80)
+
+
+def test_a_complex(tmp_path):
+    """Rows with residues in each chain, and residues by chain; from the file or the option."""
+    rows = [("query", "MKVLAw-C"), ("both", "MKVLAWYC"), ("first", "MKV-----"), ("second", "----AWYC")]
+    text = "".join(f">{name}\n{row}\n" for name, row in rows)
+    (tmp_path / "c.fasta").write_text(text.replace("w", "W"))
+    output = msa("info", tmp_path / "c.fasta", "--chains", "3,4", "--filter-coverage", 10, "-o", tmp_path / "c.json")
+    assert "chains      A 3 residues, 3 rows; B 4 residues, 3 rows; residues in every chain: 2 rows\n" in output
+    (found,) = json.loads((tmp_path / "c.json").read_text())
+    assert found["residues"] == ["A:1", "A:2", "A:3", "B:1", "B:2", "B:3", "B:4"]
+    assert (found["chains"], found["rows_in_all_chains"]) == ("A:3,B:4", 2)
+    assert "chains of 3 and 5 residues have 8 together" in " ".join(
+        msa("info", tmp_path / "c.fasta", "--chains", "3,5", code=1).split()
+    )
+    assert "  chains  " not in msa("info", tmp_path / "c.fasta")
 
 
 def test_one_that_cannot_be_read_does_not_stop_the_others(families, tmp_path):

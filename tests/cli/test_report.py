@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from families import family, make_folder, make_model
+from straight_chains import chain_of, write
 from typer.testing import CliRunner
 
 from modeling_msa import write_alignment
@@ -94,6 +95,74 @@ def test_the_commands_on_a_page_give_its_numbers(folder):
     assert (packed["low"], packed["high"]) == pytest.approx((min(scores), max(0.0, *scores)), abs=1e-5)
 
 
+def numbers_of(page):
+    return json.loads(re.search(r'id="data">(.*?)</script>', page, flags=re.DOTALL)[1])
+
+
+def table(name):
+    with open(name, newline="") as file:
+        return list(csv.DictReader(file, delimiter="," if name.endswith("csv") else "\t"))
+
+
+def test_the_commands_of_a_complex(folder):
+    """Chains from a table, chains of the structure, and windows: the commands still give the page's numbers."""
+    alignment = family("f", 12, 30, seed=1)
+    query = alignment.query
+    lines = [*chain_of(query[:12], chain="X"), "TER", *chain_of(query[12:], chain="Y", y=6.0), "TER"]
+    write(folder / "two chains.pdb", *lines, *chain_of("W" * 9, chain="Z", y=90.0))
+    (folder / "chains.tsv").write_text("a family's $HOME\tH:12,L:18\n")
+    more = ["--chains", "chains.tsv", "--structure", "two chains.pdb", "--chain", "X,Y", "--model", "a model"]
+    more += ["--rows", 5, "--baseline", "mi", "--window", 20, "--overlap", 5]
+    output = msa("report", "a family's $HOME.a3m", "-o", "page.html", *more)
+    assert "in 2 windows of 20; 100 pairs are in no window" in " ".join(output.split())
+    page = (folder / "page.html").read_text()
+    lines = commands(page)
+    for name, words in lines.items():
+        assert words[words.index("--chains") + 1] == "H:12,L:18"
+        assert ("--window" in words) == (name != "info")
+        assert ("--overlap" in words) == (name in ("report", "contacts"))
+        msa(*words)
+    assert lines["contacts"][lines["contacts"].index("--chain") + 1] == "X,Y"
+    assert (folder / "report.html").read_bytes() == (folder / "page.html").read_bytes()
+
+    rows, contacts = cells(page), table("contacts.tsv")
+    with_number = [pair for pair in contacts if pair["probability"]]
+    assert len(contacts) - len(with_number) == 100
+    head = ["rank", "i", "j", "|i\u2212j|", "probability", "rank, mutual information", "in contact"]
+    first, second, third = (k + 1 for k, row in enumerate(rows) if row == head)
+    between = [pair for pair in with_number if pair["i"][0] != pair["j"][0]]
+    for start, pairs, count in ((first, with_number, 15), (second, with_number[15:], 15), (third, between, 15)):
+        for row, pair in zip(rows[start : start + count], pairs[:count], strict=True):
+            # A:K42 is the residue A:42
+            assert [row[1][:2] + row[1][3:], row[2][:2] + row[2][3:]] == [pair["i"], pair["j"]]
+            assert row[4] == f"{float(pair['probability']):.3f}"
+            apart = int(pair["j"][2:]) - int(pair["i"][2:])
+            assert row[3] == ("-" if pair["i"][0] != pair["j"][0] else str(apart))
+            # residues are 5 Angstrom apart in a chain, which lie side by side at a distance of 6
+            assert row[6] == ("yes" if pair["i"][0] != pair["j"][0] and abs(apart) <= 1 else "no")
+    precision = {line["contacts"]: line for line in table("contacts.precision.tsv")}
+    names = [("all", "L"), ("long", "L"), ("between", "L"), ("between", "L/5"), ("between", "10")]
+    expected = [precision[name][f"P@{top}"] for name, top in names]
+    (columns,) = (row for row in rows if row[:2] == ["method", "P@L"])
+    figures = dict(zip(columns, next(row for row in rows if row[0] == "MSA Transformer"), strict=True))
+    shown = [figures[name] for name in ("P@L", "long P@L", "between P@L", "between P@L/5", "between P@10")]
+    assert shown == [f"{float(each):.2f}" if each else "-" for each in expected]
+    chance = dict(zip(columns, next(row for row in rows if row[0] == "chance"), strict=True))
+    assert chance["between P@L"] == f"{float(precision['between']['chance P@L']):.2f}"
+    assert f"between P@L {shown[2]}" in output
+    assert "H:X,L:Y" in page
+
+    profile = sorted(table("profile.tsv"), key=lambda line: float(line["entropy"]))
+    start = rows.index(["residue", "entropy, model", "entropy, family", "the model expects"]) + 1
+    names = [row[0] for row in rows[start : start + 10]]
+    assert [f"{name[:2]}{name[3:]}" for name in names] == [line["residue"] for line in profile[:10]]
+    scores = [float(line["score"]) for line in table("scores.csv")]
+    packed = numbers_of(page)["scores"]["values"]
+    assert (packed["low"], packed["high"]) == pytest.approx((min(scores), max(0.0, *scores)), abs=1e-5)
+    (info,) = json.loads((folder / "info.json").read_text())
+    assert (info["chains"], info["residues"][11:13]) == ("H:12,L:18", ["H:12", "L:1"])
+
+
 def test_options_that_change_numbers_are_in_the_commands(folder):
     msa(
         "--matmul-precision",
@@ -125,11 +194,11 @@ def test_options_that_change_numbers_are_in_the_commands(folder):
         "--model",
         "a model",
     ]
-    assert "msa-tiny is a small model" not in (folder / "x.html").read_text()
-    msa("report", "fn3", "-o", "fn3.html", "--rows", 4, "--baseline", "none")
+    assert "is for tests" not in (folder / "x.html").read_text()
+    msa("report", "fn3", "-o", "fn3.html", "--rows", 4, "--baseline", "none", "--model", "msa-tiny")
     page = (folder / "fn3.html").read_text()
     assert commands(page)["contacts"][1] == "fn3"
-    assert "<li>msa-tiny is a small model for trying things out" in page
+    assert "<li>msa-tiny is for tests and was trained on simulated families" in page
 
 
 def test_dca_is_left_out_of_long_queries_unless_it_is_asked_for(folder, monkeypatch):

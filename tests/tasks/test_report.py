@@ -98,6 +98,107 @@ def test_precisions_and_chance(model):
     assert np.isnan(judged["chance"]["long P@L"])
 
 
+def same_scores(report, alignment, model, **options):
+    """The report's scores are those of `score_all_singles`, whose other attributes are equal."""
+    scores = score_all_singles(alignment, model, mode="fast", **options)
+    for field in dataclasses.fields(scores):
+        found, expected = getattr(report.scores, field.name), getattr(scores, field.name)
+        if field.name == "score":
+            np.testing.assert_allclose(found, expected, atol=1e-12)
+        else:
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("chains", [(), "8,13"])
+def test_scores_that_are_mixed_with_the_family(chains, monkeypatch):
+    """As the model's config says, of one protein and of a complex, whole and in windows."""
+    model = small_model(MsaForMaskedLM)
+    monkeypatch.setattr(model.config, "profile_weight", 0.5)
+    alignment = make_family().with_chains(chains)
+    for window in (None, 9):
+        report = make_report(alignment, model, **ROWS, window=window)
+        same_scores(report, alignment, model, **ROWS, window=window)
+        assert report.scores.profile_weight == 0.5
+        assert len(report.windows) == (1 if window is None else 4)
+    # half of one, and half of the other
+    alone = score_all_singles(alignment, model, mode="fast", **ROWS, profile_weight=0.0)
+    family = score_all_singles(alignment, model, mode="fast", **ROWS, profile_weight=1.0)
+    report = make_report(alignment, model, **ROWS)
+    np.testing.assert_allclose(report.scores.score, (alone.score + family.score) / 2, atol=1e-12)
+
+
+def test_a_complex(model):
+    """Numbers are those of the same rows as one alignment, residues are named by chain, P@L counts as for a complex."""
+    one = make_family()
+    pair = one.with_chains("8,13")
+    known = np.zeros((21, 21), dtype=np.int8)
+    known[3, 15] = known[15, 3] = 1
+    whole = make_report(one, model, **ROWS, baselines=["mi"], known=known)
+    report = make_report(pair, model, **ROWS, baselines=["mi"], known=known)
+    assert np.array_equal(report.contacts.probabilities, whole.contacts.probabilities)
+    assert np.array_equal(report.profile.probabilities, whole.profile.probabilities)
+    assert report.residue_names[:7] == ["A:3", "A:4", "A:5", "A:6", "A:7", "A:8", "B:1"]
+    same_scores(report, pair, model, **ROWS)
+    judged = report.judged()
+    assert list(judged) == ["MSA Transformer", "mutual information", "chance"]
+    assert set(judged["chance"]) == set(judged["MSA Transformer"])
+    # by hand: columns are residues 3 to 21, and A ends with residue 8
+    assert len(report.contacts.residues) == 19
+    assert judged["chance"]["between P@10"] == pytest.approx(1 / (6 * 13))
+    values = report.contacts.probabilities[:6, 6:]
+    rank = (values > report.contacts.probabilities[1, 13]).sum()
+    assert judged["MSA Transformer"]["between P@10"] == pytest.approx((rank < 10) / 10)
+
+
+def test_chains_are_matched_as_the_contacts_say(model):
+    """Of two ways that a structure fits, the one that has the strongest pairs of two chains."""
+    alignment = family("f", 10, 16, seed=2).with_chains("8,8")
+    contacts = predict_contacts(alignment, model)
+    i, j = contacts.top(1, between_chains=True)[0]
+    ways = {name: np.zeros((16, 16), dtype=np.int8) for name in ("A:X,B:Y", "A:Y,B:X")}
+    k, m = contacts.top(16, between_chains=True)[-1]
+    ways["A:X,B:Y"][k, m] = ways["A:X,B:Y"][m, k] = 1
+    for a, b in ((i, j), (k, m)):
+        ways["A:Y,B:X"][a, b] = ways["A:Y,B:X"][b, a] = 1
+    report = make_report(alignment, model, known=ways)
+    assert report.matched == "A:Y,B:X"
+    assert np.array_equal(report.known, ways["A:Y,B:X"])
+    with pytest.raises(ValueError, match="known: contacts must have the shape"):
+        make_report(alignment, model, known=ways | {"third": np.zeros((5, 5))})
+
+
+def test_pairs_of_a_homodimer_that_are_in_contact_within_a_chain(model):
+    query = "MKVLAWYCDE"
+    alignment = Alignment.from_sequences([query * 2, query[::-1] * 2], chains="10,10")
+    known = np.zeros((20, 20), dtype=np.int8)
+    known[0, 8] = known[8, 0] = 1  # A:1 and A:9
+    report = make_report(alignment, model, known=known)
+    assert np.argwhere(report.same_pair).tolist() == [[0, 18], [8, 10], [10, 8], [18, 0]]
+
+
+def test_a_query_in_windows(model):
+    """Of 24 columns in windows of 10, every method is judged on the pairs that the model has read."""
+    alignment = family("f", 12, 24, seed=4)
+    known = np.zeros((24, 24), dtype=np.int8)
+    for i, j in ((0, 20), (2, 8), (4, 11)):
+        known[i, j] = known[j, i] = 1
+    report = make_report(alignment, model, window=10, overlap=4, known=known, baselines=["mi"])
+    expected = predict_contacts(alignment, model, window=10, overlap=4)
+    assert np.array_equal(report.contacts.probabilities, expected.probabilities, equal_nan=True)
+    # windows begin at 0, 4, 9 and 14: pairs at least 6 apart in these
+    assert report.windows.starts == (0, 4, 9, 14)
+    pairs = {(i, j) for s in report.windows.starts for i in range(s, s + 10) for j in range(i + 6, s + 10)}
+    judged = report.judged()
+    assert judged["chance"]["P@L"] == pytest.approx(2 / len(pairs))
+    scores = report.baselines["mutual information"].scores
+    ranked = sorted(pairs, key=lambda pair: -scores[pair])[:24]
+    right = sum(pair in ((2, 8), (4, 11)) for pair in ranked)
+    assert judged["mutual information"]["P@L"] == pytest.approx(right / 24)
+    profile = predict_profile(alignment, model, mode="fast", window=10)
+    assert np.array_equal(report.profile.probabilities, profile.probabilities)
+    same_scores(report, alignment, model, window=10)
+
+
 def test_bands_of_the_picture(model):
     alignment = Alignment.from_sequences(["MKVL", "MA--", "MKV-", "----"])
     report = make_report(alignment, model)
