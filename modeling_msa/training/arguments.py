@@ -141,8 +141,8 @@ class TrainingKeys:
     )
     max_time: float | None = _key(
         "Minutes in which the run ends and its model is saved. The learning rate falls to zero by then, in the share "
-        "of the time that num_decay_steps is of max_steps, or a third. A last evaluation is expected to last as long as "
-        "the one before."
+        "of the time that num_decay_steps is of max_steps, or a third. A last evaluation is expected to take as "
+        "long as the one before."
     )
     muon: bool = _key(
         "Train the matrices of the layers with Muon and all other weights with AdamW. For training from scratch; "
