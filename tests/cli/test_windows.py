@@ -162,7 +162,8 @@ def test_tasks_without_windows_refuse_long_alignments(folder, tmp_path):
     query = read_alignment(path).query
     (tmp_path / "t.csv").write_text(f"mutant\n{query[0]}1{'A' if query[0] != 'A' else 'C'}\n")
     words = (
-        "long.a3m: the query has 80 aligned residues, but the model reads at most 63, and this task does not read in"
+        "long.a3m: the query has 80 aligned residues, but the model reads at most 63: cut the alignment into domains. "
+        "(This task does not read in windows.)"
     )
     for line in ("jacobian IN -o o.tsv", "generate IN -o o.a3m --iterations 1", "embed IN -o o.npz --variants t.csv"):
         assert words in msa(*line.replace("IN", str(path)).split(), "--model", folder / "model", code=1)
