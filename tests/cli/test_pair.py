@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 
 import pytest
-from made_up import SEED
 from families import make_folder, make_model
+from made_up import SEED
 from typer.testing import CliRunner
 
 from modeling_msa import Alignment, read_alignment, write_alignment
@@ -93,7 +93,10 @@ def test_folders_are_paired_by_name(here):
         ("a.a3m b.sto --species few.csv", "b.sto: no row is in the table of species"),
         ("a.a3m b.sto --pairs pairs.csv", "pairs.csv, line 2: no row is named 'nobody' in b.sto"),
         ("a.a3m b.sto --pairs few.csv", "few.csv: there is no column 'name_a'; line 1 must name the columns name_a"),
-        ("a.a3m complex.a3m", "complex.a3m: each alignment to pair is for one protein, but this is a complex of A:2,B:2"),
+        (
+            "a.a3m complex.a3m",
+            "complex.a3m: each alignment to pair is for one protein, but this is a complex of A:2,B:2",
+        ),
         (
             "a.a3m long.a3m --model model",
             "have 4 and 61 aligned residues, 65 together, but the model reads at most 63",

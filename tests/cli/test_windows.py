@@ -9,12 +9,14 @@ from typer.testing import CliRunner
 
 from modeling_msa import (
     MsaForMaskedLM,
+    MsaModel,
     embed,
     load_model,
     precision,
     predict_contacts,
     predict_distances,
     read_alignment,
+    row_maps,
     write_alignment,
 )
 from modeling_msa.cli import app
@@ -170,6 +172,23 @@ def test_tasks_without_windows_refuse_long_alignments(folder, tmp_path):
     line = f"embed {path} -o o.npz --variants t.csv --window 20"
     assert "Variants are not embedded in windows" in msa(*line.split(), "--model", folder / "model", code=1)
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_what_windows_cannot_give_is_refused_before_the_model_runs(folder, tmp_path, monkeypatch):
+    """Row maps and a gap between chains of a long query: nothing runs, and nothing is left."""
+    monkeypatch.setattr(MsaModel, "prepare", lambda *_, **__: pytest.fail("the model ran"))
+    path, model = folder / "families" / "long.a3m", folder / "model"
+    line = ["contacts", path, "-o", "c.tsv", "--plot", "png", "--model", model]
+    output = msa(*line, "--structure", folder / "maps" / "long.npy", "--row-maps", "npz", code=1)
+    assert "long.a3m: the query has 80 aligned residues, but the model reads at most 63, and row maps" in output
+    for more in ([], ["--row-maps", "npz"]):
+        output = msa(*line, "--chains", "40,40", "--chain-gap", 3, *more, code=1)
+        assert ("row maps" if more else "a gap between chains cannot be used with windows") in output
+    output = msa(*line, "--chains", "40,40", "--chain-gap", 3, "--window", 50, code=1)
+    assert "a gap between chains cannot be used with windows" in output
+    with pytest.raises(ValueError, match="row maps .* are not read in windows"):
+        row_maps(read_alignment(path), load_model(model))
+    assert [path for path in tmp_path.iterdir() if path.name[0] != "."] == []
 
 
 def test_profile_of_a_long_query(folder, tmp_path):
