@@ -57,6 +57,7 @@ def pair_command(
     and, of those by the model, loss (of the masked rows beside each other, nats per residue) and margin (by how much
     the losses would rise in the second best pairing). It can be passed as --pairs. The first line of the output tells
     other commands, and ColabFold, the lengths of the chains. Complexes are not read: each alignment has one chain.
+    By the model, chains that are together longer than the model reads are refused.
 
     Example: msa pair A.a3m B.a3m -o AB.a3m
     """
