@@ -149,6 +149,13 @@ class Outputs:
 
             check_chosen(model, self.layers, self.heads)
 
+    def check_row_maps(self, family: Alignment, model: Any) -> None:
+        """Raise ValueError, before the model runs, if it does not read the query at once."""
+        if self.features is not None:
+            from ..tasks.row_maps import check_length
+
+            check_length(family, model)
+
     def check_structure(self, path: Path, target: Path, family: Alignment, assignments: Iterable[str]) -> None:
         """Raise ValueError, before the model runs, if the pairs cannot be drawn on an alignment's structure."""
         if self.script is None:

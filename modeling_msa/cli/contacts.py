@@ -101,6 +101,7 @@ def contacts_command(
         check_baselines(methods, family)
         outputs.check_structure(path, target, family, assignments or ())
         network = model()
+        outputs.check_row_maps(family, network)
         from ..tasks.contacts import predict_contacts
         from ..tasks.plotting import plot_contacts
 

@@ -27,7 +27,8 @@ def fit_contacts_command(
     """Fit a model's contact regression on families of known structure, and save a new folder.
 
     All other weights stay the same. This is the L1-regularized logistic regression of the paper, which used 20
-    families. Precision on the families of the fit is too optimistic: measure it on others. Complexes are not read.
+    families. Precision on the families of the fit is too optimistic: measure it on others. Complexes are not read,
+    and a query that is longer than the model reads is refused.
 
     Example: msa fit-contacts families.tsv --model msa-small -o msa-refitted
     """

@@ -85,6 +85,7 @@ def fit_fitness_command(
     It reads the model's embeddings of the variants and, as a covariate, their zero-shot scores. Noise and length scale
     are chosen by inner folds. What is printed is measured on folds that were left out, as in ProteinGym: variants at
     random, or residues that were not mutated in the others (modulo, contiguous), each with half of a 95 % interval.
+    Embeddings of a query that is longer than the model reads are refused.
 
     Example: msa fit-fitness fn3 measured.csv -o fitness.safetensors --rows 16
     """

@@ -21,7 +21,7 @@ _FIRST = f"Alignments of the first chain: {ALIGNMENTS}"
 _SECOND = "The same of the second chain; of several, those of the same names are paired."
 
 
-@command("filter_coverage", "filter_identity")  # which would leave out known pairs only
+@command("chains", "filter_coverage", "filter_identity")  # filters would leave out known pairs only
 def pair_command(
     a: Annotated[str, typer.Argument(metavar="A", help=_FIRST)],
     b: Annotated[str, typer.Argument(metavar="B", help=_SECOND)],
@@ -56,7 +56,8 @@ def pair_command(
     --rows, and then with pairs it is sure of. NAME.partners.tsv, beside the output, lists the pairs with their species
     and, of those by the model, loss (of the masked rows beside each other, nats per residue) and margin (by how much
     the losses would rise in the second best pairing). It can be passed as --pairs. The first line of the output tells
-    other commands, and ColabFold, the lengths of the chains.
+    other commands, and ColabFold, the lengths of the chains. Complexes are not read: each alignment has one chain.
+    By the model, chains that are together longer than the model reads are refused.
 
     Example: msa pair A.a3m B.a3m -o AB.a3m
     """

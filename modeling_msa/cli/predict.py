@@ -66,6 +66,9 @@ def predict_command(
     numbered on the whole query, from 1; those in lower case have no column and are left out. A model with one answer
     for each alignment also writes many alignments into one table. --plot draws classes of residues, and contacts.
 
+    Contacts of a query that is longer than the model reads are predicted in windows, and pairs in none have no
+    probability. By other heads it is refused.
+
     Pass --rows and --select as in the recipe that the model was trained with (max_rows, select).
 
     Example: msa predict runs/secondary-structure fn3 -o structure.tsv --plot structure.png

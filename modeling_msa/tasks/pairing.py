@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from ..alignments.alignment import Alignment
-from ..alignments.chains import format_chains
+from ..alignments.chains import refuse_chains
 from ..alignments.sampling import select_rows
 from ..alignments.species import as_in_tables, rows_of_names, shared_species
 from ..alignments.variants import AMINO_ACIDS
@@ -226,10 +226,7 @@ def pair_alignments(
 
 def _check_two(a: Alignment, b: Alignment) -> None:
     for each in (a, b):
-        if each.chains:
-            raise ValueError(
-                f"{_where(each)}: is a complex already ({format_chains(each.chains)}); pass alignments of one chain."
-            )
+        refuse_chains(each.chains, _where(each), "each alignment to pair")
     if a.names == b.names and np.array_equal(a.array, b.array):
         raise ValueError(
             f"{_where(a)} and {_where(b)} are the same alignment: pass those of two different proteins. For copies of "

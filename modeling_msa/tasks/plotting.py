@@ -12,7 +12,7 @@ from .._files import whole_file
 from .._words import counted
 from ..alignments.chains import BETWEEN, separated
 from .contact_files import check_beside
-from .contact_precision import precision, same_pair_contacts
+from .contact_precision import covered_contacts, precision, same_pair_contacts
 from .contact_viewers import RIGHT, WRONG
 from .contacts import MIN_SEPARATION, PairMap
 from .distances import Distances
@@ -71,9 +71,12 @@ def plot_contacts(
     panels = 1 + len(beside)
     figure = Figure(figsize=(6.4 * panels, 6.4), dpi=150, layout="constrained" if beside else "compressed")
     parts: Any = figure.subfigures(1, panels) if beside else [figure]
+    counted_pairs = None
+    if known is not None and (beside or title is None):
+        counted_pairs = covered_contacts((contacts, *beside), known)
     for each, part in zip((contacts, *beside), parts, strict=True):
         of_map = each.method if beside else title or each.name
-        _draw_contacts(part, each, known, of_map, bool(beside) or title is None, between_chains)
+        _draw_contacts(part, each, known, of_map, counted_pairs, between_chains)
     if beside:
         figure.suptitle(title or contacts.name)
     with whole_file(path) as temporary:
@@ -81,9 +84,14 @@ def plot_contacts(
 
 
 def _draw_contacts(
-    figure: Any, contacts: PairMap, known: np.ndarray | None, name: str, with_precision: bool, between_chains: bool
+    figure: Any,
+    contacts: PairMap,
+    known: np.ndarray | None,
+    name: str,
+    counted_pairs: np.ndarray | None,
+    between_chains: bool,
 ) -> None:
-    """Draw one map into a figure, or a part of one; P@L follows the name."""
+    """Draw one map into a figure, or a part of one; P@L of the counted pairs, if there are any, follows the name."""
     from matplotlib.colors import ListedColormap
 
     residues, count = contacts.residues, len(contacts.residues)
@@ -119,7 +127,6 @@ def _draw_contacts(
         label = f"{'most probable' if is_probability else 'strongest'} pairs {which}"
         mark(np.ones(len(pairs), dtype=bool), label, s=radius, color="0.25", marker="s", linewidths=0)
     else:
-        value = precision(contacts, known, min_separation=least)
         same = np.zeros(len(pairs), dtype=bool)
         if contacts.chains and len(known) == len(contacts.query):
             marked = same_pair_contacts(known, contacts.query, contacts.chains)
@@ -138,7 +145,9 @@ def _draw_contacts(
             axes.scatter([], [], s=40, color=_UNKNOWN, marker="s", label="unresolved in the structure")
             how = {"facecolors": "none", "edgecolors": "0.35", "marker": "o", "linewidths": 0.8}
             mark(state < 0, "predicted, unresolved", s=radius, **how)
-        name += f", P@L {'between chains ' * between_chains}{value:.2f}" if with_precision else ""
+        if counted_pairs is not None:
+            value = precision(contacts, counted_pairs, min_separation=least)
+            name += f", P@L {'between chains ' * between_chains}{value:.2f}"
     for axis in (axes.xaxis, axes.yaxis):
         number_by_chain(axis, contacts.chains)
     draw_boundaries(axes, contacts.chains, horizontal=True)

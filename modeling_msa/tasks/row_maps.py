@@ -106,6 +106,7 @@ def row_maps(
     (2, 4, 8, 8)
     """
     check_whole(model)
+    check_length(alignment, model)
     chosen_layers, chosen_heads = check_chosen(model, layers, heads)
     seen, inputs = model_inputs(alignment, model, rows, select, seed, coverage, identity)
     if chain_gap:
@@ -125,6 +126,17 @@ def row_maps(
     settings = {"model": model_name(model), "rows": rows, **how, "version": __version__}
     where = (seen.names[0], seen.query, seen.column_residues)
     return RowMaps(*where, maps, chosen_layers, chosen_heads, seen.depth, seen.chains, settings)
+
+
+def check_length(alignment: Alignment, model: MsaPreTrainedModel) -> None:
+    """Raise ValueError if the model does not read a query at once: maps cannot be put together from windows."""
+    columns, most = int((alignment.residue_columns >= 0).sum()), model.config.max_position_embeddings - 1
+    if columns > most:
+        raise ValueError(
+            f"{alignment.source or alignment.names[0]}: the query has {columns:,} aligned residues, but the model "
+            f"reads at most {most:,}, and row maps (--row-maps) are not read in windows: cut the alignment into "
+            "domains, or leave them out."
+        )
 
 
 def check_chosen(

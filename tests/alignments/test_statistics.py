@@ -130,11 +130,15 @@ def test_warnings_of_a_complex_are_by_chain():
     found = alignment_statistics(Alignment.from_sequences([query, *others], chains="8,8"))
     assert (found.rows_by_chain.tolist(), found.paired) == ([4, 2], 1)
     text = " ".join(found.warnings)
-    assert "2 of the query's 16 residues are in lower case and have no column, so no result covers them: A:1,B:7." in text
+    assert (
+        "2 of the query's 16 residues are in lower case and have no column, so no result covers them: A:1,B:7." in text
+    )
     assert "No row but the query has residues in every chain" in text
     rows = [query, *["-" * 14] * 5, "KVLAWYCDE-----"]
     found = alignment_statistics(Alignment.from_sequences(rows, chains="8,8"))
-    assert "in 14 columns, so results there rest on few sequences: residues A:2-8,B:1-6,B:8." in " ".join(found.warnings)
+    assert "in 14 columns, so results there rest on few sequences: residues A:2-8,B:1-6,B:8." in " ".join(
+        found.warnings
+    )
 
 
 def test_a_family_of_pfam():

@@ -4,6 +4,7 @@ Each reads what it should, says what is wrong with bad input and leaves nothing 
 of one.
 """
 
+import csv
 import gzip
 import json
 import lzma
@@ -39,6 +40,7 @@ PER_ALIGNMENT = {
 }
 MODEL_ARGUMENT = {}  # of the commands whose first argument is a model
 PARTNER = {}  # of the commands whose second argument is a second alignment
+MORE = {}  # options with files
 COMMANDS = pytest.mark.parametrize("name", PER_ALIGNMENT)
 
 
@@ -54,7 +56,12 @@ def _model_with_a_head(tmp_path_factory):
     """For `msa predict`, which has no use for the embedded model."""
     folder = tmp_path_factory.mktemp("head")
     PARTNER["pair"] = folder / "partner.a3m"
-    write_alignment(read_alignment(bundled_family()).take([0, *range(80, 60, -1)]), PARTNER["pair"])
+    fn3 = read_alignment(bundled_family())
+    write_alignment(fn3.take([0, *range(20, 0, -1)]), PARTNER["pair"])
+    with open(folder / "species.csv", "w", newline="") as file:
+        names = [(name, f"s{k // 2}") for k, name in enumerate(fn3.names[1:21])]
+        csv.writer(file).writerows([("name", "species"), *names])
+    MORE["pair"] = ["--species", str(folder / "species.csv")]
     MODEL_ARGUMENT["predict"] = make_model(folder, MsaForTokenClassification, max_position_embeddings=512)
 
 
@@ -63,7 +70,9 @@ def command(name, *alignments, output, more=()):
     if model and "--model" in more:
         model, more = more[-1:], ()
     alignments = (*alignments[:1], PARTNER[name]) if name in PARTNER else alignments
-    return [name, *model, *alignments, *PER_ALIGNMENT[name].format(output).split(), *more]
+    if not model and "--model" not in more:
+        more = ("--model", "msa-tiny", *more)
+    return [name, *model, *alignments, *PER_ALIGNMENT[name].format(output).split(), *MORE.get(name, ()), *more]
 
 
 def contents(folder):
@@ -94,10 +103,9 @@ def test_every_format_gives_the_same_contacts(family, tmp_path):
     (tmp_path / "named.dat").write_bytes(data)
     inputs = sorted(tmp_path.iterdir())
     inputs.remove(tmp_path / "named.dat")
-    msa("contacts", *inputs, "-o", tmp_path / "maps", "--rows", 4)
-    msa(
-        "contacts", tmp_path / "named.dat", "-o", tmp_path / "maps" / "named.tsv", "--rows", 4, "--input-format", "a3m"
-    )
+    more = ["--rows", 4, "--model", "msa-tiny"]
+    msa("contacts", *inputs, "-o", tmp_path / "maps", *more)
+    msa("contacts", tmp_path / "named.dat", "-o", tmp_path / "maps" / "named.tsv", *more, "--input-format", "a3m")
     maps = {path.stem: path.read_text() for path in (tmp_path / "maps").glob("*.tsv")}
     assert set(maps) == {"a3m", "a2m", "fasta", "stockholm", "zipped", "packed", "named"}
     assert len(set(maps.values())) == 1
@@ -111,7 +119,7 @@ def test_every_command_reads_the_bundled_family(name, tmp_path):
 
 @COMMANDS
 def test_bundled_names_beside_folders_of_these_names(name, tmp_path, monkeypatch):
-    """One alignment goes into one file, by the embedded model, and each warning is shown once."""
+    """One alignment goes into one file, by an embedded model, and each warning is shown once."""
     monkeypatch.chdir(tmp_path)
     for folder in ("a", "b/fn3", "b/msa-tiny"):
         Path(folder).mkdir(parents=True)
@@ -158,7 +166,7 @@ def test_bad_input_ends_in_words(name, tmp_path):
 def test_two_processes_leave_the_files_of_one(tmp_path):
     make_folder(tmp_path / "families", count=6)
     (tmp_path / "families" / "f6.a3m").write_text("")
-    arguments = ["embed", str(tmp_path / "families"), "--rows", "8", "-o"]
+    arguments = ["embed", str(tmp_path / "families"), "--rows", "8", "--model", "msa-tiny", "-o"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     program = [sys.executable, *LAUNCH, "-m", "modeling_msa.cli", *arguments, str(tmp_path / "two" / "all.npz")]
     for folder in ("one", "two"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from families import make_folder, make_model
+from made_up import SEED
 from typer.testing import CliRunner
 
 from modeling_msa import Alignment, read_alignment, write_alignment
@@ -59,13 +60,11 @@ def test_other_methods_need_no_model(here):
         assert read_alignment(f"{method}.a3m").depth == 10 - number
 
 
-def test_a_table_of_species_and_a_bundled_family(here):
-    fn3 = read_alignment("fn3") if Path("fn3").exists() else None
-    assert fn3 is None
+def test_a_table_of_species_and_a_family_of_pfam(here):
     Path("species.csv").write_text("name,species\n1_ECOLI,coli\n5_HUMAN,coli\n3_HUMAN,man\n")
     said = msa("pair a.a3m b.sto -o ab.a3m --species species.csv --method species")
     assert "2 pairs (1 query, 1 single); 1 species in both by table" in said
-    assert "entry name (_ECOLI)" in msa("pair fn3 b.sto -o fn3.a3m --method rank")
+    assert "entry name (_ECOLI)" in msa(f"pair {SEED} b.sto -o fn3.a3m --method rank")
     assert [tuple(chain) for chain in read_alignment("fn3.a3m").chains] == [("A", 86), ("B", 3)]
 
 
@@ -94,7 +93,10 @@ def test_folders_are_paired_by_name(here):
         ("a.a3m b.sto --species few.csv", "b.sto: no row is in the table of species"),
         ("a.a3m b.sto --pairs pairs.csv", "pairs.csv, line 2: no row is named 'nobody' in b.sto"),
         ("a.a3m b.sto --pairs few.csv", "few.csv: there is no column 'name_a'; line 1 must name the columns name_a"),
-        ("a.a3m complex.a3m", "complex.a3m: is a complex already (A:2,B:2)"),
+        (
+            "a.a3m complex.a3m",
+            "complex.a3m: each alignment to pair is for one protein, but this is a complex of A:2,B:2",
+        ),
         (
             "a.a3m long.a3m --model model",
             "have 4 and 61 aligned residues, 65 together, but the model reads at most 63",

@@ -59,7 +59,7 @@ HEADS = {"predict": MsaForTokenClassification} | dict.fromkeys(
 IN_ONE_FILE = ("embed in one file", "evaluate-contacts", "predict in one file")
 WITH_TABLE = ["score", "predict variants", "embed variants", "proteingym"]
 WITH_STRUCTURE = ["contacts", "report", "jacobian", "evaluate-contacts"]
-WITH_WINDOWS = ["contacts", "embed", "embed in one file", "distances", "evaluate-contacts"]
+WITH_WINDOWS = ["contacts", "report", "embed", "embed in one file", "distances", "evaluate-contacts"]
 ALL = dict.fromkeys(COMMANDS, NAMES)
 WITH_SEED = [name for name in COMMANDS if name != "proteingym"]
 
@@ -247,6 +247,7 @@ def side_file_removed(folder):
         "f1.precision.tsv",
         "f1.pairs.tsv",
         "f1.partners.tsv",
+        "f1.enrichment.tsv",
         "f1.residues.csv",
         "f1.generated.tsv",
         "all.means.tsv",
@@ -281,7 +282,7 @@ CHANGES = {  # what is done, to which commands, further options, results that ar
     "removed": (removed, ALL, "", ONE, "is missing or was changed: f"),
     "side file": (
         side_file_removed,
-        ["contacts", "sequences", "jacobian", "generate", "pair", "evaluate-contacts"],
+        ["contacts", "contacts beside", "sequences", "jacobian", "generate", "pair", "evaluate-contacts"],
         "",
         ONE,
         r"sv is missing or was changed: f",

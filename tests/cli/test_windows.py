@@ -1,20 +1,26 @@
 """The contract of --window and --overlap: as in Python; what no window covers is told apart in all that is written."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from families import family, make_model
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from modeling_msa import (
+    MsaForContactPrediction,
     MsaForMaskedLM,
+    MsaForTokenClassification,
+    MsaModel,
     embed,
     load_model,
     precision,
     predict_contacts,
     predict_distances,
     read_alignment,
+    row_maps,
     write_alignment,
 )
 from modeling_msa.cli import app
@@ -162,13 +168,101 @@ def test_tasks_without_windows_refuse_long_alignments(folder, tmp_path):
     query = read_alignment(path).query
     (tmp_path / "t.csv").write_text(f"mutant\n{query[0]}1{'A' if query[0] != 'A' else 'C'}\n")
     words = (
-        "has 80 aligned residues, but the model reads at most 63: cut the alignment into domains. (This task does not"
+        "long.a3m: the query has 80 aligned residues, but the model reads at most 63: cut the alignment into domains. "
+        "(This task does not read in windows.)"
     )
     for line in ("jacobian IN -o o.tsv", "generate IN -o o.a3m --iterations 1", "embed IN -o o.npz --variants t.csv"):
         assert words in msa(*line.replace("IN", str(path)).split(), "--model", folder / "model", code=1)
     line = f"embed {path} -o o.npz --variants t.csv --window 20"
     assert "Variants are not embedded in windows" in msa(*line.split(), "--model", folder / "model", code=1)
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+# every command that reads an alignment, of a query that is longer than the model reads
+IN_WINDOWS = {
+    "contacts": "contacts LONG -o o.tsv",
+    "report": "report LONG -o o.html --baseline mi",
+    "embed": "embed LONG -o o.npz",
+    "distances": "distances LONG -o o.phy",
+    "fit-distances": "fit-distances LONG -o o.json",
+    "evaluate-contacts": "evaluate-contacts LIST -o o.tsv",
+    "profile": "profile LONG -o o.tsv --mode fast",
+    "score": "score LONG -o o.csv --all-singles --mode fast",
+    "proteingym": "proteingym reference.csv --msas . --assays . -o out --seeds 1 --mode fast",
+    "predict": "predict contacts LONG -o o.tsv",
+}
+NOT_IN_WINDOWS = {
+    "jacobian": "jacobian LONG -o o.tsv",
+    "generate": "generate LONG -o o.a3m --iterations 1",
+    "pair": "pair LONG b.a3m -o o.a3m",
+    "fit-contacts": "fit-contacts LIST -o o",
+    "fit-fitness": "fit-fitness LONG t.csv -o o.safetensors",
+    "predict": "predict residues LONG -o o.tsv",
+}
+CROPPED = {"train"}  # by the recipe's max_columns
+NO_MODEL = {"info", "pack", "search", "export", "push", "convert"}
+
+
+@pytest.fixture
+def long_files(folder, tmp_path):
+    long = read_alignment(folder / "families" / "long.a3m")
+    write_alignment(long, "long.a3m")
+    write_alignment(family("b", 12, 20, 3), "b.a3m")
+    variants = [f"{long.query[k]}{k + 1}{'W' if long.query[k] != 'W' else 'A'}" for k in range(30)]
+    (tmp_path / "t.csv").write_text("mutant,value\n" + "".join(f"{each},{k % 7}\n" for k, each in enumerate(variants)))
+    (tmp_path / "assay.csv").write_text(f"mutant,DMS_score,DMS_score_bin\n{variants[0]},1,1\n{variants[1]},0,0\n")
+    (tmp_path / "reference.csv").write_text(
+        "DMS_id,DMS_filename,target_seq,MSA_filename,MSA_start,MSA_end,MSA_theta,DMS_binarization_cutoff,"
+        f"UniProt_ID,coarse_selection_type\na,assay.csv,{long.query},long.a3m,1,80,0.2,0,X,Activity\n"
+    )
+    (tmp_path / "list.tsv").write_text(f"long.a3m\t{folder / 'maps' / 'long.npy'}\n")
+    make_model("contacts", MsaForContactPrediction)
+    make_model("residues", MsaForTokenClassification)
+
+
+def run_long(line, folder, **more):
+    words = [{"LONG": "long.a3m", "LIST": "list.tsv"}.get(word, word) for word in line.split()]
+    model = [] if words[0] == "predict" else ["--model", folder / "model"]
+    return msa(*words, *model, **more)
+
+
+def test_every_command_is_here():
+    names = {*IN_WINDOWS, *NOT_IN_WINDOWS, *CROPPED, *NO_MODEL}
+    assert set(get_command(app).commands) == names
+    for name in NOT_IN_WINDOWS:
+        assert "longer than the model reads" in " ".join(get_command(app).commands[name].help.split())
+    assert "max_columns" in msa("train", "--help")
+
+
+@pytest.mark.parametrize("name", IN_WINDOWS)
+def test_commands_that_read_in_windows(name, folder, long_files, tmp_path):
+    run_long(IN_WINDOWS[name], folder)
+    assert [path for path in tmp_path.iterdir() if path.stem in ("o", "out")]
+
+
+@pytest.mark.parametrize("name", NOT_IN_WINDOWS)
+def test_commands_that_do_not_read_in_windows(name, folder, long_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(MsaModel, "prepare", lambda *_, **__: pytest.fail("the model ran"))
+    output = run_long(NOT_IN_WINDOWS[name], folder, code=1)
+    assert re.search(r"the model reads at most (63|32 and 64)", output)
+    assert [path.name for path in tmp_path.iterdir() if path.stem == "o"] == []
+
+
+def test_what_windows_cannot_give_is_refused_before_the_model_runs(folder, tmp_path, monkeypatch):
+    """Row maps and a gap between chains of a long query: nothing runs, and nothing is left."""
+    monkeypatch.setattr(MsaModel, "prepare", lambda *_, **__: pytest.fail("the model ran"))
+    path, model = folder / "families" / "long.a3m", folder / "model"
+    line = ["contacts", path, "-o", "c.tsv", "--plot", "png", "--model", model]
+    output = msa(*line, "--structure", folder / "maps" / "long.npy", "--row-maps", "npz", code=1)
+    assert "long.a3m: the query has 80 aligned residues, but the model reads at most 63, and row maps" in output
+    for more in ([], ["--row-maps", "npz"]):
+        output = msa(*line, "--chains", "40,40", "--chain-gap", 3, *more, code=1)
+        assert ("row maps" if more else "a gap between chains cannot be used with windows") in output
+    output = msa(*line, "--chains", "40,40", "--chain-gap", 3, "--window", 50, code=1)
+    assert "a gap between chains cannot be used with windows" in output
+    with pytest.raises(ValueError, match="row maps .* are not read in windows"):
+        row_maps(read_alignment(path), load_model(model))
+    assert [path for path in tmp_path.iterdir() if path.name[0] != "."] == []
 
 
 def test_profile_of_a_long_query(folder, tmp_path):

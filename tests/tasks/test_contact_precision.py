@@ -5,7 +5,7 @@ import pytest
 from made_up import contact_map
 
 from modeling_msa import Chain, CoevolutionMap, ContactMap, precision, precisions
-from modeling_msa.tasks.contact_precision import chance, compared, compared_table
+from modeling_msa.tasks.contact_precision import chance, compared, compared_table, covered_contacts
 
 
 def contacts_at(length, *pairs):
@@ -122,3 +122,29 @@ def test_methods_are_compared_beside_chance():
     alone = ContactMap("one", "MKVLAWYC", made.residues, made.probabilities, 7)
     assert chance(alone, known)["short"] == chance(alone, known)["all"] == 1 / 2  # of 1-7, 1-8; 2-8 is not known
     assert precision(alone, known, top=1) == 1
+
+
+def test_methods_are_compared_on_the_pairs_that_windows_cover():
+    """Of 9 residues, 6 pairs are 6 apart; the map lacks 0-8 and 1-8, and 2-8 is not known: 0-6, 0-7 and 1-7 are left."""
+    known = np.zeros((9, 9), dtype=np.int8)
+    for i, j in ((0, 6), (0, 8)):
+        known[i, j] = known[j, i] = 1
+    known[2, 8] = known[8, 2] = -100
+    made = contact_map(9, p0_6=0.1, p0_7=0.9, p1_7=0.8)
+    for i in (0, 1):
+        made.probabilities[i, 8] = made.probabilities[8, i] = np.nan
+    scores = contact_map(9, p0_8=0.9, p0_6=0.8, p0_7=0.1).probabilities
+    baseline = CoevolutionMap("q", made.query, made.residues, scores, 7, "dca", "DCA")
+    # L is 9, and a range with fewer pairs counts the missing ones as wrong
+    expected = {"MSA Transformer": 1 / 9, "DCA": 1 / 9, "chance": 1 / 3}
+    for contacts in (known, np.pad(known, (0, len(made.query) - 9))):
+        figures = compared([made, baseline], contacts)
+        assert {name: each["all"] for name, each in figures.items()} == pytest.approx(expected)
+    covered = covered_contacts([made, baseline], known)
+    assert precision(baseline, covered, top=1) == 1  # 0-6, as 0-8 does not count
+    assert precision(made, known, top=1) == precision(made, covered, top=1) == 0
+    assert chance(made, known)["all"] == pytest.approx(1 / 3)
+    assert (covered == -100).sum() == 6
+    assert covered[0, 6] == 1
+    with pytest.raises(ValueError, match="contacts must have the shape"):
+        compared([made, baseline], np.zeros((5, 5)))

@@ -197,3 +197,14 @@ def test_a_complex(tmp_path):
     assert write_viewer(pair, tmp_path / "two.pdb", tmp_path / "v.pml", "B,A", 3) == 3
     with pytest.raises(ValueError, match="name 2 chains of the structure"):
         structure_residues(tmp_path / "two.pdb", Alignment.from_sequences(["MKVLAWYC" * 2], chains=chains))
+
+
+def test_pairs_in_no_window_are_not_drawn(contacts, structure, tmp_path):
+    """The best of the pairs that have a probability, and how many these are."""
+    contacts.probabilities[1, 7] = contacts.probabilities[7, 1] = np.nan
+    assert write_viewer(contacts, structure, tmp_path / "v.cxc", count=4) == 2
+    text = (tmp_path / "v.cxc").read_text()
+    assert "# 2 pairs of the 4 most probable ones, 2 with a residue that the structure lacks" in text
+    contacts.probabilities[:] = np.nan
+    assert write_viewer(contacts, structure, tmp_path / "v.cxc") == 0
+    assert "pbond" not in (tmp_path / "v.cxc").read_text()

@@ -46,3 +46,18 @@ def test_a_complex_is_numbered_by_chain(tmp_path):
     lines = (tmp_path / "e.tsv").read_text().splitlines()
     assert lines[1] == "A:1\tM\t1\t0.800000\t1.000000"
     assert lines[5] == "B:1\tA\t1\t0.800000\t1.000000"
+
+
+def test_pairs_in_no_window_do_not_count():
+    """Of a complex in windows too: those that are left, in units of their own mean."""
+    made = contact_map(9, p0_6=0.9, p0_7=0.6, p1_7=0.3)
+    made.probabilities[0, 6] = made.probabilities[6, 0] = np.nan
+    found = enrichment(made, count=2)
+    assert found.pairs.tolist() == [1, 1, 0, 0, 0, 0, 0, 2, 0]
+    assert found.strength == pytest.approx([0.6, 0.3, 0, 0, 0, 0, 0, 0.9, 0])
+    assert found.enrichment[7] == pytest.approx(2)
+    chains = (Chain("A", 5), Chain("B", 4))
+    pair = ContactMap("pair", "MKVLAWYCD", made.residues, made.probabilities, 7, chains)
+    assert enrichment(pair, count=1, between_chains=True).strength[0] == pytest.approx(0.6)
+    made.probabilities[:] = np.nan
+    assert enrichment(made).strength.tolist() == [0] * 9

@@ -231,7 +231,7 @@ def test_what_cannot_be_paired(model, monkeypatch):
     with pytest.raises(ValueError, match="are the same alignment: pass those of two different proteins"):
         pair_alignments(A, A, method="rank")
     both = pair_alignments(A, B, method="rank").alignment
-    with pytest.raises(ValueError, match=r"is a complex already \(A:4,B:5\)"):
+    with pytest.raises(ValueError, match=r"is for one protein, but this is a complex of A:4,B:5"):
         pair_alignments(both, B, method="rank")
     with pytest.raises(ValueError, match="unknown method 'best'; use model, rank or species"):
         pair_alignments(A, B, method="best")

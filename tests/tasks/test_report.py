@@ -128,7 +128,7 @@ def test_scores_that_are_mixed_with_the_family(chains, monkeypatch):
 
 
 def test_a_complex(model):
-    """Numbers are those of the same rows as one alignment, residues are named by chain, P@L counts as for a complex."""
+    """Numbers are those of the same rows as one alignment; residues are named by chain, and P@L is a complex's."""
     one = make_family()
     pair = one.with_chains("8,13")
     known = np.zeros((21, 21), dtype=np.int8)

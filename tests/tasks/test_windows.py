@@ -264,7 +264,7 @@ def test_bad_windows_are_refused_before_the_model_runs(model, monkeypatch):
 def test_tasks_without_windows_say_so(model, monkeypatch):
     monkeypatch.setattr(MsaModel, "prepare", lambda *_, **__: pytest.fail("the model ran"))
     words = (
-        "the query has 47 aligned residues, but the model reads at most 31: cut .*This task does not read in windows"
+        "the query has 47 aligned residues, but the model reads at most 31: cut .* .This task does not read in windows"
     )
     letter = LONG.query[0]
     for task in (
