@@ -1,7 +1,7 @@
 """Run the code of the pages, so that the site shows its results; `make docs` does this before sphinx-build.
 
 Everything goes to docs/made, which git ignores: the files that the blocks of the pages write; what they print, as
-PAGE-N.txt, where N is the number of the block on its page; and the reference pages. The model is msa-tiny and the
+PAGE-N.txt, where N is the number of the block on its page; and the reference pages. The model is msa-small and the
 family the bundled one, so the pictures are always those of the present checkpoint.
 """
 

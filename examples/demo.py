@@ -2,7 +2,7 @@
 
     python examples/demo.py [CHECKPOINT]
 
-Without CHECKPOINT (a fair-esm file, or a published name) it uses msa-tiny, which comes with the package, and
+Without CHECKPOINT (a fair-esm file, or a published name) it uses msa-small, which comes with the package, and
 writes it as fair-esm's files first.
 """
 
@@ -15,9 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_msa import bundled_family, convert_checkpoint, read_alignment, revert_checkpoint
+from modeling_msa import (
+    bundled_family,
+    bundled_structure,
+    convert_checkpoint,
+    precision,
+    read_alignment,
+    revert_checkpoint,
+    structure_contacts,
+)
 from modeling_msa.hub.downloads import find_checkpoint
-from modeling_msa.hub.finding import resolve_model
+from modeling_msa.hub.finding import EMBEDDED, resolve_model
 from modeling_msa.hub.loading import quiet_loading
 from modeling_msa.tasks.contact_files import write_contacts
 from modeling_msa.tasks.contacts import ContactMap
@@ -26,6 +34,7 @@ from modeling_msa.tasks.plotting import plot_contacts
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = Path("demo")
+ROWS = 256
 
 # As in any other process: only torch and transformers, and the code that the folder brings.
 LOAD_AND_PREDICT = """
@@ -46,8 +55,8 @@ print(f"loaded     {type(model).__module__.rsplit('.', 1)[0]}.{type(model).__nam
 
 NEXT = (
     "info fn3",
-    "contacts fn3 --model demo/model --baseline mi,dca -o demo/compared.tsv --plot demo/compared.png",
-    "score fn3 --model demo/model --all-singles -o demo/scores.csv --plot demo/scores.png",
+    "contacts fn3 --model demo/model --structure fn3 --baseline mi -o demo/compared.tsv --plot demo/compared.png",
+    "score fn3 --model demo/model --all-singles --mode fast -o demo/scores.csv --plot demo/scores.png",
 )
 
 
@@ -61,13 +70,14 @@ def main(checkpoint: str | None = None) -> None:
     DEMO.mkdir(exist_ok=True)
     shutil.rmtree(DEMO / "model", ignore_errors=True)
     if path is None:
-        path = DEMO / "msa-tiny.pt"
-        for old in DEMO.glob("msa-tiny*.pt"):
+        path = DEMO / f"{EMBEDDED}.pt"
+        for old in DEMO.glob("msa-*.pt"):
             old.unlink()
-        print(revert_checkpoint(resolve_model("msa-tiny"), path))
+        print(revert_checkpoint(resolve_model(EMBEDDED), path))
     print(convert_checkpoint(path, DEMO / "model"))
 
-    family = prepare_alignment(read_alignment(bundled_family()))
+    whole = read_alignment(bundled_family())
+    family, known = prepare_alignment(whole, ROWS), structure_contacts(bundled_structure(), whole)
     rows, array = DEMO / "rows.json", DEMO / "contacts.npy"
     rows.write_text(json.dumps(family.sequences))
     subprocess.run([sys.executable, "-c", LOAD_AND_PREDICT, DEMO / "model", rows, array], check=True)
@@ -76,12 +86,13 @@ def main(checkpoint: str | None = None) -> None:
     array.unlink()
 
     write_contacts(contacts, DEMO / "contacts.tsv")
-    plot_contacts(contacts, DEMO / "contacts.png", title=f"Fibronectin type III, {contacts.name}")
-    print(f"family     {contacts.name}, {len(contacts.residues)} residues, {contacts.depth} sequences")
-    # msa-tiny by its name: the page then says what to expect of it
-    model = "msa-tiny" if checkpoint is None else DEMO / "model"
-    report = ["report", "fn3", "-o", DEMO / "report.html", "--model", model]
-    subprocess.run([sys.executable, "-m", "modeling_msa.cli", *report], check=True, stdout=subprocess.DEVNULL)
+    plot_contacts(contacts, DEMO / "contacts.png", known=known)
+    depth = f"{contacts.depth} of {whole.depth:,} sequences"
+    print(f"family     {contacts.name}, {len(contacts.residues)} residues, {depth}, P@L {precision(contacts, known):.2f}")
+    # msa-small by its name: the page then says what to expect of it
+    model = EMBEDDED if checkpoint is None else DEMO / "model"
+    report = ["report", "fn3", "-o", DEMO / "report.html", "--model", model, "--rows", ROWS, "--structure", "fn3"]
+    subprocess.run(list(map(str, [sys.executable, "-m", "modeling_msa.cli", *report])), check=True, stdout=subprocess.DEVNULL)
     for name in ("contacts.tsv", "contacts.png", "report.html"):
         print(f"written    {DEMO / name}")
     command = Path(os.path.relpath(sys.executable)).with_name("msa")
