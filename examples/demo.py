@@ -88,11 +88,12 @@ def main(checkpoint: str | None = None) -> None:
     write_contacts(contacts, DEMO / "contacts.tsv")
     plot_contacts(contacts, DEMO / "contacts.png", known=known)
     depth = f"{contacts.depth} of {whole.depth:,} sequences"
-    print(f"family     {contacts.name}, {len(contacts.residues)} residues, {depth}, P@L {precision(contacts, known):.2f}")
+    found = precision(contacts, known)
+    print(f"family     {contacts.name}, {len(contacts.residues)} residues, {depth}, P@L {found:.2f}")
     # msa-small by its name: the page then says what to expect of it
     model = EMBEDDED if checkpoint is None else DEMO / "model"
-    report = ["report", "fn3", "-o", DEMO / "report.html", "--model", model, "--rows", ROWS, "--structure", "fn3"]
-    subprocess.run(list(map(str, [sys.executable, "-m", "modeling_msa.cli", *report])), check=True, stdout=subprocess.DEVNULL)
+    report = ["report", "fn3", "-o", DEMO / "report.html", "--model", model, "--rows", str(ROWS), "--structure", "fn3"]
+    subprocess.run([sys.executable, "-m", "modeling_msa.cli", *report], check=True, stdout=subprocess.DEVNULL)
     for name in ("contacts.tsv", "contacts.png", "report.html"):
         print(f"written    {DEMO / name}")
     command = Path(os.path.relpath(sys.executable)).with_name("msa")
