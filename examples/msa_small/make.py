@@ -76,7 +76,7 @@ def save(model: MsaForMaskedLM, folder: Path) -> None:
     model.config.profile_weight = PROFILE_WEIGHT
     model.half().save_pretrained(folder)
     MsaTokenizer.for_config(model.config).save_pretrained(folder)
-    for path in (*folder.glob("*.py"), folder / "LICENSE"):  # the package has it too
+    for path in (*folder.glob("*.py"), folder / "LICENSE", folder / "weights.sha256.json"):  # the package has them
         path.unlink()
     for name in ("config.json", "tokenizer_config.json"):
         values = json.loads((folder / name).read_text(encoding="utf-8"))
