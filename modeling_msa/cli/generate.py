@@ -73,8 +73,8 @@ def generate_command(
     their columns in all rows. NAME.generated.tsv, beside the output, has for each sequence its identity to its parent
     and to the nearest natural row, the mean log-probability per residue of both, and the fraction of gaps. The
     defaults are the paper's; on a CPU, fewer --rows are faster. The mode fast is for a single row that changes
-    (--only-rows, --count 1), whose residues the other rows then do not see. A query that is longer than the model reads
-    is refused.
+    (--only-rows, --count 1), whose residues the other rows then do not see. A query that is longer than the model
+    reads is refused.
 
     Example: msa generate fn3 -o new.a3m --rows 32 --iterations 20
     """

@@ -50,8 +50,8 @@ def report_command(
     logos, a heat map of all substitutions, the strongest pairs, and the commands that make each part again. All are
     computed from the same rows, the profile and the substitutions in fast mode (see msa score).
 
-    In a complex (--chains) residues are numbered by chain, and P@L is also that of pairs between chains. A pair that no
-    window covers is grey in the map.
+    In a complex (--chains) residues are numbered by chain, and P@L is also that of pairs between chains. A pair that
+    no window covers is grey in the map.
 
     Example: msa report fn3 -o fn3.html
     """

@@ -260,7 +260,7 @@ def test_what_windows_cannot_give_is_refused_before_the_model_runs(folder, tmp_p
         assert ("row maps" if more else "a gap between chains cannot be used with windows") in output
     output = msa(*line, "--chains", "40,40", "--chain-gap", 3, "--window", 50, code=1)
     assert "a gap between chains cannot be used with windows" in output
-    with pytest.raises(ValueError, match="row maps .* are not read in windows"):
+    with pytest.raises(ValueError, match=r"row maps .* are not read in windows"):
         row_maps(read_alignment(path), load_model(model))
     assert [path for path in tmp_path.iterdir() if path.name[0] != "."] == []
 

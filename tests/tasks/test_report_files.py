@@ -398,7 +398,7 @@ def test_what_the_pictures_of_a_complex_show(complex_report, tmp_path):
 
 @in_a_browser
 def test_a_complex_in_a_browser(complex_report, tmp_path):
-    """Residues and substitutions are named by chain; a pair of two chains is never too close; windows leave pairs out."""
+    """Residues and substitutions are named by chain, two chains are never too close, windows leave pairs out."""
     acts = """<script>addEventListener("load", () => {
       const said = (id) => document.querySelector(`#${id} output`).textContent.replaceAll("\\n", " | ");
       const canvas = (id) => document.querySelector(`#${id} canvas`);
