@@ -156,7 +156,8 @@
     context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--soft");
     context.textAlign = align;
     context.textBaseline = "middle";
-    context.fillText(text, x, y);
+    const inside = context.canvas.width / context.getTransform().a - context.measureText(text).width / 2;
+    context.fillText(text, align === "center" ? Math.min(x, inside) : x, y);
   }
   function numbersBelow(context, grid, drop = 8) {
     for (const k of ticks(grid.cellWidth)) {

@@ -106,6 +106,7 @@ def write_report(
         pairs=_pairs(report, len(report.contacts.residues)),
         between=_pairs(report, _LISTED, between_chains=True) if report.contacts.chains else [],
         pair_columns=_pair_columns(report),
+        between_columns=_pair_columns(report, between_chains=True),
         conserved=_conserved(report),
         score_most=f"{_most_score(report):.1f}",
         commands=list((commands or {}).items()),
@@ -262,8 +263,9 @@ def _judged(report: Report) -> dict[str, Any] | None:
     return {"columns": columns, "rows": rows} if rows else None
 
 
-def _pair_columns(report: Report) -> list[str]:
-    columns = ["rank", "i", "j", "|i\u2212j|", "probability", *(f"rank, {name}" for name in report.baselines)]
+def _pair_columns(report: Report, between_chains: bool = False) -> list[str]:
+    columns = ["rank", "i", "j", *([] if between_chains else ["|i\u2212j|"]), "probability"]
+    columns += [f"rank, {name}" for name in report.baselines]
     return [*columns, "in contact"] if report.known is not None else columns
 
 
@@ -282,8 +284,9 @@ def _pairs(report: Report, count: int, between_chains: bool = False) -> list[lis
     states = {1: "yes", 0: "no"}
     rows = []
     for rank, (i, j) in enumerate(contacts.top(count, between_chains=between_chains).tolist(), start=1):
-        apart = str(contacts.residues[j] - contacts.residues[i]) if of_chain[i] == of_chain[j] else "-"
-        row = [str(rank), _residue(report, i), _residue(report, j), apart]
+        row = [str(rank), _residue(report, i), _residue(report, j)]
+        if not between_chains:
+            row.append(str(contacts.residues[j] - contacts.residues[i]) if of_chain[i] == of_chain[j] else "-")
         row += [f"{contacts.probabilities[i, j]:.3f}", *(each.get((i, j), "-") for each in ranks)]
         if report.known is not None:
             is_same = report.same_pair is not None and report.known[i, j] == 0 and report.same_pair[i, j]

@@ -193,6 +193,8 @@ def test_contacts_between_chains(places, tmp_path):
         *["--plot", "c.png"],
     )
     assert "chains of the alignment and the structure: A:X,B:Y" in output
+    assert re.search(r"medium 12-23 \S+ \S+ \S+ \S+ \S+ long >=24 ", output)
+    assert "999" not in output + (tmp_path / "c.precision.tsv").read_text()
     pairs = [line.split("\t")[:2] for line in (tmp_path / "c.tsv").read_text().splitlines()[1:]]
     assert len(pairs) == 38 * 42
     right = [abs(int(i[2:]) - int(j[2:])) <= 1 for i, j in pairs[:10]]

@@ -86,6 +86,28 @@ def test_contacts(folder, tmp_path):
         assert arrays["probabilities"].tobytes() == other.probabilities.tobytes()
 
 
+def test_classical_methods_beside_windows(folder, tmp_path):
+    """They have a score for all pairs, but are judged on those of the windows, as chance is."""
+    path, known = folder / "families" / "long.a3m", folder / "maps" / "long.npy"
+    more = ("--model", folder / "model", "--structure", known, "--baseline", "mi", "--enrichment", "tsv")
+    output = msa("contacts", path, "-o", "c.tsv", *more, "--plot", "png")
+    rows = [line.split("\t") for line in (tmp_path / "c.tsv").read_text().splitlines()]
+    assert rows[0] == ["i", "j", "probability", "mutual_information"]
+    pairs = {(int(i), int(j)): (p, float(score)) for i, j, p, score in rows[1:]}
+    covered = [pair for pair, (probability, _) in pairs.items() if probability]
+    assert (len(pairs), len(covered)) == (2775, 2775 - 289)
+    best = sorted(covered, key=lambda pair: -pairs[pair][1])[:80]
+    by_hand = sum(j - i == 8 for i, j in best) / 80
+    header, first, *_ = (line.split("\t") for line in (tmp_path / "c.precision.tsv").read_text().splitlines())
+    figures = dict(zip(header, first, strict=True))
+    assert float(figures["mutual_information P@L"]) == pytest.approx(by_hand, abs=1e-6)
+    assert float(figures["chance P@L"]) == pytest.approx(72 / 2486, abs=1e-6)
+    assert f"mutual information {by_hand:.2f}" in output
+    strong = [line.split("\t") for line in (tmp_path / "c.enrichment.tsv").read_text().splitlines()[1:]]
+    top = [pair for pair in pairs if pair in covered][:80]
+    assert [int(row[2]) for row in strong] == [sum(k in pair for pair in top) for k in range(1, 81)]
+
+
 def test_what_fits_is_the_same_with_and_without_windows(folder, tmp_path):
     path = folder / "families" / "fits.a3m"
     output = msa("contacts", path, "-o", "a.tsv", "--model", folder / "model")

@@ -125,7 +125,7 @@ def test_methods_are_compared_beside_chance():
 
 
 def test_methods_are_compared_on_the_pairs_that_windows_cover():
-    """Of 9 residues, 6 pairs are 6 apart; 0-8, 1-8 are in no window, 2-8 is not known: 0-6, 0-7, 1-7 are left."""
+    """Of 9 residues, 6 pairs are 6 apart; 0-8 and 1-8 are in no window, 2-8 is not known: 0-6, 0-7, 1-7 are left."""
     known = np.zeros((9, 9), dtype=np.int8)
     for i, j in ((0, 6), (0, 8)):
         known[i, j] = known[j, i] = 1

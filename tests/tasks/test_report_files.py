@@ -359,3 +359,79 @@ def test_nothing_is_wider_than_the_window(report, tmp_path, width):
     assert scroll == client
     assert client > width - 20  # a scroll bar may have its place
     assert drawn == 5
+
+
+@pytest.fixture(scope="module")
+def complex_report(model):
+    """A homo-dimer of 2 times 10 residues, A:1 and A:9 in contact, of which the model reads 14 columns at a time."""
+    rows = [row + row for row in family("f", 12, 10, seed=3).sequences]
+    known = np.zeros((20, 20), dtype=np.int8)
+    known[0, 8] = known[8, 0] = 1
+    alignment = Alignment.from_sequences(rows, chains="A:10,b:10")
+    return make_report(alignment, model, known={"A:X,b:Y": known}, baselines=["mi"], window=14, overlap=8)
+
+
+def test_what_the_pictures_of_a_complex_show(complex_report, tmp_path):
+    write_report(complex_report, tmp_path / "x.html")
+    data, upper = numbers(tmp_path / "x.html"), np.triu_indices(20, 1)
+    assert data["residues"] == [*range(1, 11)] * 2
+    assert (data["chains"], data["chainOf"]) == (["A", "b"], [0] * 10 + [1] * 10)
+    assert data["names"][9:11] == ["A:10", "b:1"]
+    states = dict(zip(zip(*upper, strict=True), unpack(data["known"]), strict=True))
+    assert {pair: state for pair, state in states.items() if state} == {(0, 8): 1, (0, 18): 0.5, (8, 10): 0.5}
+    values = unpack(data["maps"][0]["values"])
+    assert np.isnan(values).sum() == 6 * 6  # windows are columns 0 to 13 and 6 to 19
+    assert np.isnan(complex_report.contacts.probabilities[upper]).sum() == 36
+    text = (tmp_path / "x.html").read_text()
+    rows = Page(text).rows
+    assert "36 pairs are in no window" in " ".join(text.split())
+    assert "in 2 windows of 14 columns" in text
+    assert "A:X,b:Y" in text
+    start = rows.index(["rank", "i", "j", "probability", "rank, mutual information", "in contact"])
+    query, contacts = complex_report.statistics.query, complex_report.contacts
+    for row, (i, j) in zip(rows[start + 1 :], contacts.top(15, between_chains=True).tolist(), strict=False):
+        assert row[1:3] == [f"A:{query[i]}{i + 1}", f"b:{query[j]}{j - 9}"]
+        assert row[5] == ("within a chain" if (i, j) in ((0, 18), (8, 10)) else "no")
+    judged = {row[0]: row[1:] for row in rows if row[:1] in (["method"], ["chance"])}
+    assert "between P@10" in judged["method"]
+
+
+@in_a_browser
+def test_a_complex_in_a_browser(complex_report, tmp_path):
+    """Residues and substitutions are named by chain, two chains are never too close, windows leave pairs out."""
+    acts = """<script>addEventListener("load", () => {
+      const said = (id) => document.querySelector(`#${id} output`).textContent.replaceAll("\\n", " | ");
+      const canvas = (id) => document.querySelector(`#${id} canvas`);
+      const press = (id, key) => canvas(id).dispatchEvent(new KeyboardEvent("keydown", { key }));
+      const log = [];
+      const walk = (id, right, down) => {
+        for (const key of ["ArrowLeft", "ArrowUp"]) for (let k = 0; k < 30; k++) press(id, key);
+        for (let k = 0; k < right; k++) press(id, "ArrowRight");
+        for (let k = 0; k < down; k++) press(id, "ArrowDown");
+        log.push(said(id));
+      };
+      walk("map-0", 10, 9);
+      walk("map-0", 9, 8);
+      walk("map-0", 18, 0);
+      walk("map-0", 8, 0);
+      walk("map-1", 19, 1);
+      walk("substitution-plot", 12, 3);
+      walk("profile-plot", 10, 0);
+      document.body.dataset.log = JSON.stringify(log);
+    });</script>"""
+    write_report(complex_report, tmp_path / "x.html")
+    text = re.sub(r"<meta http-equiv[^>]*>", "", (tmp_path / "x.html").read_text())
+    (tmp_path / "acts.html").write_text(text.replace("</body>", f"{acts}</body>"))
+    document = browse(tmp_path / "acts.html", tmp_path)
+    log = json.loads(html.unescape(re.search(r'data-log="(.*?)"', document)[1]))
+    query = complex_report.statistics.query
+    near, close, same, right, lacking, substitution, profile = log
+    assert near.startswith(f"Residues A:10 ({query[9]}) and b:1 ({query[10]}) | MSA Transformer: 0.")
+    assert close.startswith(f"Residues A:9 ({query[8]}) and A:10 ({query[9]}) | Less than 6 residues apart")
+    assert same.startswith(f"Residues A:1 ({query[0]}) and b:9 ({query[18]}) | MSA Transformer: in no window")
+    assert same.endswith(" | in contact within a chain of the structure instead")
+    assert right.endswith(" | in contact in the structure")
+    assert "MSA Transformer: in no window | mutual information: " in lacking
+    assert "mutual information: in no" not in lacking
+    assert substitution.startswith(f"b:{query[12]}3{BY_CHEMISTRY[3]} | Score ")
+    assert profile.startswith(f"Residue b:1 ({query[10]}) | Model: ")
