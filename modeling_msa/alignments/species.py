@@ -92,9 +92,9 @@ def shared_species(a: Alignment, b: Alignment, table: Mapping[str, str] | None =
         forms = {form: tuple([row[k] for row in rows] for rows in read) for k, form in enumerate(FORMS)}
     for k, each in enumerate((a, b)):
         if not any(any(of_rows[k]) for of_rows in forms.values()):
-            found = "no row is in the table of species" if table is not None else f"no header names a species; {_READ}"
+            what = "no row is in the table of species" if table is not None else f"no header names a species; {_READ}"
             more = "use the names of the rows" if table is not None else "pass a table of rows and species (--species)"
-            raise ValueError(f"{_where(each)}: {found}; {more}.")
+            raise ValueError(f"{_where(each)}: {what}; {more}.")
     found = {form: _groups(*of_rows) for form, of_rows in forms.items()}
     form = max(found, key=lambda each: len(found[each]))
     if not found[form]:

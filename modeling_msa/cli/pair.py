@@ -91,12 +91,12 @@ def pair_command(
     model = session.model_of(run, "MsaForMaskedLM") if method == "model" else lambda: None
 
     def work(path: Path, target: Path) -> str:
-        alignments = session.read(path), session.read(partner(path))
+        left, right = session.read(path), session.read(partner(path))
         network = model()
         from ..tasks.pairing import pair_alignments
 
         paired = pair_alignments(
-            *alignments, network, **own, source=str(pairs), progress=run.is_single, **session.row_options()
+            left, right, network, **own, source=str(pairs), progress=run.is_single, **session.row_options()
         )
         table = write_pairing(paired, target)
         counts = ", ".join(f"{number} {by}" for by, number in Counter(paired.by).items())

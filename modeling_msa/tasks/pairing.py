@@ -257,7 +257,7 @@ def _known(
                     f"{place}: row {row + 1} ({(a, b)[k].names[row]}) of {_where((a, b)[k])} has another partner in "
                     f"{other}; remove one of the two."
                 )
-        found.append(_Pair(*pair, "known"))
+        found.append(_Pair(pair[0], pair[1], "known"))
     return found
 
 
