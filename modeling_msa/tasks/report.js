@@ -126,7 +126,7 @@
   }
   // names of chains may be long: pictures have their beginning
   const label = (k) => (chains.length ? `${chains[chainOf[k]].slice(0, 3)}:${residues[k]}` : names[k]);
-  const margin = chains.length ? 8 + 5 * Math.min(3, Math.max(...chains.map((name) => name.length))) : 0;
+  const margin = 6.5 * Math.max(0, ...residues.map((number, k) => label(k).length - 3)); // of labels over 3 signs
   // residue numbers that are multiples of a round step, and leave room for each other
   function ticks(room) {
     const least = 30 + margin;

@@ -164,10 +164,10 @@ def _data(report: Report, most: Mapping[str, float]) -> dict[str, Any]:
     order = [scores.amino_acids.index(letter) for letter in BY_CHEMISTRY]
     known = None
     if report.known is not None:
-        known = np.where(report.known < 0, np.nan, report.known)
+        states = np.where(report.known < 0, np.nan, report.known)
         if report.same_pair is not None:
-            known[report.same_pair & (report.known == 0)] = 0.5
-        known = pack(known[upper], 0, 1)
+            states[report.same_pair & (report.known == 0)] = 0.5
+        known = pack(states[upper], 0, 1)
     chains, of_chain = report.contacts.chains, chain_indices(report.contacts.chains, profile.residues)
     starts = np.array(chain_starts(chains))
     return {

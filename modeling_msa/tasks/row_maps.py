@@ -103,7 +103,7 @@ def row_maps(
     >>> from modeling_msa import load_model
     >>> family = Alignment.from_sequences(["MKVLAWYC", "MRVL-WYC", "MKIIAWFC"])
     >>> row_maps(family, load_model(), layers=[3, 4]).maps.shape
-    (2, 4, 8, 8)
+    (2, 12, 8, 8)
     """
     check_whole(model)
     check_length(alignment, model)

@@ -312,7 +312,7 @@ def test_one_file_for_several_alignments(places, tmp_path):
 def test_viewers(command, tmp_path):
     """Scripts of two families, beside their tables; the author numbers of 6exz start at 530."""
     inputs = [SHARED / "msa" / f"{name}.a3m" for name in ("6exz", "6e6r")]
-    options = ("--rows", 4, "--structure", SHARED / "structure", "--viewer", "cxc")
+    options = ("--rows", 4, "--model", "msa-tiny", "--structure", SHARED / "structure", "--viewer", "cxc")
     result = run(command, *inputs, "-o", tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".cxc")

@@ -7,7 +7,7 @@ and pairs between chains.
 import numpy as np
 import pytest
 import torch
-from made_up import SHARED, real_data
+from made_up import SEED, SHARED, real_data
 from small import small_model
 from straight_chains import cut_calmodulin
 
@@ -17,7 +17,6 @@ from modeling_msa import (
     ContactMap,
     MsaForMaskedLM,
     MsaForTokenClassification,
-    bundled_family,
     categorical_jacobian,
     complex_contacts,
     embed,
@@ -54,7 +53,7 @@ CHAINS = (Chain("H", 40), Chain("L", 46))
 
 @pytest.fixture(scope="module")
 def one():
-    return read_alignment(bundled_family()).drop_query_gaps().take(range(8))
+    return read_alignment(SEED).drop_query_gaps().take(range(8))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def two(one):
 
 @pytest.fixture(scope="module")
 def tiny():
-    return load_model(cls=MsaForMaskedLM).eval()
+    return load_model("msa-tiny", cls=MsaForMaskedLM).eval()
 
 
 def by_chain(text):
@@ -78,7 +77,7 @@ def lines_of(path, separator="\t"):
 
 
 def test_contacts(one, two, tmp_path):
-    model = load_model().eval()
+    model = load_model("msa-tiny").eval()
     alone, both = predict_contacts(one, model), predict_contacts(two, model)
     assert np.array_equal(alone.probabilities, both.probabilities)
     write_contacts(alone, tmp_path / "one.tsv", min_separation=1)
@@ -108,7 +107,7 @@ def test_contacts(one, two, tmp_path):
 
 def test_a_gap_between_chains(two, tmp_path):
     """A gap is the model's own `position_ids`; 0 changes nothing, and the positions must exist."""
-    model = load_model().eval()
+    model = load_model("msa-tiny").eval()
     with torch.inference_mode():
         from modeling_msa.tasks.inputs import encode
 
@@ -178,7 +177,7 @@ def test_jacobian(tmp_path):
 def test_embeddings_are_split_by_chain(which, one, two, tmp_path):
     from safetensors.numpy import load_file
 
-    model = load_model().eval()
+    model = load_model("msa-tiny").eval()
     whole = embed(one, model, which="rows" if which == "rows" else "query").array
     write_embeddings({"pair": embed(two, model, which=which)}, tmp_path / "e.safetensors")
     arrays = load_file(tmp_path / "e.safetensors")
@@ -193,7 +192,7 @@ def test_embeddings_are_split_by_chain(which, one, two, tmp_path):
 
 
 def test_embeddings_of_variants(one, two):
-    model = load_model().eval()
+    model = load_model("msa-tiny").eval()
     alone = embed_variants(one, ["S1A", "S86Y"], model, which="mutated")
     both = embed_variants(two, ["H:S1A", "L:S46Y"], model, which="mutated")
     assert np.array_equal(alone.features, both.features)
@@ -213,7 +212,7 @@ def test_prediction(tmp_path):
 
 
 def test_distances(one, two):
-    model = load_model().eval()
+    model = load_model("msa-tiny").eval()
     fitted = fit_distances([one], model)
     alone, both = (predict_distances(each, model, fitted) for each in (one, two))
     assert np.array_equal(alone.predicted, both.predicted)
@@ -345,7 +344,7 @@ def test_a_protein_of_two_domains_cut_in_two(tmp_path):
     known = structure_contacts(SHARED / "structure" / "1prw.pdb", family)
     assert np.array_equal(found["A:L,B:H"], known)
 
-    model = load_model().eval()
+    model = load_model("msa-tiny").eval()
     alone, both = (predict_contacts(each, model) for each in (family, pair))
     assert np.array_equal(alone.probabilities, both.probabilities)
     block, truth = both.probabilities[:cut, cut:], known[:cut, cut:]
