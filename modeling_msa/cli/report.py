@@ -88,7 +88,7 @@ def report_command(
             target,
             file=argument_of(path),
             model=session.model,
-            structure="" if file is None else str(file),
+            structure="" if file is None else argument_of(file),
             commands=report_commands(session, path, file, chain, methods, windows.of()),
             versions=_versions(session, path, file),
             warnings=[EMBEDDED_NOTES[session.model]] if session.model in EMBEDDED_NOTES else [],
@@ -127,7 +127,7 @@ def report_commands(
         for name in ("device", "dtype")
         if getattr(session, name) != getattr(default, name)
     }
-    known = {} if structure is None else {"structure": structure} | ({} if chain is None else {"chain": chain})
+    known = {} if structure is None else {"structure": argument_of(structure)} | ({} if chain is None else {"chain": chain})
     compared: dict[str, Any] = {"baseline": ",".join(methods)} if methods else {}
     precision = [] if TORCH.matmul_precision == "highest" else ["--matmul-precision", TORCH.matmul_precision]
     limit = ["--max-megabytes", os.environ[LIMIT_VARIABLE]] if LIMIT_VARIABLE in os.environ else []

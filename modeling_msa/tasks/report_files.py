@@ -88,6 +88,7 @@ def write_report(
         model=shortened(model, _LONGEST) if model else "",
         structure=shortened(structure, _LONGEST) if structure else "",
         seen=report.contacts.depth,
+        profile_weight=f"{report.scores.profile_weight:g}",
         depth=f"{counted(report.statistics.depth, 'row')}",
         warnings=[*warnings, *report.statistics.warnings],
         facts=[tuple(cell.replace(" %", "\u00a0%") for cell in each) for each in _facts(report)],
