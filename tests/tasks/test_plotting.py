@@ -200,4 +200,4 @@ def test_methods_beside_windows_are_judged_on_the_same_pairs(drawn, tmp_path):
     assert titles == [
         "MSA Transformer, P@L 0.11",
         "DCA, P@L 0.11",
-    ]  # 0-7, one of L = 9 pairs; with 0-8 it would be 0.22
+    ]  # 0-7, of L = 9; 0.22 with 0-8
