@@ -61,8 +61,8 @@ def test_command_on_the_embedded_model(tmp_path):
     assert result.exit_code == 0, result.output
     arrays = read(tmp_path / "fn3.npz")
     settings = json.loads(arrays.pop("__metadata__").item())["settings"]
-    assert sorted(arrays) == [f"fn3/layer_{layer}" for layer in range(5)]
-    assert settings["model"] == "msa-tiny"
+    assert sorted(arrays) == [f"fn3/layer_{layer}" for layer in range(9)]
+    assert settings["model"] == "msa-small"
     expected = embed(read_alignment(bundled_family()), load_model(), which="mean", layers=(3,), rows=8)
     assert np.array_equal(arrays["fn3/layer_3"], expected.array)
 
@@ -70,7 +70,7 @@ def test_command_on_the_embedded_model(tmp_path):
 @real_data
 def test_command_on_real_files(tmp_path):
     paths = [SHARED / "msa" / name for name in ("1a3a_1_A.a3m", "gb1.a2m")]
-    result = run(*paths, "-o", tmp_path / "all.safetensors", "--rows", 2, "--which", "mean")
+    result = run(*paths, "-o", tmp_path / "all.safetensors", "--rows", 2, "--which", "mean", "--model", "msa-tiny")
     assert result.exit_code == 0, result.output
     arrays = load_file(tmp_path / "all.safetensors")
     assert {name: array.shape for name, array in arrays.items()} == {"1a3a_1_A": (64,), "gb1": (64,)}

@@ -229,7 +229,7 @@ def test_weights_are_saved_and_read(model, fitted, tmp_path):
 
 def test_weights_of_another_model_are_refused(fitted, tmp_path):
     with pytest.raises(ValueError, match=r"for 2 layers of 2 heads .* has 4 of 4"):
-        predict_distances(OTHER, load_model(), fitted)
+        predict_distances(OTHER, load_model("msa-tiny"), fitted)
     with pytest.raises(ValueError, match="another model of the same size"):
         predict_distances(OTHER, small_model(MsaModel), fitted)
     with pytest.raises(FileNotFoundError, match=r"x.json does not exist; create it with msa fit-distances"):

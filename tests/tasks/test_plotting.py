@@ -185,3 +185,19 @@ def test_scores_of_a_jacobian(drawn, tmp_path):
     assert (image.norm.vmin, image.norm.vmax) == (0, pytest.approx(2.8))
     assert drawn[0].axes[1].get_ylabel() == "score of the categorical Jacobian"
     assert marks(drawn[0])["strongest pairs with |i - j| ≥ 6 (3)"] == [[1, 7], [2, 8], [1, 8]]
+
+
+def test_methods_beside_windows_are_judged_on_the_same_pairs(drawn, tmp_path):
+    """The best pair of the other method, 0-8, is a contact, but in no window of the model: it does not count."""
+    known = np.zeros((9, 9), dtype=np.int8)
+    known[0, 8] = known[8, 0] = known[0, 7] = known[7, 0] = 1
+    made = contact_map(9, p0_7=0.9)
+    made.probabilities[0, 8] = made.probabilities[8, 0] = np.nan
+    scores = contact_map(9, p0_8=0.9, p0_6=0.1).probabilities
+    other = CoevolutionMap("q", made.query, made.residues, scores, 7, "dca", "DCA")
+    plot_contacts(made, tmp_path / "c.png", known=known, beside=[other])
+    titles = [part.axes[0].get_title() for part in drawn[0].subfigs]
+    assert titles == [
+        "MSA Transformer, P@L 0.11",
+        "DCA, P@L 0.11",
+    ]  # 0-7, of L = 9; 0.22 with 0-8
