@@ -127,7 +127,7 @@ def main() -> None:
 
 def table(figures: dict, sure: dict, labels: list[str], count: int, options: argparse.Namespace) -> str:
     """The two tables."""
-    command = f"python benchmarks/real_families.py {options.alignments}"
+    command = f"python benchmarks/real_families.py {options.alignments.name}"
     lines = ["# Contacts of real families", ""]
     lines += [
         f"`{command}`, {date.today()}: {count} families, {options.select} rows, pairs at least 6 apart (long: 24).",

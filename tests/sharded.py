@@ -201,7 +201,7 @@ def half_precision():
     assert torch.equal(split._to_rows(moved, mine.stop - mine.start, 9), tensor[:, mine])
     assert torch.equal(split.gather(tensor[:, mine], 7), tensor)
     family = read_alignment(bundled_family()).take(range(19))
-    model = load_model()
+    model = load_model("msa-tiny")
     probabilities = [predict_contacts(family, model).probabilities]
     for dtype in (torch.float32, torch.bfloat16):
         model.to(dtype)

@@ -13,7 +13,19 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from modeling_msa import MsaForMaskedLM, MsaTokenizer, load_model, mutual_information, precision, predict_contacts
+from modeling_msa import (
+    MsaForMaskedLM,
+    MsaTokenizer,
+    bundled_family,
+    bundled_structure,
+    coevolution,
+    load_model,
+    mutual_information,
+    precision,
+    predict_contacts,
+    read_alignment,
+    structure_contacts,
+)
 from modeling_msa.hub.finding import resolve_model
 from modeling_msa.training import simulation as simulate
 
@@ -36,7 +48,7 @@ def test_files():
 
 def test_loads_by_name_and_by_the_auto_classes(tmp_path):
     assert resolve_model("msa-tiny") == str(FOLDER)
-    by_name = load_model()
+    by_name = load_model("msa-tiny")
     model = AutoModelForMaskedLM.from_pretrained(FOLDER)
     assert type(model) is MsaForMaskedLM
     assert isinstance(AutoTokenizer.from_pretrained(FOLDER), MsaTokenizer)
@@ -47,7 +59,7 @@ def test_loads_by_name_and_by_the_auto_classes(tmp_path):
 
 
 def test_contacts_of_families_it_never_saw():
-    model = load_model()
+    model = load_model("msa-tiny")
     figures = []
     for index in range(100, 103):  # neither trained on nor in the published evaluation
         family, contacts = simulate.make_family(1, index)
@@ -58,6 +70,27 @@ def test_contacts_of_families_it_never_saw():
         figures.append([precision(values, contacts) for values in scores])
     ours, theirs = np.mean(figures, axis=0)
     assert ours > 1.3 * theirs > 0.2
+
+
+def test_the_default_checkpoint():
+    """msa-small: float16 on disk, float32 in memory, and the structure of the bundled family, which it never saw."""
+    folder = FOLDER.with_name("msa-small")
+    assert resolve_model("msa-small") == str(folder)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 11e6
+    model = load_model()
+    assert (model.dtype, model.config.profile_weight) == (torch.float32, 0.5)
+    raw = AutoModelForMaskedLM.from_pretrained(folder)
+    assert raw.dtype == torch.float32
+    assert all(torch.equal(tensor, raw.msa.state_dict()[name]) for name, tensor in model.state_dict().items())
+    family = read_alignment(bundled_family())
+    contacts = structure_contacts(bundled_structure(), family)
+    found = predict_contacts(family, model, rows=256)
+    classical = coevolution(family, "mi", rows=256)
+    figures = [precision(each, contacts, top=top) for each in (found, classical) for top in ("L", "L/2")]
+    assert figures == pytest.approx([0.40, 0.60, 0.34, 0.45], abs=0.02)  # as docs and README say
+    card = (folder / "README.md").read_text()
+    assert "131 under" in card
+    assert "| 1,024 | msa-small |" in card
 
 
 def test_a_family_follows_from_its_seed():

@@ -16,7 +16,7 @@ import fair_esm
 import numpy as np
 import pytest
 import torch
-from made_up import SHARED, real_data
+from made_up import SEED, SHARED, real_data
 from scipy.stats import spearmanr
 from small import small_model
 
@@ -24,7 +24,6 @@ from modeling_msa import (
     Alignment,
     MsaForMaskedLM,
     MsaModel,
-    bundled_family,
     load_model,
     prepare_alignment,
     read_alignment,
@@ -466,9 +465,9 @@ def test_fast_windows_move_in_steps(pair, passes):
 
 @MASKING
 def test_fast_agrees_with_exact(strategy):
-    """98 rows of the bundled family and the embedded model; likelihoods, which take long, of 16 columns."""
-    family = read_alignment(bundled_family()).drop_query_gaps()
-    model = load_model(cls=MsaForMaskedLM)
+    """98 rows of a seed alignment and msa-tiny; likelihoods, which take long, of 16 columns."""
+    family = read_alignment(SEED).drop_query_gaps()
+    model = load_model("msa-tiny", cls=MsaForMaskedLM)
     variants = [f"{letter}{k + 1}{mutant}" for k, letter in enumerate(family.query[:24]) for mutant in LETTERS]
     if strategy == "pseudo-log-likelihood":
         family = Alignment.from_sequences([row[20:36] for row in family.sequences])

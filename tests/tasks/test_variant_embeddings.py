@@ -153,11 +153,11 @@ def test_what_is_wrong_is_said_before_the_model_runs(alignment, model, monkeypat
 def test_numbers_of_a_protein_whose_alignment_begins_later():
     """TEM-1's residues 24 to 28 are lower case; V29, number 6 of the query, is the alignment's first column."""
     tem = read_alignment(SHARED / "fitness" / "blat_ecolx.a2m").take(range(3))
-    found = embed_variants(tem, ["V29A", "K30E"], load_model(), which="mutated", offset=23, mode="fast")
+    found = embed_variants(tem, ["V29A", "K30E"], load_model("msa-tiny"), which="mutated", offset=23, mode="fast")
     rows = np.array(tem.array)
     rows[0, 0] = ord("A")
     other = Alignment.from_sequences([row.tobytes().decode() for row in rows])
-    exact = embed(other.drop_query_gaps(), load_model(), rows=3, select="first").array[0]
-    near = embed_variants(tem, ["V29A"], load_model(), which="mutated", offset=23, rows=3, select="first")
+    exact = embed(other.drop_query_gaps(), load_model("msa-tiny"), rows=3, select="first").array[0]
+    near = embed_variants(tem, ["V29A"], load_model("msa-tiny"), which="mutated", offset=23, rows=3, select="first")
     assert np.abs(near.features[0] - exact).max() < 1e-4
     assert found.features.shape == (2, 64)
