@@ -37,6 +37,7 @@ from modeling_msa.hub.loading import quiet_loading
 from modeling_msa.hub.reports import Result, TrainingReport
 
 DEPTHS, SELECTIONS = (32, 64, 128, 256), ("diverse", "random")
+NAMES = {"blat_ecolx": "TEM-1 beta-lactamase", "gb1": "GB1"}
 PROFILE_WEIGHT = 0.5  # see README.md here
 NOTE = (
     "msa-small comes with the package `modeling-msa`, without code of its own: load it with "
@@ -98,7 +99,8 @@ def assay(model: MsaForMaskedLM, alignment: str, table: str, offset: str) -> Res
         weight: score_variants(family, names, model, profile_weight=weight, **chosen).score for weight in (None, 0, 1)
     }
     found = {weight: spearman(each, measured) for weight, each in scores.items()}
-    what = f"{len(singles):,} single substitutions of {Path(alignment).stem}, 128 diverse rows, fast mode"
+    name = NAMES.get(Path(alignment).stem, Path(alignment).stem)
+    what = f"{len(singles):,} single substitutions of {name}, 128 diverse rows, fast mode"
     note = f"without the family's frequencies {found[0]:.3f}, these alone {found[1]:.3f}"
     return Result("spearman", found[None], what, split="test", note=note)
 
