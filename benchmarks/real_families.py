@@ -130,7 +130,8 @@ def table(figures: dict, sure: dict, labels: list[str], count: int, options: arg
     command = f"python benchmarks/real_families.py {options.alignments.name}"
     lines = ["# Contacts of real families", ""]
     lines += [
-        f"`{command}`, {date.today()}: {count} families, {options.select} rows, pairs at least 6 apart (long: 24).",
+        f"`{command}`, {date.today()}: {count} families, {options.select} rows, pairs 6 apart or more. Means and",
+        "95 % bootstrap intervals over families.",
         "",
     ]
     lines += [f"| rows | method | {' | '.join(FIGURES)} |", f"|---|---|{'---|' * len(FIGURES)}"]
