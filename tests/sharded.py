@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from made_up import SEED
 from small import CLASSES, batched, difference, labels_for, random_tokens
 from small import small_model as seeded_model
 from torch.nn.parallel import DistributedDataParallel
@@ -26,7 +27,6 @@ from modeling_msa import (
     MsaForMaskedLM,
     MsaForTokenClassification,
     MsaModel,
-    bundled_family,
     inference_msa_transformer,
     load_model,
     predict_contacts,
@@ -200,7 +200,7 @@ def half_precision():
     assert torch.equal(moved, tensor[:, :, columns])
     assert torch.equal(split._to_rows(moved, mine.stop - mine.start, 9), tensor[:, mine])
     assert torch.equal(split.gather(tensor[:, mine], 7), tensor)
-    family = read_alignment(bundled_family()).take(range(19))
+    family = read_alignment(SEED).take(range(19))
     model = load_model("msa-tiny")
     probabilities = [predict_contacts(family, model).probabilities]
     for dtype in (torch.float32, torch.bfloat16):

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up import SHARED, contact_map, real_data
+from made_up import SEED, SHARED, contact_map, real_data
 
 from modeling_msa import (
     Alignment,
     MsaConfig,
-    bundled_family,
     load_model,
     precision,
     predict_contacts,
@@ -245,14 +244,14 @@ def test_table_of_jacobians(tiny, tmp_path, monkeypatch):
 
 
 def test_halves_of_a_family_are_shuffled_within_species():
-    family = read_alignment(bundled_family()).drop_query_gaps()
+    family = read_alignment(SEED).drop_query_gaps()
     a, b, species, kind = pairing_benchmark.halves(family, 4, 40, 2, seed=0)
     rows = dict(zip(b.names, b.sequences, strict=True))
     whole = [family.sequences[int(name.removeprefix("row"))] for name in a.names]
     assert [row + rows[name] for name, row in a] == whole
     assert (a.names[0], b.names[0]) == ("row0", "row0")
     assert a.names != b.names
-    # fn3's headers have entry names: species with one row, at most two, and such with several, at most 40 rows
+    # its headers have entry names: species with one row, at most two, and such with several, at most 40 rows
     entries = {name: family.names[int(name[3:])].split("_")[1].split("/")[0] for name in a.names[1:]}
     assert (kind, species) == ("headers", entries)
     sizes = Counter(species.values())

@@ -14,7 +14,7 @@ import pytest
 from documented import code_blocks, promised, run_lines, run_python
 from typer.main import get_command
 
-from modeling_msa import resolve_model, revert_checkpoint
+from modeling_msa import convert_checkpoint, resolve_model, revert_checkpoint
 from modeling_msa.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +62,7 @@ def test_shell_blocks(folder):
     table = (folder / "contacts.tsv").read_text().splitlines()
     assert table[0] == "i\tj\tprobability"
     values = [float(line.split("\t")[2]) for line in table[1:]]
-    assert len(values) == sum(range(1, 86 - 5))  # pairs of 86 residues, at least 6 apart
+    assert len(values) == sum(range(1, 80 - 5))  # pairs of 80 residues, at least 6 apart
     assert values == sorted(values, reverse=True)
     assert (folder / "contacts.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "msa1b" / "model.safetensors").is_file()
@@ -81,7 +81,7 @@ def test_python_block(code, folder, monkeypatch):
     assert printed == expected
 
 
-def test_what_the_demo_prints(folder):
+def test_what_the_demo_prints(tmp_path):
     """The text block shows the demo's lines, but for paths."""
     shown = next(code for language, code in BLOCKS if language == "text")
     names = [line.split()[0] for line in shown.splitlines()]
@@ -91,10 +91,10 @@ def test_what_the_demo_prints(folder):
         *3 * ["written"],
         *3 * ["next"],
     ]
-    card = (folder / "msa1b" / "README.md").read_text()
-    assert re.search(r"[\d,]+ numbers\) were read back", card)
-    counted = re.search(r"(\d+) tensors \(([\d,]+) numbers\)", card)
-    assert f"{counted[1]} of {counted[1]} tensors equal bit for bit ({counted[2]} numbers)" in shown
+    written = revert_checkpoint(resolve_model("msa-small"), tmp_path / "msa-small.pt")
+    converted = convert_checkpoint(tmp_path / "msa-small.pt", tmp_path / "model")
+    for report in (written, converted):
+        assert re.search(r"^read back .*$", str(report), flags=re.MULTILINE)[0] in shown
 
 
 def test_what_the_demo_says_to_try_next():

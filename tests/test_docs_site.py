@@ -74,7 +74,8 @@ def test_what_a_page_shows_is_of_the_block_above(page):
 
 def test_what_is_not_run():
     """Only what needs a network, files that the package has not, other programs or processes; and old code."""
-    reasons = {"network", "structure", "published checkpoint", "another program", "starts processes", "torchao"}
+    reasons = {"network", "structure", "a long alignment", "published checkpoint", "another program", "torchao"}
+    reasons |= {"starts processes"}
     others = {"fair-esm", "ProteinGym", "Iterative_masking", "DiffPALM"}
     assert {block.not_run for name, block in NOT_RUN if name != "coming-from"} == reasons
     assert {block.not_run for name, block in NOT_RUN if name == "coming-from"} == others

@@ -130,9 +130,9 @@ def peek(item: str | os.PathLike[str] | Alignment, format: str | None = None) ->
 
     Examples
     --------
-    >>> from modeling_msa.alignments.bundled import bundled_family
-    >>> peek(bundled_family())
-    Peek(depth=1826, length=80, residues=80)
+    >>> from modeling_msa import Alignment
+    >>> peek(Alignment.from_sequences(["mKV-L", "RVAL"]))
+    Peek(depth=2, length=4, residues=4)
     """
     if isinstance(item, Alignment):
         return Peek(item.depth, item.length, len(item.query))

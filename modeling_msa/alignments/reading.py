@@ -171,6 +171,8 @@ def _join_blocks(data: bytes, where: str) -> bytes:
     if b"\x00" not in data:
         return data
     blocks = [block for block in data.split(b"\x00") if block.strip()]
+    if not blocks:
+        return b""
     if not all(block.lstrip().startswith((b">", *COMMENTS)) for block in blocks):
         raise AlignmentError(f"{where}: is a binary file; give the alignment as A3M, A2M, FASTA or Stockholm text")
     of_complex = announces_complex(blocks[0]) and not any(block.lstrip().startswith(b"#") for block in blocks[1:])

@@ -86,7 +86,7 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
     >>> tokens = MsaTokenizer()(["MKVLA", "MRV-A", "-KILA"], return_tensors="pt")["input_ids"]
     >>> versions = MsaTokenizer()(["MKVLA", "MKWLA"], return_tensors="pt")["input_ids"][0]
     >>> row_states(model, context_layers(model, tokens), versions).shape
-    torch.Size([2, 6, 64])
+    torch.Size([2, 6, 192])
     """
     if any(hasattr(layer, "_hf_hook") for layer in model.layers):
         raise ValueError("The fast mode requires a model that is entirely on one device: load it without device_map.")

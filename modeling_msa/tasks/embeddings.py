@@ -145,10 +145,10 @@ def embed(
     >>> from modeling_msa import load_model
     >>> family = Alignment.from_sequences(["mkVL-AWY", "VIGAWY", "-LGAFF"])
     >>> result = embed(family, load_model(), layers=(0, -1))
-    >>> result.arrays[4].shape, result.residues.tolist()
-    ((5, 64), [3, 4, 5, 6, 7])
+    >>> result.arrays[8].shape, result.residues.tolist()
+    ((5, 192), [3, 4, 5, 6, 7])
     >>> embed(family, load_model(), which="mean").array.shape
-    (64,)
+    (192,)
     """
     check_whole(model)
     if which not in WHICH:

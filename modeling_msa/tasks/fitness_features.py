@@ -76,7 +76,7 @@ class MsaVariantEmbedder(_OfVariants):
     >>> from modeling_msa import load_model
     >>> family = Alignment.from_sequences(["MKVLAWY", "MRIGAWY"])
     >>> MsaVariantEmbedder(family, load_model(), layers=(0, -1)).fit_transform(["K2R", "V3I:A5G"]).shape
-    (2, 256)
+    (2, 768)
     """
 
     def __init__(

@@ -157,7 +157,7 @@ def embed_variants(
     >>> family = Alignment.from_sequences(["mkVL-AWY", "VIGAWY", "-LGAFF"])
     >>> result = embed_variants(family, ["V3I", "V3I:W6F", "K2R"], load_model(), mode="fast")
     >>> result.features.shape, result.reasons[2][:27]
-    ((3, 64), 'residue 2 (K) is in lower c')
+    ((3, 192), 'residue 2 (K) is in lower c')
     """
     check_whole(model)
     check_mode(mode)

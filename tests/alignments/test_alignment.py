@@ -261,6 +261,7 @@ def test_compression_is_told_from_content(tmp_path):
         ("# STOCKHOLM 1.0\nseq 0\tMKV\nseq 1\tMKV\n//\n", None, r"row 1 \(seq\), line 2, column 5, is '0'.*names"),
         (">q\nMK@L\n", None, r"line 2, column 3, is '@', which is not a residue"),
         ("#3,4\t1,1\n>101\nMKV\n>r\nMRV\n", "a3m", "chains of 3 and 4 residues, 7 columns .* row 1 has 3.*each chain"),
+        ("\x00\n", None, "is empty"),
         (">q\nMK\n\x00>r\nMR\n\x00", None, "several alignments"),
         (">q\nMKVL\n>r\nMKaVL\n", "fasta", "row 2 .r. has 5 columns, but row 1 .q. has 4; .*format='a3m'"),
         (">q\nMKVL\n>r\nMKaVL\n", "a2m", "looks like A3M"),
