@@ -75,12 +75,17 @@ def plot_contacts(
     if known is not None and (beside or title is None):
         counted_pairs = covered_contacts((contacts, *beside), known)
     for each, part in zip((contacts, *beside), parts, strict=True):
-        of_map = each.method if beside else title or each.name
+        of_map = each.method if beside else title or _title(each)
         _draw_contacts(part, each, known, of_map, counted_pairs, between_chains)
     if beside:
-        figure.suptitle(title or contacts.name)
+        figure.suptitle(title or _title(contacts))
     with whole_file(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight")
+
+
+def _title(contacts: PairMap) -> str:
+    """ColabFold separates the names of a complex's chains by tabs, for which fonts have no shape."""
+    return " + ".join(contacts.name.split("\t"))
 
 
 def _draw_contacts(

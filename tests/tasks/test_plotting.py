@@ -1,5 +1,7 @@
 """The contract of pictures: pairs are marked for what they are, where they stand; other endings are refused."""
 
+import dataclasses
+
 import matplotlib.figure
 import numpy as np
 import pytest
@@ -201,3 +203,9 @@ def test_methods_beside_windows_are_judged_on_the_same_pairs(drawn, tmp_path):
         "MSA Transformer, P@L 0.11",
         "DCA, P@L 0.11",
     ]  # 0-7, of L = 9; 0.22 with 0-8
+
+
+def test_names_of_chains_in_the_title(drawn, tmp_path):
+    """Tabs, as ColabFold writes them between the names of chains, have no shape in fonts."""
+    plot_contacts(dataclasses.replace(contact_map(8, p0_6=0.5), name="one\ttwo"), tmp_path / "map.png")
+    assert drawn[0].axes[0].get_title() == "one + two"
