@@ -1,5 +1,6 @@
 """Settings of sphinx-build."""
 
+import re
 from typing import Any
 
 import modeling_msa
@@ -55,6 +56,12 @@ def find_exported(app: Any, env: Any, node: Any, shown: Any) -> Any:
     return python.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, shown)
 
 
+def leave_out(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what scikit-learn adds to its estimators: methods that route metadata."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
 def setup(app: Any) -> None:
     """Connect what is above; Sphinx calls it."""
     app.connect("missing-reference", find_exported)
+    app.connect("autodoc-skip-member", leave_out)
