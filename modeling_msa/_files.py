@@ -94,6 +94,12 @@ def stands_for(name: str | os.PathLike[str], shipped: Path, what: str) -> bool:
     return isinstance(name, str) or not hidden
 
 
+def write_table(header: Iterable[str], rows: Iterable[Iterable[str]], path: str | os.PathLike[str]) -> None:
+    """Write a tab-separated table, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text("".join("\t".join(row) + "\n" for row in [header, *rows]), encoding="utf-8")
+
+
 def check_ending(path: str | os.PathLike[str], endings: Sequence[str]) -> str:
     """Return the ending of an output, in lower case; ValueError, which names them all, if it is not in `endings`."""
     suffix = Path(path).suffix.lower()

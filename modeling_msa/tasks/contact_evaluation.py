@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from .._files import write_table
 from ..alignments.alignment import Alignment
 from ..alignments.known_contacts import read_known
 from ..alignments.listing import name_of
 from ..modeling_msa_transformer import MsaPreTrainedModel
-from .contact_precision import precision_table, precisions, text_of, write_table
+from .contact_precision import precision_table, precisions, text_of
 from .contacts import predict_contacts
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .._files import whole_file
+from .._files import write_table
 from ..alignments.chains import BETWEEN, Chains, chain_slices, separated
 from ..pipeline_msa_transformer import rank_pairs
 from .contacts import MIN_SEPARATION, PairMap
@@ -327,9 +327,3 @@ def write_precisions(
 def text_of(value: float) -> str:
     """Write a figure with six decimals; NaN as nothing."""
     return "" if np.isnan(value) else f"{value:.6f}"
-
-
-def write_table(header: list[str], rows: list[list[str]], path: str | os.PathLike) -> None:
-    """Write a tab-separated table, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text("".join("\t".join(row) + "\n" for row in [header, *rows]), encoding="utf-8")

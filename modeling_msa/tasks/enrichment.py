@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._files import check_ending, whole_file
+from .._files import check_ending, write_table
 from ..alignments.chains import residue_names
 
 if TYPE_CHECKING:  # so that the format is known without torch
@@ -86,11 +86,6 @@ def write_enrichment(
     found = enrichment(contacts, count, between_chains)
     names = residue_names(contacts.chains, found.residues)
     letters = [contacts.query[number - 1] for number in found.residues.tolist()]
-    columns = zip(
-        names, letters, found.pairs.tolist(), found.strength.tolist(), found.enrichment.tolist(), strict=True
-    )
-    lines = "".join(
-        f"{name}\t{letter}\t{pairs}\t{sum_:.6f}\t{ratio:.6f}\n" for name, letter, pairs, sum_, ratio in columns
-    )
-    with whole_file(path) as temporary:
-        temporary.write_text(f"residue\tamino_acid\tpairs\tstrength\tenrichment\n{lines}", encoding="utf-8")
+    strength, ratio = ([f"{value:.6f}" for value in each] for each in (found.strength, found.enrichment))
+    rows = zip(names, letters, map(str, found.pairs.tolist()), strength, ratio, strict=True)
+    write_table(["residue", "amino_acid", "pairs", "strength", "enrichment"], rows, path)

@@ -20,7 +20,6 @@ from ..alignments.alignment import Alignment
 from ..alignments.chains import check_offset
 from ..alignments.variants import AMINO_ACIDS, Substitution, places_of, variant_name
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
-from ..tokenization_msa_transformer import MsaTokenizer
 from .embeddings import model_name, resolve_layers
 from .fitness_evaluation import (
     METRICS,
@@ -33,7 +32,7 @@ from .fitness_evaluation import (
 )
 from .fitness_features import FEATURES, fitness_pipeline
 from .fitness_regression import KERNELS, FitnessRegressor
-from .inputs import ROWS, prepare_alignment, row_limit
+from .inputs import ROWS, prepare_for
 from .scoring import SubstitutionScores, VariantScores, fit_variants
 from .strategies import Mode
 from .variant_embeddings import Which
@@ -478,10 +477,8 @@ def assign_folds(
 
 
 def _seen(alignment: Alignment, model: MsaPreTrainedModel, options: dict[str, Any]) -> Alignment:
-    rows = row_limit(alignment, options["rows"], MsaTokenizer.for_config(model.config).model_max_depth)
-    return prepare_alignment(
-        alignment, rows, options["select"], options["seed"], options["coverage"], options["identity"]
-    )
+    chosen = {name: options[name] for name in ("rows", "select", "seed", "coverage", "identity")}
+    return prepare_for(model, alignment, **chosen)
 
 
 def _pipeline(

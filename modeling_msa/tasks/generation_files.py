@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._files import whole_file
+from .._files import write_table
 from ..alignments.listing import name_of
 from ..alignments.writing import check_alignment_ending, write_alignment
 
@@ -34,10 +34,7 @@ def write_generated(generated: Generated, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     table = table_beside(path)
     columns = generated.table
-    lines = [columns, *zip(*columns.values(), strict=True)]
-    text = "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
-    with whole_file(table) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_table(columns, (map(_cell, row) for row in zip(*columns.values(), strict=True)), table)
     write_alignment(generated.alignment, path)
     return table
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedModel
@@ -75,6 +77,14 @@ def prepare_alignment(
     """
     rows = row_limit(alignment, rows)
     return select_rows(alignment.drop_query_gaps(), rows, select, seed, coverage=coverage, identity=identity)
+
+
+def prepare_for(
+    model: MsaPreTrainedModel, alignment: Alignment, rows: int | None = None, *how: Any, **more: Any
+) -> Alignment:
+    """Choose rows as `prepare_alignment` does, but no more than the model reads."""
+    rows = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth)
+    return prepare_alignment(alignment, rows, *how, **more)
 
 
 def check_depth(alignment: Alignment, tokenizer: MsaTokenizer) -> None:
@@ -156,8 +166,7 @@ def model_inputs(
     inputs : BatchEncoding
         Its tokens, ``(1, R, C)``.
     """
-    rows = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth)
-    seen = prepare_alignment(alignment, rows, select, seed, coverage, identity)
+    seen = prepare_for(model, alignment, rows, select, seed, coverage, identity)
     return seen, encode(seen, model)
 
 
@@ -178,7 +187,6 @@ def windowed_inputs(
     """
     most = model.config.max_position_embeddings - 1  # without <cls>
     check_windows(window, overlap, most)
-    rows = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth)
-    seen = prepare_alignment(alignment, rows, select, seed, coverage, identity)
+    seen = prepare_for(model, alignment, rows, select, seed, coverage, identity)
     windows = Windows.place(seen.length, most, window, overlap)
     return seen, encode(seen, model, in_windows=True), windows
