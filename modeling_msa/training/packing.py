@@ -230,12 +230,12 @@ def _write_card(folder: Path, ending: str, total: Counter) -> None:
     """Write the README.md that the Hub reads, unless the folder has one."""
     if (folder / "README.md").exists():
         return
-    files = [{"split": "train", "path": f"train-*{ending}"}]
+    # no `configs`, as file names show the split: with them `datasets` knows a folder by its name and card only, and
+    # reads its cache whatever the files contain now
     metadata = DatasetCardData(
         pretty_name=folder.resolve().name,
         size_categories=[size_category(total["alignments"])],
         tags=["biology", "protein", "multiple-sequence-alignment"],
-        configs=[{"config_name": "default", "data_files": files}],
     )
     text = _CARD.format(
         metadata=metadata.to_yaml(), name=metadata.pretty_name, content=_CONTENT[ending], **dict(total)
