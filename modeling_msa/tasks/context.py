@@ -23,8 +23,11 @@ from torch.nn import functional as F
 from ..inference_msa_transformer import widen
 from ..modeling_msa_transformer import MsaColumnAttention, MsaLayer, MsaModel, MsaRowAttention
 
-# Size of an inner tensor. On CPUs 1 MB: it is written and read several times, which is fastest within a cache.
-_NUMBERS_PER_BLOCK = {"cpu": 2**18, "other": 2**26}
+# Of `versions_per_batch`: tokens that keep a processor busy, versions for each row of the context, bytes of states.
+_TOKENS, _FEWEST, _MOST, _BYTES = 2**16, 4, 16, 2**28
+# Size of an inner tensor. On CPUs 4 MB: it is written and read several times, which is fastest within the caches, and
+# smaller ones leave little to each of several threads.
+_NUMBERS_PER_BLOCK = {"cpu": 2**20, "other": 2**26}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +115,15 @@ def context_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> Itera
             for _ in columns:  # blocks that were not read
                 pass
             layer.add_feed_forward(hidden_states)
+
+
+def versions_per_batch(model: MsaModel, rows: int, columns: int) -> int:
+    """Give the number of versions to run against a context that is computed anew for each batch.
+
+    The context adds about a sixteenth to the cost, or up to a quarter where that many states would need much memory.
+    """
+    fitting = _BYTES // (columns * cast(int, model.config.hidden_size) * model.dtype.itemsize)
+    return max(_TOKENS // columns, _FEWEST * rows, min(_MOST * rows, fitting))
 
 
 def kept_layers(model: MsaModel, tokens: torch.Tensor, row: int = 0) -> list[LayerContext]:
@@ -215,12 +227,24 @@ def row_states(
         for block in _cut(states, versions, heads * columns**2):
             rows = states[0, block, None]  # (n, 1, C, D), as MSAs of their own
             states[0, block] = _row_attention(layer.row_attention, rows, context)[:, 0]
-        for block, keys, values in context.columns:
-            for some in _cut(states, versions, keys[..., 0].numel()):
-                states[:, some, block] += _column_update(layer.column_attention, states[:, some, block], keys, values)
+        for some, at, keys, values in _column_parts(context, states):
+            states[:, some, at] += _column_update(layer.column_attention, states[:, some, at], keys, values)
         layer.add_feed_forward(states)
         visit(number, states[0])
     return model.layer_norm(states)[0]
+
+
+def _column_parts(
+    context: LayerContext, states: torch.Tensor
+) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor]]:
+    """Slices of versions and columns, with the context's keys and values: few columns of as many versions as fit."""
+    versions = states.shape[1]
+    for block, keys, values in context.columns:
+        first = block.start or 0
+        for columns in _cut(states, len(keys), versions * keys[0, ..., 0].numel()):
+            at = slice(first + columns.start, first + min(columns.stop, len(keys)))
+            for some in _cut(states, versions, keys[columns, ..., 0].numel()):
+                yield some, at, keys[columns], values[columns]
 
 
 def _cut(states: torch.Tensor, length: int, numbers_each: int) -> list[slice]:

@@ -34,14 +34,11 @@ from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
 from .contacts import MIN_SEPARATION, PairMap
-from .context import context_layers, row_states
+from .context import context_layers, row_states, versions_per_batch
 from .inputs import check_whole, model_inputs
 from .strategies import Mode, check_mode
 
 _TOKENS_PER_PASS = 2**14  # of several versions of the alignment in one pass, in exact mode
-# Fast mode runs the homologs anew for each batch. With so many tokens of the query's versions, or so many versions for
-# each row of the alignment, that adds no more than about a quarter to the cost of a batch.
-_FAST_TOKENS, _VERSIONS_PER_ROW = 2**16, 4
 _BLOCK = 64  # residues; a block of pairs has 6.5 MB
 _AXES = len(AMINO_ACIDS)
 
@@ -255,7 +252,7 @@ def _changes(
     """Residue by residue, the change of all logits for each new amino acid: ``(L, 20, 20)`` float32, j, a, b."""
     rows, columns = ids.shape[1:]
     if mode == "fast":
-        size = batch_size or max(_FAST_TOKENS // columns, _VERSIONS_PER_ROW * rows)
+        size = batch_size or versions_per_batch(model.msa, rows, columns)
     else:
         size = batch_size or max(1, _TOKENS_PER_PASS // (rows * columns))
     letters = MsaTokenizer.for_config(model.config)(AMINO_ACIDS, return_tensors="pt")["input_ids"][0, 0, 1:]

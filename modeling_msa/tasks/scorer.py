@@ -18,15 +18,12 @@ from ..alignments.variants import AMINO_ACIDS, Change
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaForMaskedLM, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
-from .context import context_layers, query_states, row_states
+from .context import context_layers, query_states, row_states, versions_per_batch
 from .inputs import check_depth, check_whole, row_limit
 from .strategies import check_strategy
 from .windows import cut, windows_around
 
 _TOKENS_PER_PASS = 2**14  # of several masked copies in one pass, without a batch_size
-# Fast mode runs the homologues anew for each batch. With so many tokens of the query's versions, or so many versions
-# for each row of the alignment, that adds no more than about a quarter to the cost of a batch.
-_FAST_TOKENS, _VERSIONS_PER_ROW = 2**16, 4
 _FAST_STEPS = 8  # windows move by this part of their width in fast mode
 _Changes = tuple[tuple[int, int], ...]  # columns, from 0, and their new tokens
 _T = TypeVar("_T")
@@ -234,7 +231,7 @@ class Scorer:
         width = min(length, self.window)
         fast = self.mode == "fast"
         if fast:
-            default = max(_FAST_TOKENS // (width + 1), _VERSIONS_PER_ROW * rows)
+            default = versions_per_batch(self.model.msa, rows, width + 1)
         else:
             default = max(1, _TOKENS_PER_PASS // (rows * (width + 1)))
         windows = windows_around(length, columns, width, max(1, width // _FAST_STEPS) if fast else 1)

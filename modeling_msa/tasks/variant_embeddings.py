@@ -18,7 +18,7 @@ from ..alignments.variants import Substitution, mutate
 from ..inference_msa_transformer import evaluation_copy
 from ..modeling_msa_transformer import MsaModel, MsaPreTrainedModel
 from ..tokenization_msa_transformer import MsaTokenizer
-from .context import context_layers, row_states
+from .context import context_layers, row_states, versions_per_batch
 from .embeddings import Embeddings, model_name, resolve_layers
 from .inputs import ROWS, check_whole, model_inputs
 from .scoring import fit_variants
@@ -27,9 +27,6 @@ from .strategies import Mode, check_mode
 Which = Literal["mean", "mutated", "both"]
 WHICH = ("mean", "mutated", "both")
 _TOKENS_PER_PASS = 2**14  # of several variants in one pass, in exact mode
-# As in scoring: with so many tokens of variants, or so many variants for each row of the alignment, running the
-# homologs anew for each batch adds no more than about a quarter.
-_FAST_TOKENS, _VARIANTS_PER_ROW = 2**16, 4
 _Place = tuple[Substitution, ...]
 
 
@@ -217,10 +214,11 @@ def _pooled(
     tokens = MsaTokenizer()(sequences, return_tensors="pt", verbose=False)["input_ids"][0]  # (N, C)
     changed = (tokens != ids[0, 0].cpu())[:, 1:]  # (N, L)
     rows, columns = ids.shape[1:]
-    default = max(_FAST_TOKENS // columns, _VARIANTS_PER_ROW * rows)
-    if mode == "exact":
-        default = max(1, _TOKENS_PER_PASS // (rows * columns))
-    size, run = batch_size or default, _run_fast if mode == "fast" else _run_exact
+    if mode == "fast":
+        default, run = versions_per_batch(backbone, rows, columns), _run_fast
+    else:
+        default, run = max(1, _TOKENS_PER_PASS // (rows * columns)), _run_exact
+    size = batch_size or default
     parts: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     with tqdm(total=len(tokens), desc="embedding", unit="variant", disable=None, leave=False) as bar:
         for versions, mutated in zip(tokens.split(size), changed.split(size), strict=True):

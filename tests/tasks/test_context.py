@@ -169,6 +169,21 @@ def test_blocks_and_batches_change_nothing(size, blocks, monkeypatch):
     assert difference(query_states(model, whole, places[:3]), expected) <= 1e-5
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "dtype", "expected"),
+    [
+        (8, 101, torch.float32, 648),  # 2**16 tokens, though that is more than 16 for each row
+        (128, 264, torch.float32, 2048),  # 16 for each row
+        (128, 1024, torch.float32, 682),  # 256 MiB of states
+        (128, 1024, torch.bfloat16, 1365),
+        (400, 1024, torch.float32, 1600),  # at least 4 for each row
+    ],
+)
+def test_versions_per_batch(rows, columns, dtype, expected):
+    model = small_model(MsaModel, hidden_size=96).to(dtype)
+    assert context.versions_per_batch(model, rows, columns) == expected
+
+
 def test_columns_that_are_not_read():
     """The context goes on to the next layer all the same."""
     model = small_model(MsaModel, num_hidden_layers=3)
