@@ -124,8 +124,8 @@ def pack_alignments(
 
     Each shard appears whole or not at all. Shards that an interrupted call with the same arguments has left are kept,
     and only the others are written, and those of alignments whose content has changed since. At the end a
-    ``README.md``, with which the Hub shows the folder as a dataset, states what they contain; an existing one is left
-    as it is.
+    ``README.md``, with which the Hub shows the folder as a dataset, states what they contain; one that you have written
+    or changed is left as it is.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def _pack(
     if not total:
         first = next(iter(unreadable.values()))
         raise ValueError(f"None of {counted(len(paths), 'alignment')} could be read; the first: {first}")
-    _write_card(output_dir, next(iter(plan)).suffix, total)
+    _write_card(output_dir / "README.md", next(iter(plan)).suffix, total, record)
     shards = [shard for shard in plan if shard.exists()]
     return PackReport(shards, total["alignments"], unreadable, total["sequences"], total["residues"], remade)
 
@@ -226,22 +226,24 @@ def size_category(alignments: int) -> str:
     return "n>10M" if place == len(bounds) else f"{bounds[place - 1]}<n<{bounds[place]}"
 
 
-def _write_card(folder: Path, ending: str, total: Counter) -> None:
-    """Write the README.md that the Hub reads, unless the folder has one."""
-    if (folder / "README.md").exists():
+def _write_card(card: Path, ending: str, total: Counter, record: Record) -> None:
+    """Write the README.md that the Hub reads, unless there is one that is not as an earlier call wrote it."""
+    written = record.read().get(card.name)
+    if card.exists() and not (written and is_same(card, written["files"][card.name])):
         return
     # no `configs`, as file names show the split: with them `datasets` knows a folder by its name and card only, and
     # reads its cache whatever the files contain now
     metadata = DatasetCardData(
-        pretty_name=folder.resolve().name,
+        pretty_name=card.parent.resolve().name,
         size_categories=[size_category(total["alignments"])],
         tags=["biology", "protein", "multiple-sequence-alignment"],
     )
     text = _CARD.format(
         metadata=metadata.to_yaml(), name=metadata.pretty_name, content=_CONTENT[ending], **dict(total)
     )
-    with whole_file(folder / "README.md") as temporary:
+    with whole_file(card) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    record.add({"result": card.name, "files": {card.name: state_of(card, is_ours=True)}})
 
 
 def _read(path: Path, format: str | None) -> tuple[State | None, Alignment | str]:

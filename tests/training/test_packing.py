@@ -157,6 +157,21 @@ def test_the_card_counts_what_is_there(tmp_path, format, monkeypatch):
 
 
 @per_format
+def test_the_card_follows_the_alignments(tmp_path, format):
+    folder, output = write_folder(tmp_path / "files", 2), tmp_path / "shards"
+    card = output / "README.md"
+    pack(folder, output, format)
+    assert "| sequences | 7 |" in card.read_text()  # 3 + 4
+    (folder / "f1.a3m").write_text(a3m(["MKV", "MRV"]))
+    pack(folder, output, format)
+    assert "| sequences | 5 |" in card.read_text()
+    card.write_text("mine")
+    write_folder(folder, 2)
+    assert pack(folder, output, format).remade
+    assert card.read_text() == "mine"
+
+
+@per_format
 def test_datasets_reads_a_folder_anew_after_it_was_packed_again(tmp_path, format):
     """Its cache names a folder by its card, unless the card leaves the files to be found."""
     for number in (1, 2):
