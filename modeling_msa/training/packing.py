@@ -124,8 +124,8 @@ def pack_alignments(
 
     Each shard appears whole or not at all. Shards that an interrupted call with the same arguments has left are kept,
     and only the others are written, and those of alignments whose content has changed since. At the end a
-    ``README.md``, with which the Hub shows the folder as a dataset, states what they contain; one that you have written
-    or changed is left as it is.
+    ``README.md``, with which the Hub shows the folder as a dataset, states what they contain; one that you have
+    written or changed is left as it is.
 
     Parameters
     ----------
