@@ -133,3 +133,8 @@ def agreement(scores: np.ndarray, measured: np.ndarray) -> str:
     """Spearman's correlation of the variants that have both numbers."""
     scores, measured = paired(scores, measured)
     return f", Spearman {spearman(scores, measured):.4f} ({counted(len(scores), 'variant')})"
+
+
+def mixed_words(weight: float) -> str:
+    """Say how much of the scores is not the model's."""
+    return f", {weight:g} of each score by the family's frequencies" if weight else ""
