@@ -170,5 +170,6 @@ def _line(evaluation: FitnessEvaluation) -> str:
     cells = []
     for name in ("Spearman", "NDCG", "MSE", "AUC", "MCC", "Top_recall"):
         mean, half = evaluation.mean(name), evaluation.half_width(name)
-        cells.append(f"{name} not defined" if math.isnan(mean) else f"{name} {mean:.3f} ± {half:.3f}")
+        interval = "" if math.isnan(half) else f" ± {half:.3f}"  # none of a single fold
+        cells.append(f"{name} not defined" if math.isnan(mean) else f"{name} {mean:.3f}{interval}")
     return f"{evaluation.scheme}: {', '.join(cells)}"
