@@ -93,10 +93,16 @@ def check_columns(
             if any(number_in(cell) is not None or _VARIANT.fullmatch(cell.strip()) for cell in table.columns):
                 words = f"line 1 ({', '.join(table.columns)}) is not a header; add one, such as {column}."
             raise ValueError(f"{source}: there is no column {column!r} ({option}); {words}")
+    table.cells(variant_column)  # ValueError for two of this name
     for line, cell in zip(table.lines, table.cells(measured_column) if measured_column else (), strict=False):
-        if number_in(cell) is None and cell.strip().lower() not in _MISSING:
+        number = number_in(cell)
+        if number is None and cell.strip().lower() not in _MISSING:
             hint = "; write decimals with a point" if number_in(cell.replace(",", ".")) is not None else ""
             raise ValueError(f"{source}: line {line}: {cell!r} in {measured_column} is not a number{hint}.")
+        if number is not None and math.isinf(number):
+            raise ValueError(
+                f"{source}: line {line}: {cell!r} in {measured_column} is infinite; write a number, or leave it empty."
+            )
     try:
         if new is not None:
             score_columns(table, new, more)

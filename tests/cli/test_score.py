@@ -345,6 +345,9 @@ def test_insertions_and_deletions_of_a_table(here, model):
     [
         ("mutant;score\nK2R;1,5\nV3A;0,1\n", ["--measured-column", "score"], "line 2: '1,5' in score .* a point"),
         ("mutant,score\nK2R,high\n", ["--measured-column", "score"], "line 2: 'high' in score is not a number"),
+        ("mutant,y\nK2R,1\nK2A,-inf\n", ["--measured-column", "y"], "line 3: '-inf' in y is infinite; write a number"),
+        ("mutant,y,y\nK2R,1,2\n", ["--measured-column", "y"], "2 columns are named 'y'; rename all but one"),
+        ("mutant,mutant\nK2R,K2A\n", [], "2 columns are named 'mutant'"),
         ("K2R,0.5\nV3A,0.1\n", [], r"line 1 \(K2R, 0.5\) is not a header; add one, such as mutant"),
         ("p.Lys2Arg\nV3A\n", [], "is not a header"),
         ("variant,score\nK2R,0.5\n", [], "the columns are variant, score"),
