@@ -279,7 +279,7 @@ def score_command(
         line = f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
         line += f", the query's sum {own.sum():.4f}, mean {own.mean():.4f}"
         line += "" if measured is None else agreement(result.score, measured)
-        return line + without_score(result.reason, names, source)
+        return line + without_score(result.reason, names, source, noun="sequence")
 
     run(work_singles if all_singles else work_table if sequences is None else work_sequences)
 

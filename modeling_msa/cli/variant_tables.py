@@ -116,16 +116,17 @@ def without_score(
     source: Path,
     lines: Sequence[int] | None = None,
     what: str = "score",
+    noun: str = "variant",
 ) -> str:
-    """Say how many variants have no score, or no `what`, and the most frequent reason with an example."""
+    """Say how many variants, or what `noun` says, have no `what`, and the most frequent reason with an example."""
     from ..tasks.scoring import common_reasons
 
     count = sum(map(bool, reasons))
     if count == 0:
         return ""
     most, example = common_reasons(reasons)[0]
-    which = f"{count} variants have no {what}, {'all' if most == count else f'{most} of them'} like"
-    words = f"1 variant has no {what}:" if count == 1 else which
+    which = f"{counted(count, noun)} have no {what}, {'all' if most == count else f'{most} of them'} like"
+    words = f"1 {noun} has no {what}:" if count == 1 else which
     return f"; {words} {source}, {places_of(variants, lines)[example]}: {reasons[example]}"
 
 
@@ -138,7 +139,9 @@ def measured_values(table: Table, column: str) -> np.ndarray:
 def agreement(scores: np.ndarray, measured: np.ndarray) -> str:
     """Spearman's correlation of the variants that have both numbers."""
     scores, measured = paired(scores, measured)
-    return f", Spearman {spearman(scores, measured):.4f} ({counted(len(scores), 'variant')})"
+    value = spearman(scores, measured)
+    shown = "not defined" if math.isnan(value) else f"{value:.4f}"
+    return f", Spearman {shown} ({counted(len(scores), 'variant')})"
 
 
 def mixed_words(weight: float) -> str:

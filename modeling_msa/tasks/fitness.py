@@ -304,7 +304,8 @@ class FitnessModel:
             scikit-learn.
         """
         path = Path(path)
-        check_ending(path, (ENDING,))
+        if path.suffix.lower() != ENDING:
+            raise ValueError(f"{path}: not a regression of msa fit-fitness; pass its {ENDING} file.")
         for file in (path, path.with_suffix(".json")):
             if not file.is_file():
                 raise FileNotFoundError(f"{file}: no such file; msa fit-fitness writes {path.name} and its .json.")

@@ -308,7 +308,7 @@ def test_whole_sequences_of_a_table(here, model):
     assert [float(row[3]) for row in rows[1:4]] == pytest.approx(expected.score, abs=1e-6)
     assert [float(row[4]) for row in rows[1:4]] == pytest.approx(expected.score_std, abs=1e-6)
     value = spearmanr(expected.score, [0.5, 0.1, 1]).statistic
-    assert f"Spearman {value:.4f} (3 variants); 1 variant has no score: assay.csv, line 5: it does not" in output
+    assert f"Spearman {value:.4f} (3 variants); 1 sequence has no score: assay.csv, line 5: it does not" in output
     assert Path("p.svg").exists()
 
 
@@ -380,6 +380,9 @@ def test_values_that_were_not_measured_are_left_out(here, model):
     Path("t.csv").write_text("mutant,DMS\nK2R,1.5\nV3A,\nL4A,NA\nA5C,nan\nW6F,0.5\n")
     output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--measured-column", "DMS")
     assert "(2 variants)" in output
+    Path("t.csv").write_text("mutant,DMS\nK2R,1\nV3A,1\n")
+    output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--measured-column", "DMS")
+    assert "Spearman not defined (2 variants)" in output
 
 
 def test_residues_that_are_not_among_the_20_are_named(here, model):

@@ -208,6 +208,8 @@ def test_files_that_are_something_else(fitted, model, tmp_path):
         FitnessModel.load(path)
     with pytest.raises(ValueError, match=r"unknown output format '.pkl'"):
         fitted.save(tmp_path / "f.pkl")
+    with pytest.raises(ValueError, match=r"f.json: not a regression of msa fit-fitness; pass its .safetensors file"):
+        FitnessModel.load(described)
 
     def refused(words):
         with pytest.raises(ValueError, match=f"f.safetensors: not a regression .*{words}"):
