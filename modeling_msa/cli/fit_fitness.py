@@ -154,6 +154,7 @@ def _check_files(alignment: str, table: Path, output: Path, report: Path | None)
 
 
 def _measured_column(cells: Table, table: Path, variant_column: str, measured_column: str | None) -> str:
+    check_columns(cells, table, variant_column)
     others = [name for name in cells.columns if name != variant_column]
     if measured_column is None and len(others) != 1:
         raise ValueError(
