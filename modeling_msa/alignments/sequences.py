@@ -130,10 +130,10 @@ def sequence_misfits(alignment: Alignment, edits: Sequence[Edit], offset: int = 
     query, covered = alignment.query, alignment.residue_columns >= 0
     misfits = [misfit for each in edits for misfit in edit_misfits(each, alignment, offset)]
     for start, end, letters in edits:
-        if odd := (query[start:end] + letters).strip(AMINO_ACIDS):
-            misfits.append(
-                Misfit("notation", f"near residue {max(end, 1) + offset}, {odd[0]} is not one of the 20 amino acids.")
-            )
+        for whose, residues in (("the query's ", query[start:end]), ("", letters)):
+            if odd := residues.strip(AMINO_ACIDS):
+                words = f"near residue {max(end, 1) + offset}, {whose}{odd[0]} is not one of the 20 amino acids."
+                misfits.append(Misfit("notation", words))
     _, numbers = apply_edits(query, edits)
     left, whole = covered[numbers[numbers > 0] - 1].sum(), covered.sum()
     if 2 * left < whole:

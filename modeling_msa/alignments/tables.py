@@ -17,9 +17,12 @@ class Table(NamedTuple):
     columns: list[str]
     rows: list[list[str]]
     lines: list[int]  # line of the file in which each row ends
+    source: str = "table"  # for messages
 
     def cells(self, column: str) -> list[str]:
-        """Text of a column."""
+        """Text of a column; ValueError if there are several of this name."""
+        if (count := self.columns.count(column)) > 1:
+            raise ValueError(f"{self.source}: {count} columns are named {column!r}; rename all but one of them.")
         place = self.columns.index(column)
         return [row[place] for row in self.rows]
 
@@ -27,7 +30,7 @@ class Table(NamedTuple):
 def number_in(cell: str) -> float | None:
     """Read a cell as a number, which may be NaN; None if it is not one."""
     try:
-        return float(cell)
+        return None if "_" in cell else float(cell)  # Python reads 1_0 as 10
     except ValueError:
         return None
 
@@ -64,4 +67,4 @@ def read_table(path: str | os.PathLike[str]) -> Table:
                 f"{path}: line {line} has {counted(len(row), 'cell')}, the header {len(columns)}; put cells that "
                 "contain the separator in double quotes."
             )
-    return Table(columns, [row for _, row in rows], [line for line, _ in rows])
+    return Table(columns, [row for _, row in rows], [line for line, _ in rows], os.fspath(path))

@@ -25,6 +25,7 @@ _SUBSTITUTION = re.compile(r"([A-Z])(-?\d+)([A-Z])")
 _STOP = re.compile(r"[A-Z]-?\d+\*")
 _CHANGED_LENGTH = re.compile(r"(?:([A-Z])(-?\d+))?(_)?(?:([A-Z])(-?\d+))?(delins|del|ins|dup)([A-Z]*)")
 _INDEL = re.compile(r"del|ins|dup|fs|ext|-$")
+_ALLELES = re.compile(r"\]\s*;\s*\[|\(;\)")  # HGVS: of two chromosomes, or it is not known of which
 _REFERENCE = re.compile(r"^\S+?:p\.")  # accession or gene
 _THREE_LETTERS = re.compile(r"[A-Z][a-z]{2}")
 _ONE_LETTER = dict(
@@ -210,6 +211,11 @@ def check_variants(
 
 def _parse_any(text: str, alignment: Alignment, offset: int, indels: bool) -> tuple[Change, ...]:
     """Read a variant of one protein, or of a complex: each of its chains as if it were alone."""
+    if _ALLELES.search(text):
+        raise ValueError(
+            "two alleles, or changes that may be of two; those of one protein are written like A42V:G7D or "
+            "p.[Ala42Val;Gly7Asp]."
+        )
     chains = alignment.chains
     if not chains or text.strip() in _WILD_TYPE:
         return _parse(text, alignment.query, offset, indels)

@@ -154,6 +154,7 @@ def _check_files(alignment: str, table: Path, output: Path, report: Path | None)
 
 
 def _measured_column(cells: Table, table: Path, variant_column: str, measured_column: str | None) -> str:
+    check_columns(cells, table, variant_column)
     others = [name for name in cells.columns if name != variant_column]
     if measured_column is None and len(others) != 1:
         raise ValueError(
@@ -170,5 +171,6 @@ def _line(evaluation: FitnessEvaluation) -> str:
     cells = []
     for name in ("Spearman", "NDCG", "MSE", "AUC", "MCC", "Top_recall"):
         mean, half = evaluation.mean(name), evaluation.half_width(name)
-        cells.append(f"{name} not defined" if math.isnan(mean) else f"{name} {mean:.3f} ± {half:.3f}")
+        interval = "" if math.isnan(half) else f" ± {half:.3f}"  # none of a single fold
+        cells.append(f"{name} not defined" if math.isnan(mean) else f"{name} {mean:.3f}{interval}")
     return f"{evaluation.scheme}: {', '.join(cells)}"

@@ -119,7 +119,7 @@ def predict_command(
         more |= {"offset": offset, "skip_mismatches": skip_mismatches}
         of_variants: Any = predict(family, network, cells, **more, **session.row_options())
         write_prediction(of_variants, target, table)
-        lacking = without_score(of_variants.reasons, cells, source, table.lines)
+        lacking = without_score(of_variants.reasons, cells, source, table.lines, "prediction")
         return f"{target}: {_line(of_variants, family.depth)}{lacking}"
 
     run(work)

@@ -18,6 +18,7 @@ from .inputs import require
 from .options import choice, flag, option, output_option
 from .runs import RunError
 from .session import Session, command
+from .variant_tables import mixed_words
 
 if TYPE_CHECKING:  # it imports torch
     from ..tasks.proteingym import AssayAverage
@@ -110,8 +111,8 @@ def proteingym_command(
         refuse_chains(family.chains, str(assay.alignment), "ProteinGym's benchmark")
         result = score_assay(assay, family, table, model(), **options, batch_size=batch_size)
         write_assay(table, result.per_seed, numbers, score_column, target)
-        depths = f"{result.depth} of {counted(family.depth, 'row')}"
-        return f"{target}: {counted(len(table.rows), 'variant')}, {depths}, theta {assay.theta:g}"
+        line = f"{target}: {counted(len(table.rows), 'variant')}, {result.depth} of {counted(family.depth, 'row')}"
+        return f"{line}, theta {assay.theta:g}{mixed_words(result.profile_weight)}"
 
     def summarise(failed: Collection[Path] = ()) -> None:
         from ..tasks.proteingym import write_summary

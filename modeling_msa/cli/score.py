@@ -23,6 +23,7 @@ from .variant_tables import (
     check_columns,
     find_table,
     measured_values,
+    mixed_words,
     read_whole_sequences,
     require_table,
     split_inputs,
@@ -228,7 +229,7 @@ def score_command(
         if others:
             scored += f" (not {', '.join(others[:5])}{' ...' * (len(others) > 5)}: not one of the 20 amino acids)"
         rows = f"{result.depth} of {counted(family.depth, 'row')}"
-        return f"{target}: {result.name}, {scored}, {rows}{_mixed(result.profile_weight)}"
+        return f"{target}: {result.name}, {scored}, {rows}{mixed_words(result.profile_weight)}"
 
     def work_table(path: Path, target: Path) -> str:
         family = session.read(path)
@@ -251,7 +252,7 @@ def score_command(
         write_scores(result, target, table, score_column)
         scored = f"{np.isfinite(result.score).sum():,} of {counted(len(cells), 'variant')}"
         line = f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
-        line += _mixed(result.profile_weight)
+        line += mixed_words(result.profile_weight)
         line += "" if measured is None else agreement(result.score, measured)
         return line + without_score(result.reason, cells, source, table.lines)
 
@@ -278,14 +279,9 @@ def score_command(
         line = f"{target}: {result.name}, {scored}, {result.depth} of {counted(family.depth, 'row')}"
         line += f", the query's sum {own.sum():.4f}, mean {own.mean():.4f}"
         line += "" if measured is None else agreement(result.score, measured)
-        return line + without_score(result.reason, names, source)
+        return line + without_score(result.reason, names, source, noun="sequence")
 
     run(work_singles if all_singles else work_table if sequences is None else work_sequences)
-
-
-def _mixed(weight: float) -> str:
-    """Say how much of the scores is not the model's."""
-    return f", {weight:g} of each score by the family's frequencies" if weight else ""
 
 
 def _fitness_files(fitness: Path | None, context: typer.Context) -> dict[str, Path]:

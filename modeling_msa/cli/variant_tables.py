@@ -93,10 +93,16 @@ def check_columns(
             if any(number_in(cell) is not None or _VARIANT.fullmatch(cell.strip()) for cell in table.columns):
                 words = f"line 1 ({', '.join(table.columns)}) is not a header; add one, such as {column}."
             raise ValueError(f"{source}: there is no column {column!r} ({option}); {words}")
+    table.cells(variant_column)  # ValueError for two of this name
     for line, cell in zip(table.lines, table.cells(measured_column) if measured_column else (), strict=False):
-        if number_in(cell) is None and cell.strip().lower() not in _MISSING:
+        number = number_in(cell)
+        if number is None and cell.strip().lower() not in _MISSING:
             hint = "; write decimals with a point" if number_in(cell.replace(",", ".")) is not None else ""
             raise ValueError(f"{source}: line {line}: {cell!r} in {measured_column} is not a number{hint}.")
+        if number is not None and math.isinf(number):
+            raise ValueError(
+                f"{source}: line {line}: {cell!r} in {measured_column} is infinite; write a number, or leave it empty."
+            )
     try:
         if new is not None:
             score_columns(table, new, more)
@@ -110,16 +116,17 @@ def without_score(
     source: Path,
     lines: Sequence[int] | None = None,
     what: str = "score",
+    noun: str = "variant",
 ) -> str:
-    """Say how many variants have no score, or no `what`, and the most frequent reason with an example."""
+    """Say how many variants, or what `noun` says, have no `what`, and the most frequent reason with an example."""
     from ..tasks.scoring import common_reasons
 
     count = sum(map(bool, reasons))
     if count == 0:
         return ""
     most, example = common_reasons(reasons)[0]
-    which = f"{count} variants have no {what}, {'all' if most == count else f'{most} of them'} like"
-    words = f"1 variant has no {what}:" if count == 1 else which
+    which = f"{counted(count, noun)} have no {what}, {'all' if most == count else f'{most} of them'} like"
+    words = f"1 {noun} has no {what}:" if count == 1 else which
     return f"; {words} {source}, {places_of(variants, lines)[example]}: {reasons[example]}"
 
 
@@ -132,4 +139,11 @@ def measured_values(table: Table, column: str) -> np.ndarray:
 def agreement(scores: np.ndarray, measured: np.ndarray) -> str:
     """Spearman's correlation of the variants that have both numbers."""
     scores, measured = paired(scores, measured)
-    return f", Spearman {spearman(scores, measured):.4f} ({counted(len(scores), 'variant')})"
+    value = spearman(scores, measured)
+    shown = "not defined" if math.isnan(value) else f"{value:.4f}"
+    return f", Spearman {shown} ({counted(len(scores), 'variant')})"
+
+
+def mixed_words(weight: float) -> str:
+    """Say how much of the scores is not the model's."""
+    return f", {weight:g} of each score by the family's frequencies" if weight else ""

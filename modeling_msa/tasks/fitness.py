@@ -204,14 +204,14 @@ class FitnessModel:
         """
         self.check(alignment)
         parsed, reasons = fit_variants(alignment, variants, offset, skip_mismatches, source, lines)
-        seen = _seen(alignment, model, self.options)
+        seen = prepare_for(model, alignment, **_rows_of(self.options))
         changes = [[each for each in some if each.mutant != each.wild_type] for some in parsed]
         texts = [variant_name(some, alignment.chains) for some in changes]
         if "embedding" in self.features and self.options["which"] != "mean":
             lacks = "there is no substitution, and this regression reads the embeddings of mutated residues."
             reasons = tuple(why or ("" if text else lacks) for text, why in zip(texts, reasons, strict=True))
         used = [k for k, why in enumerate(reasons) if not why]
-        pipeline = _pipeline(self.features, self.options, seen, model, batch_size)
+        pipeline = _pipeline(self.features, self.options, alignment, model, batch_size)
         matrix = pipeline[0].fit_transform([self.reference, *(texts[k] or "WT" for k in used)])
         self._check_features(matrix[:1])
         score = np.full(len(variants), np.nan)
@@ -304,7 +304,8 @@ class FitnessModel:
             scikit-learn.
         """
         path = Path(path)
-        check_ending(path, (ENDING,))
+        if path.suffix.lower() != ENDING:
+            raise ValueError(f"{path}: not a regression of msa fit-fitness; pass its {ENDING} file.")
         for file in (path, path.with_suffix(".json")):
             if not file.is_file():
                 raise FileNotFoundError(f"{file}: no such file; msa fit-fitness writes {path.name} and its .json.")
@@ -437,7 +438,7 @@ def fit_fitness(
     limit = alignment.depth if rows is None and alignment.is_selected else rows or ROWS
     options |= {"identity": identity, "rows": limit}
     texts = [variant_name(each, alignment.chains) for each in known.parsed]
-    pipeline = _pipeline(features, options, _seen(alignment, model, options), model, batch_size, kernel)
+    pipeline = _pipeline(features, options, alignment, model, batch_size, kernel)
     matrix = pipeline[0].fit_transform(texts)
     first = matrix[:1].toarray()[0] if hasattr(matrix, "toarray") else matrix[0]
     evaluations = [evaluate_folds(pipeline[1], matrix, known.values, each, name) for name, each in assigned.items()]
@@ -476,22 +477,21 @@ def assign_folds(
         raise ValueError(f"{source}: {error}") from None
 
 
-def _seen(alignment: Alignment, model: MsaPreTrainedModel, options: dict[str, Any]) -> Alignment:
-    chosen = {name: options[name] for name in ("rows", "select", "seed", "coverage", "identity")}
-    return prepare_for(model, alignment, **chosen)
+def _rows_of(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ("rows", "select", "seed", "coverage", "identity")}
 
 
 def _pipeline(
     features: Sequence[str],
     options: dict[str, Any],
-    seen: Alignment,
+    alignment: Alignment,
     model: MsaPreTrainedModel,
     batch_size: int | None,
     kernel: str = "ridge",
 ) -> Any:
-    """Make a pipeline over rows that are chosen already, by the query's own numbers."""
-    chosen = {name: options[name] for name in ("which", "layers", "mode", "seed")}
-    return fitness_pipeline(seen, model, features=features, kernel=kernel, batch_size=batch_size, **chosen)
+    """Make a pipeline by the query's own numbers; of all rows, as zero-shot scores may count them all."""
+    chosen = {name: options[name] for name in ("which", "layers", "mode")} | _rows_of(options)
+    return fitness_pipeline(alignment, model, features=features, kernel=kernel, batch_size=batch_size, **chosen)
 
 
 def _plain(value: Any) -> Any:

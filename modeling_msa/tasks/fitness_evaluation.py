@@ -24,6 +24,7 @@ METRICS = ("Spearman", "NDCG", "MSE", "AUC", "MCC", "Top_recall")
 FORMATS = (".csv", ".tsv")
 POOLED = "pooled"
 _TEST_PART = 0.2  # of the variants, with few labels
+_FEWEST = 10  # variants with a best tenth
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ def fitness_metrics(measured: np.ndarray, predicted: np.ndarray, cutoff: float |
     -------
     dict of str to float
         ``MSE``, and those of `modeling_msa.tasks.proteingym_metrics.benchmark_metrics`, which says how equal
-        predictions are ordered; NaN where a metric is not defined.
+        predictions are ordered; NaN where a metric is not defined, also NDCG of fewer than ten variants, whose best
+        tenth is empty.
 
     Examples
     --------
@@ -92,6 +94,8 @@ def fitness_metrics(measured: np.ndarray, predicted: np.ndarray, cutoff: float |
     """
     cutoff = float(np.median(measured)) if cutoff is None else cutoff
     found = benchmark_metrics(measured, predicted, measured > cutoff)
+    if len(measured) < _FEWEST:  # 0 in ProteinGym, which would lower the mean over folds
+        found["NDCG"] = math.nan
     return {name: found.get(name, float(np.mean((measured - predicted) ** 2))) for name in METRICS}
 
 

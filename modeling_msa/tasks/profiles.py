@@ -88,9 +88,9 @@ def predict_profile(
     """Predict the amino acids at each residue of an alignment's query, and count those of its family.
 
     Each residue that the alignment covers is masked in turn. ``log p(mutant) - log p(wild type)`` of the profile are
-    the scores of `modeling_msa.score_all_singles` with masked marginals. A query that is longer than a window is read
-    in one around each residue, which lies in its middle or as near to it as the ends of the query allow; in fast mode,
-    windows move in steps of an eighth of their width. Nothing is averaged.
+    the scores of `modeling_msa.score_all_singles` with masked marginals and ``profile_weight=0``. A query that is
+    longer than a window is read in one around each residue, which lies in its middle or as near to it as the ends of
+    the query allow; in fast mode, windows move in steps of an eighth of their width. Nothing is averaged.
 
     Parameters
     ----------

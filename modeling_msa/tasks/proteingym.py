@@ -22,7 +22,7 @@ from ..tokenization_msa_transformer import MsaTokenizer
 from .inputs import row_limit
 from .proteingym_files import PER_ASSAY, SUMMARY, Assay, check_draws, check_scored, write_rows
 from .proteingym_metrics import benchmark_metrics
-from .scoring import VariantScores, fit_variants, score_variants
+from .scoring import VariantScores, fit_variants, profile_scores, resolve_profile_weight, score_variants
 from .strategies import Mode
 
 _MOST_GAPS = 0.5  # of a row, in MSA_processing
@@ -103,6 +103,9 @@ def score_assay(
 ) -> VariantScores:
     """Score the variants of an assay by masked marginals.
 
+    As by `modeling_msa.score_variants`, scores are mixed with the frequencies of the whole alignment if the model's
+    config has a ``profile_weight``.
+
     Parameters
     ----------
     assay : Assay
@@ -134,7 +137,9 @@ def score_assay(
     assay.check_query(alignment)
     variants, seeds = table.cells("mutant"), tuple(seed)
     where: dict[str, Any] = {"offset": assay.start - 1, "source": str(assay.table), "lines": table.lines}
-    check_scored(assay, table, fit_variants(alignment, variants, **where)[1])
+    parsed, unscored = fit_variants(alignment, variants, **where)
+    check_scored(assay, table, unscored)
+    weight = resolve_profile_weight(None, model)
     depth = row_limit(alignment, rows, MsaTokenizer.for_config(model.config).model_max_depth)
     chosen = choose_benchmark_rows(
         alignment,
@@ -149,14 +154,15 @@ def score_assay(
     scores: list[np.ndarray] = []
     for k, seen in enumerate(chosen):
         same = next((j for j in range(k) if np.array_equal(chosen[j].array, seen.array)), None)
-        more: dict[str, Any] = {"mode": mode, "window": window, "batch_size": batch_size, **where}
+        more: dict[str, Any] = {"mode": mode, "window": window, "batch_size": batch_size, "profile_weight": 0, **where}
         scores.append(score_variants(seen, variants, model, **more).score if same is None else scores[same])
     per_seed = np.array(scores)
+    if weight:
+        per_seed = (1 - weight) * per_seed + weight * profile_scores(alignment, parsed)
     std = per_seed.std(axis=0, ddof=1) if len(seeds) > 1 else None
     reasons = ("",) * len(variants)
-    return VariantScores(
-        assay.name, tuple(variants), per_seed.mean(axis=0), std, reasons, per_seed, seeds, chosen[0].depth
-    )
+    mean, depth = per_seed.mean(axis=0), chosen[0].depth
+    return VariantScores(assay.name, tuple(variants), mean, std, reasons, per_seed, seeds, depth, weight)
 
 
 @dataclass(frozen=True, eq=False)

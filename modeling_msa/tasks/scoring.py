@@ -228,7 +228,7 @@ def score_variants(
     ('', '', '', 'residue 9 of the query is K, not A.')
     """
     check_strategy(strategy, mode)
-    weight = _profile_weight(profile_weight, model, strategy)
+    weight = resolve_profile_weight(profile_weight, model, strategy)
     indels = strategy == "pseudo-log-likelihood"
     parsed, reasons = fit_changes(alignment, variants, offset, skip_mismatches, source, lines, indels)
     scorer = Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
@@ -236,7 +236,7 @@ def score_variants(
     per_seed = np.full((len(scorer.seeds), len(parsed)), np.nan)
     per_seed[:, scored] = scorer([parsed[k] for k in scored])
     if weight:
-        profile = _profile_scores(alignment, cast("list[tuple[Substitution, ...]]", [parsed[k] for k in scored]))
+        profile = profile_scores(alignment, cast("list[tuple[Substitution, ...]]", [parsed[k] for k in scored]))
         per_seed[:, scored] = (1 - weight) * per_seed[:, scored] + weight * profile
     score, score_std = mean_and_std(per_seed)
     return VariantScores(
@@ -296,7 +296,7 @@ def score_all_singles(
     >>> scores.wild_type, scores.residues.tolist(), scores.score.shape
     ('KVL', [2, 3, 4], (3, 20))
     """
-    weight = _profile_weight(profile_weight, model, strategy)
+    weight = resolve_profile_weight(profile_weight, model, strategy)
     scorer = Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
     check_offset(alignment.chains, offset, alignment.source or alignment.names[0])
     residues = np.flatnonzero(alignment.residue_columns >= 0) + 1
@@ -306,7 +306,7 @@ def score_all_singles(
     per_seed = np.full((len(scorer.seeds), len(residues), len(AMINO_ACIDS)), np.nan)
     found = scorer(variants)
     if weight:
-        found = (1 - weight) * found + weight * _profile_scores(alignment, variants)
+        found = (1 - weight) * found + weight * profile_scores(alignment, variants)
     per_seed[:, known] = found.reshape(len(scorer.seeds), len(known), len(AMINO_ACIDS))
     score, score_std = mean_and_std(per_seed)
     return SubstitutionScores(
@@ -323,7 +323,10 @@ def score_all_singles(
     )
 
 
-def _profile_weight(weight: float | None, model: MsaPreTrainedModel, strategy: Strategy) -> float:
+def resolve_profile_weight(
+    weight: float | None, model: MsaPreTrainedModel, strategy: Strategy = "masked-marginals"
+) -> float:
+    """Return the share of the family's frequencies in scores, by default the model's own; ValueError if wrong."""
     if strategy == "pseudo-log-likelihood":
         if weight:
             raise ValueError(
@@ -337,7 +340,7 @@ def _profile_weight(weight: float | None, model: MsaPreTrainedModel, strategy: S
     return weight
 
 
-def _profile_scores(alignment: Alignment, variants: Sequence[Sequence[Substitution]]) -> np.ndarray:
+def profile_scores(alignment: Alignment, variants: Sequence[Sequence[Substitution]]) -> np.ndarray:
     """Log-ratios of the frequencies of mutant and wild type in the family, added up: ``(N,)`` float64."""
     logs = log_frequencies(alignment.array[1:])
     columns = alignment.residue_columns

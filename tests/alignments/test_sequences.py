@@ -92,6 +92,8 @@ def test_what_does_not_fit():
     for some, words in zip(misfits, cases.values(), strict=True):
         assert some[0].words.startswith(words), (some, words)
     assert place_sequences(family, [QUERY[:20] + "X" + QUERY[20:]], 100)[1][0][0].words.startswith("near residue 120")
+    replaced = place_sequences(alone("X" + QUERY), ["W" + QUERY])[1][0]
+    assert replaced[0].words == "near residue 1, the query's X is not one of the 20 amino acids."
     # an X that the query has too is no change
     assert place_sequences(alone("X" + QUERY), ["X" + QUERY[:9] + QUERY[10:]])[1] == [[]]
 

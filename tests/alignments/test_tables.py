@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_msa.alignments.tables import delimiter_of, read_table
+from modeling_msa.alignments.tables import delimiter_of, number_in, read_table
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,18 @@ def test_separators(tmp_path, name, text):
     table = read_table(tmp_path / name)
     assert (table.columns, table.rows, table.lines) == (["mutant", "note"], [["K2R", ""], ["A3V", "b c"]], [2, 4])
     assert table.cells("note") == ["", "b c"]
+
+
+def test_two_columns_of_one_name_are_not_read(tmp_path):
+    (tmp_path / "t.csv").write_text("mutant,y,y\nK2R,1,2\n")
+    table = read_table(tmp_path / "t.csv")
+    assert table.cells("mutant") == ["K2R"]
+    with pytest.raises(ValueError, match=r"t.csv: 2 columns are named 'y'; rename all but one of them"):
+        table.cells("y")
+
+
+def test_numbers():
+    assert [number_in(text) for text in ("1e3", " -2 ", "1_0", "0x1", "1,5", "")] == [1000, -2, None, None, None, None]
 
 
 def test_quoted_cells_and_lines(tmp_path):

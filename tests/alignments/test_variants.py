@@ -64,6 +64,15 @@ def test_other_forms_of_hgvs(text, expected):
     assert parse_variants([text], family) == parse_variants([expected], family)
 
 
+@pytest.mark.parametrize("text", ["p.[Lys2Arg];[Leu4Ile]", "p.[Lys2Arg] ; [Leu4=]", "p.(Lys2Arg)(;)(Leu4Ile)"])
+def test_changes_of_two_alleles_are_not_one_protein(text):
+    complexed = Alignment.from_sequences(["MKVLA"], chains="4,1")
+    for of, family in (("", Alignment.from_sequences(["MKVL"])), ("A:", complexed)):
+        _, misfits = check_variants([of + text], family)
+        assert [each.kind for each in misfits[0]] == ["notation"]
+        assert misfits[0][0].words.startswith("two alleles, or changes that may be of two")
+
+
 def test_residues_in_lower_case_have_a_remedy():
     family = Alignment.from_sequences(["mkvL", "A"])
     with pytest.raises(ValueError, match=r"2 substitutions do not fit .* pass format='fasta'"):

@@ -190,6 +190,9 @@ def test_the_only_other_column_or_words(here, model):
     shown = " ".join(run("fit-fitness", "family.a3m", "measured.csv", *end, ok=False).split())
     assert "pass the column with the measured values with --measured-column; the columns are id, mutant" in shown
     assert "is not a table of variants" in run("fit-fitness", "family.a3m", "family.a3m", *end, ok=False)
+    Path("spaced.csv").write_text(" mutant ,x,y\nK2R,1,2\n")
+    shown = " ".join(run("fit-fitness", "family.a3m", "spaced.csv", *end, ok=False).split())
+    assert "there is no column 'mutant' (--variant-column); the columns are mutant , x, y" in shown
 
 
 @pytest.mark.parametrize("option", ["--rows 3", "--seed 1", "--strategy wt-marginals", "--mode exact", "--seeds 1-2"])

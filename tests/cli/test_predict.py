@@ -225,7 +225,7 @@ def test_a_table_that_is_kept_and_one_for_each_alignment(root, trained, tmp_path
     options = ("--variants", tmp_path / "tables", "--variant-column", "v", "--offset", 10)
     output = msa(folder, *files, "-o", tmp_path / "out", *options)
     assert re.search(
-        r"f0.tsv: f0/0, 1 of 2 variants, .*; 1 variant has no score: .*f0.tsv, line 3 \(.11\*\): a stop", output
+        r"f0.tsv: f0/0, 1 of 2 variants, .*; 1 variant has no prediction: .*f0.tsv, line 3 \(.11\*\): a stop", output
     )
     for name in ("f0", "f1"):
         first, second = read(tmp_path / "out" / f"{name}.tsv")

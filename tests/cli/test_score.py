@@ -308,7 +308,7 @@ def test_whole_sequences_of_a_table(here, model):
     assert [float(row[3]) for row in rows[1:4]] == pytest.approx(expected.score, abs=1e-6)
     assert [float(row[4]) for row in rows[1:4]] == pytest.approx(expected.score_std, abs=1e-6)
     value = spearmanr(expected.score, [0.5, 0.1, 1]).statistic
-    assert f"Spearman {value:.4f} (3 variants); 1 variant has no score: assay.csv, line 5: it does not" in output
+    assert f"Spearman {value:.4f} (3 variants); 1 sequence has no score: assay.csv, line 5: it does not" in output
     assert Path("p.svg").exists()
 
 
@@ -345,6 +345,9 @@ def test_insertions_and_deletions_of_a_table(here, model):
     [
         ("mutant;score\nK2R;1,5\nV3A;0,1\n", ["--measured-column", "score"], "line 2: '1,5' in score .* a point"),
         ("mutant,score\nK2R,high\n", ["--measured-column", "score"], "line 2: 'high' in score is not a number"),
+        ("mutant,y\nK2R,1\nK2A,-inf\n", ["--measured-column", "y"], "line 3: '-inf' in y is infinite; write a number"),
+        ("mutant,y,y\nK2R,1,2\n", ["--measured-column", "y"], "2 columns are named 'y'; rename all but one"),
+        ("mutant,mutant\nK2R,K2A\n", [], "2 columns are named 'mutant'"),
         ("K2R,0.5\nV3A,0.1\n", [], r"line 1 \(K2R, 0.5\) is not a header; add one, such as mutant"),
         ("p.Lys2Arg\nV3A\n", [], "is not a header"),
         ("variant,score\nK2R,0.5\n", [], "the columns are variant, score"),
@@ -377,6 +380,9 @@ def test_values_that_were_not_measured_are_left_out(here, model):
     Path("t.csv").write_text("mutant,DMS\nK2R,1.5\nV3A,\nL4A,NA\nA5C,nan\nW6F,0.5\n")
     output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--measured-column", "DMS")
     assert "(2 variants)" in output
+    Path("t.csv").write_text("mutant,DMS\nK2R,1\nV3A,1\n")
+    output = run("family.a3m", "t.csv", "-o", "out.csv", "--model", model, "--measured-column", "DMS")
+    assert "Spearman not defined (2 variants)" in output
 
 
 def test_residues_that_are_not_among_the_20_are_named(here, model):

@@ -18,6 +18,7 @@ from modeling_msa import (
     fitness_pipeline,
     fold_numbers,
     load_model,
+    score_variants,
 )
 from modeling_msa.alignments.variants import parse_variants
 from modeling_msa.tasks.fitness import check_labels
@@ -168,6 +169,17 @@ def test_errors_before_the_model_runs(model, folder, monkeypatch):
         fit_fitness(ALIGNMENT, VARIANTS, VALUES, load_model(folder, cls=MsaModel))
 
 
+def test_zero_shot_features_are_the_scores_of_score_variants(folder):
+    """Frequencies are counted in all rows, as there, and not in those that the model sees."""
+    mixing = load_model(folder, cls=MsaForMaskedLM)
+    mixing.config.profile_weight = 0.5
+    found = fit_fitness(ALIGNMENT, VARIANTS, VALUES, mixing, features=["zero-shot"], rows=4, folds=())
+    wanted = score_variants(ALIGNMENT, [found.reference], mixing, mode="fast", rows=4)
+    assert (wanted.profile_weight, wanted.depth < ALIGNMENT.depth) == (0.5, True)
+    assert found.reference_features == pytest.approx(wanted.score, abs=1e-6)
+    assert np.isfinite(found.predict(ALIGNMENT, VARIANTS, mixing).score).all()
+
+
 def test_another_query_model_or_alignment_is_noticed(fitted, model, folder):
     other = Alignment.from_sequences(["mA" + ROWS[0][1][1:], *(row for _, row in list(ROWS)[1:])])
     with pytest.raises(ValueError, match=r"the query is not the one .*: it has A instead of . at residue 2"):
@@ -196,6 +208,8 @@ def test_files_that_are_something_else(fitted, model, tmp_path):
         FitnessModel.load(path)
     with pytest.raises(ValueError, match=r"unknown output format '.pkl'"):
         fitted.save(tmp_path / "f.pkl")
+    with pytest.raises(ValueError, match=r"f.json: not a regression of msa fit-fitness; pass its .safetensors file"):
+        FitnessModel.load(described)
 
     def refused(words):
         with pytest.raises(ValueError, match=f"f.safetensors: not a regression .*{words}"):

@@ -146,6 +146,8 @@ def test_what_is_not_defined_is_left_out_of_the_mean(tmp_path):
     one_hot = (NUMBERS[:, None] == np.unique(NUMBERS)).astype(float)
     found = evaluate_folds(Ridge(), one_hot, Y, fold_numbers(SINGLES, "modulo"), "modulo")
     assert math.isnan(found.mean("Spearman"))
+    assert math.isnan(fitness_metrics(Y[:9], Y[:9])["NDCG"])  # of fewer than ten, no tenth is the best
+    assert fitness_metrics(Y[:10], Y[:10])["NDCG"] == 1
     some = FitnessEvaluation("x", tuple(dict.fromkeys(METRICS, value) for value in (1.0, math.nan, 2.0)))
     assert some.mean("Spearman") == 1.5
     assert some.half_width("Spearman") == pytest.approx(12.7062 * math.sqrt(0.5) / math.sqrt(2), rel=1e-5)

@@ -144,6 +144,20 @@ def test_scores_are_those_of_each_seed(folder, model, mode):
     assert result.reason == ("",) * len(variants)
 
 
+def test_frequencies_are_those_of_the_whole_alignment(folder, model, monkeypatch):
+    """As of score_variants, of which 0 and 1 are the model and the frequencies alone."""
+    assay = reference(folder)["two"]
+    table, alignment = read_assay(assay, "x"), read_alignment(assay.alignment, "fasta")
+    options = {"rows": 5, "seed": (1, 2)}
+    alone = score_assay(assay, alignment, table, model, **options)
+    profile = score_variants(alignment, table.cells("mutant"), model, offset=3, rows=5, profile_weight=1).score
+    monkeypatch.setattr(model.config, "profile_weight", 0.25)
+    mixed = score_assay(assay, alignment, table, model, **options)
+    assert (alone.profile_weight, mixed.profile_weight) == (0, 0.25)
+    assert np.allclose(mixed.per_seed, 0.75 * alone.per_seed + 0.25 * profile)
+    assert np.allclose(mixed.score_std, 0.75 * alone.score_std)
+
+
 def test_a_long_protein_is_read_in_a_window_around_the_mutation(model):
     """Of 100 residues the model reads 63: those around residue 50, the first ones, the last ones."""
     alignment = family("long", 4, 100, 0)
