@@ -158,6 +158,15 @@ def test_complexes_are_refused(name, places, tmp_path):
     assert "is for one protein, but this is a complex of A:38,B:42" in output
 
 
+def test_a_chain_of_no_structure_is_refused(places):
+    """--chain is taken for --chains."""
+    words = msa("contacts", "one.fasta", "-o", "c.tsv", "--chain", "38,42", code=1)
+    assert "pass --structure too. Lengths of the alignment's chains are passed with --chains." in " ".join(words.split())
+    np.save("known.npy", np.zeros((80, 80), dtype=int))
+    words = msa("contacts", "one.fasta", "-o", "c.tsv", "--structure", "known.npy", "--chain", "A", code=1)
+    assert "--chain names a chain of a structure, but known.npy has only contact maps." in words
+
+
 def test_a_table_of_chains(places, tmp_path):
     (tmp_path / "chains.tsv").write_text("# comment\none\tH:38,L:42\n")
     msa("contacts", "one.fasta", "-o", "a.tsv", "--rows", 4, "--chains", "chains.tsv")
