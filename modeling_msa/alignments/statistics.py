@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .._files import check_ending, whole_file
+from .._files import check_ending, whole_file, write_table
 from .._words import counted
 from .alignment import Alignment
 from .chains import Chains, chain_indices, format_chains, format_residues, residue_names
@@ -339,14 +339,14 @@ def write_statistics(path: str | os.PathLike[str], found: dict[str, AlignmentSta
     ending = check_ending(path, FORMATS)
     records: list[dict[str, Any]] = [{"alignment": name, **each.summary()} for name, each in found.items()]
     if ending == ".tsv":
-        text = "\n".join("\t".join(cells) for cells in [records[0], *(map(_cell, each.values()) for each in records)])
-    else:
-        for record, each in zip(records, found.values(), strict=True):
-            columns = {name: getattr(each, name).tolist() for name in ("residues", "coverage", "identity")}
-            if each.chains:
-                columns["residues"] = residue_names(each.chains, each.residues)
-            record |= {"odd_letters": each.odd_letters, "warnings": list(each.warnings), **columns}
-        text = json.dumps(_without_nan(records), indent=1, allow_nan=False)
+        write_table(records[0], (map(_cell, each.values()) for each in records), path)
+        return
+    for record, each in zip(records, found.values(), strict=True):
+        columns = {name: getattr(each, name).tolist() for name in ("residues", "coverage", "identity")}
+        if each.chains:
+            columns["residues"] = residue_names(each.chains, each.residues)
+        record |= {"odd_letters": each.odd_letters, "warnings": list(each.warnings), **columns}
+    text = json.dumps(_without_nan(records), indent=1, allow_nan=False)
     with whole_file(path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
