@@ -161,7 +161,7 @@ def test_complexes_are_refused(name, places, tmp_path):
 def test_a_chain_of_no_structure_is_refused(places):
     """--chain is taken for --chains."""
     words = msa("contacts", "one.fasta", "-o", "c.tsv", "--chain", "38,42", code=1)
-    assert "pass --structure too. Lengths of the alignment's chains are passed with --chains." in " ".join(words.split())
+    assert "pass --structure too. Lengths of the alignment's chains are passed with --chains." in words
     np.save("known.npy", np.zeros((80, 80), dtype=int))
     words = msa("contacts", "one.fasta", "-o", "c.tsv", "--structure", "known.npy", "--chain", "A", code=1)
     assert "--chain names a chain of a structure, but known.npy has only contact maps." in words
