@@ -95,9 +95,15 @@ def stands_for(name: str | os.PathLike[str], shipped: Path, what: str) -> bool:
 
 
 def write_table(header: Iterable[str], rows: Iterable[Iterable[str]], path: str | os.PathLike[str]) -> None:
-    """Write a tab-separated table, whole or not at all."""
+    """Write a tab-separated table, whole or not at all; a cell that begins with a double quote is quoted."""
+    lines = ["\t".join(map(_quoted, row)) + "\n" for row in [header, *rows]]
     with whole_file(path) as temporary:
-        temporary.write_text("".join("\t".join(row) + "\n" for row in [header, *rows]), encoding="utf-8")
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _quoted(cell: str) -> str:
+    doubled = cell.replace('"', '""')
+    return f'"{doubled}"' if cell.startswith('"') else cell
 
 
 def check_ending(path: str | os.PathLike[str], endings: Sequence[str]) -> str:

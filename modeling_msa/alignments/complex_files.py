@@ -95,10 +95,15 @@ def _check_columns(lengths: list[int], columns: int, where: str) -> None:
             f"{where}: line 1 announces copies of a chain of {lengths[0]} residues, but row 1 has {columns} columns; "
             "correct or remove line 1"
         )
-    raise AlignmentError(
+    what = (
         f"{where}: line 1 announces chains of {' and '.join(map(str, lengths))} residues, {sum(lengths)} columns "
-        f"together, but row 1 has {columns}: the chains are one below the other. Write one file for each chain, or "
-        f"rows of {sum(lengths)} columns, with gaps in place of the chain that a row lacks"
+        f"together, but row 1 has {columns}"
+    )
+    if columns not in lengths:
+        raise AlignmentError(f"{what}; correct or remove line 1")
+    raise AlignmentError(
+        f"{what}: the chains are one below the other. Write one file for each chain, or rows of {sum(lengths)} "
+        "columns, with gaps in place of the chain that a row lacks"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import string
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .._files import check_ending, whole_file
+from .._files import check_ending, whole_file, write_table
 from .._words import counted
 from .alignment import Alignment
 from .chains import Chains, chain_indices, format_chains, format_residues, residue_names
@@ -27,6 +28,7 @@ _SHARE = 0.3  # of rows, columns or letters
 _ODD_SHARE = 0.01
 _DUPLICATE_SHARE = 0.1
 _DISTANT = 20  # percent identity
+_LISTED = 5  # pairs of chains
 _LOWER = string.ascii_lowercase.encode()
 _LETTERS = frozenset(f"{AMINO_ACIDS}-".encode())
 
@@ -210,14 +212,20 @@ def alignment_statistics(
         "rows_by_chain": has_chain.sum(axis=1),
         "paired": int(has_chain.all(axis=0).sum()),
     }
-    return AlignmentStatistics(**found, warnings=tuple(_warnings(found)))  # type: ignore[arg-type]
+    return AlignmentStatistics(**found, warnings=tuple(_warnings(found, has_chain)))  # type: ignore[arg-type]
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
 
-def _warnings(found: dict) -> Iterable[str]:
+def _never_together(chains: Chains, has_chain: np.ndarray) -> list[str]:
+    """Pairs of chains, such as ``A-B``, that no row but the query has residues of; has_chain is (chains, rows)."""
+    pairs = itertools.combinations(range(len(chains)), 2)
+    return [f"{chains[i].name}-{chains[j].name}" for i, j in pairs if not (has_chain[i] & has_chain[j])[1:].any()]
+
+
+def _warnings(found: dict, has_chain: np.ndarray) -> Iterable[str]:
     """Say what makes results of an alignment less reliable, and what to do about it."""
     residues, depth, length = found["residues"], found["depth"], len(found["query"])
     if depth == 1:
@@ -238,8 +246,13 @@ def _warnings(found: dict) -> Iterable[str]:
             f"The query has {len(residues):,} aligned residues; the published models read {LONGEST:,} at a time, "
             "longer ones in windows. Pairs that no window covers have no contact probability."
         )
-    if found["chains"] and depth > 1 and found["paired"] == 1:
-        yield "No row but the query has residues in every chain, so there is nothing to learn of pairs between chains."
+    if depth > 1 and (apart := _never_together(found["chains"], has_chain)):
+        count = len(found["chains"])
+        every = len(apart) == count * (count - 1) // 2
+        listed = f"{', '.join(apart[:_LISTED])}{' ...' if len(apart) > _LISTED else ''}"
+        where = "in more than one chain" if every else f"in both chains of {listed}"
+        pairs = "between chains" if every else "between these chains"
+        yield f"No row but the query has residues {where}, so there is nothing to learn of pairs {pairs}."
     if depth > 1:
         short = float((100 * found["row_coverage"][1:] < _SHORT).mean())
         if short > _SHARE:
@@ -326,14 +339,14 @@ def write_statistics(path: str | os.PathLike[str], found: dict[str, AlignmentSta
     ending = check_ending(path, FORMATS)
     records: list[dict[str, Any]] = [{"alignment": name, **each.summary()} for name, each in found.items()]
     if ending == ".tsv":
-        text = "\n".join("\t".join(cells) for cells in [records[0], *(map(_cell, each.values()) for each in records)])
-    else:
-        for record, each in zip(records, found.values(), strict=True):
-            columns = {name: getattr(each, name).tolist() for name in ("residues", "coverage", "identity")}
-            if each.chains:
-                columns["residues"] = residue_names(each.chains, each.residues)
-            record |= {"odd_letters": each.odd_letters, "warnings": list(each.warnings), **columns}
-        text = json.dumps(_without_nan(records), indent=1, allow_nan=False)
+        write_table(records[0], (map(_cell, each.values()) for each in records), path)
+        return
+    for record, each in zip(records, found.values(), strict=True):
+        columns = {name: getattr(each, name).tolist() for name in ("residues", "coverage", "identity")}
+        if each.chains:
+            columns["residues"] = residue_names(each.chains, each.residues)
+        record |= {"odd_letters": each.odd_letters, "warnings": list(each.warnings), **columns}
+    text = json.dumps(_without_nan(records), indent=1, allow_nan=False)
     with whole_file(path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 

@@ -274,7 +274,13 @@ def structure_residues(
     else:
         names, parts = [chain], [_letters(alignment_or_query)]
     residues: list[StructureResidue | None] = []
+    present = _chains(structure, path, None)
     for name, part in zip(names, parts, strict=True):
+        if name not in (None, *present) and name in _expanded(structure.clone(), path, len(names)):
+            raise ValueError(
+                f"{path}: chain {name} is only in the biological assembly, which programs that open the file do not "
+                "build; write the assembly to a file of its own."
+            )
         best = _best_match(structure, path, name, part, min_identity)
         found = {number: _named(best.name, residue) for number, residue in best.pairs}
         residues += [found.get(number) for number in range(len(part))]

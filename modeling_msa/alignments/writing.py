@@ -97,8 +97,8 @@ def _padded_rows(alignment: Alignment) -> list[bytes]:
 def _stockholm_bytes(alignment: Alignment) -> bytes:
     labels, descriptions = [], []
     for k, name in enumerate(alignment.names):
-        label, _, rest = name.partition(" ")
-        label = "".join(label.split()) or f"row_{k + 1}"
+        label, rest = (*name.split(maxsplit=1), "", "")[:2]
+        label = label or f"row_{k + 1}"
         labels.append(f"_{label}" if label.startswith(("#", "//")) else label)
         if rest.strip():
             descriptions.append(f"#=GS {labels[-1]} DE {rest.strip()}")

@@ -39,6 +39,7 @@ def fit_distances_command(
     windows = WindowOptions(window, overlap)
     paths = list_inputs(alignments)
     check_output(output, paths)
+    session.check_chains(paths)
     model = session.model
     find_model(model)
     if not is_main_process():

@@ -94,6 +94,7 @@ def fit_fitness_command(
     few = [] if labels is None else parse_ranges(labels, "--labels")
     numbers = parse_layers(layers)
     path = _check_files(alignment, table, output, report)
+    session.check_chains([path])
     find_model(session.model)
     if not is_main_process():
         return

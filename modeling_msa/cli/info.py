@@ -42,6 +42,7 @@ def info_command(
     if output is not None:
         check_ending(output, FORMATS)
         check_output(output, paths)
+    session.check_chains(paths)
     if not is_main_process():
         return
     found: dict[str, AlignmentStatistics] = {}

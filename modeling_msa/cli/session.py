@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -115,8 +115,17 @@ class Session:
         return found
 
     def chains_of(self, path: Path) -> str | None:
-        """Return what --chains says of an alignment."""
-        return self._chains.get("", self._chains.get(name_of(path)))
+        """Return what --chains says of an alignment; a table may name it with or without its endings."""
+        return next((self._chains[name] for name in ("", name_of(path), path.name) if name in self._chains), None)
+
+    def check_chains(self, paths: Iterable[Path]) -> None:
+        """Raise ValueError if --chains is a table that has none of these alignments."""
+        paths = list(paths)
+        if self.chains is not None and all(self.chains_of(path) is None for path in paths):
+            raise ValueError(
+                f"{self.chains}: the table of chains has no alignment named {name_of(paths[0])}; correct the names, "
+                "or leave out --chains."
+            )
 
     def run(self, inputs: Any, output: Path | str, suffix: str, command: str, **more: Any) -> Run:
         """Set up the run of a command; for `more` see `Run`."""
@@ -127,7 +136,9 @@ class Session:
         else:
             more["depends"] = depends
         more["made_from"] = lambda: files | {f"model's {name}": path for name, path in self.model_files().items()}
-        return Run(inputs, output, suffix, command=command, strict=self.strict, overwrite=self.overwrite, **more)
+        run = Run(inputs, output, suffix, command=command, strict=self.strict, overwrite=self.overwrite, **more)
+        self.check_chains(run.paths)
+        return run
 
     def settings(self, **others: Any) -> dict[str, Any]:
         """Collect the options that results depend on.

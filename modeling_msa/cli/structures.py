@@ -11,7 +11,7 @@ import numpy as np
 
 from .._words import counted
 from ..alignments.alignment import Alignment
-from ..alignments.known_contacts import load_assignments
+from ..alignments.known_contacts import is_structure, load_assignments
 from ..alignments.listing import name_of
 from .inputs import list_structures
 from .options import flag, option
@@ -54,7 +54,14 @@ class Known:
     chain: str | None
 
     def __post_init__(self) -> None:
+        if self.chain is not None and self.structure is None:
+            raise ValueError(
+                "--chain names a chain of a structure: pass --structure too. Lengths of the alignment's chains are "
+                "passed with --chains."
+            )
         self.files = list_structures(self.structure)
+        if self.chain is not None and not any(map(is_structure, self.files.values())):
+            raise ValueError(f"--chain names a chain of a structure, but {self.structure} has only contact maps.")
         self.matched, self.tried = "", 0
 
     def of(self, path: Path) -> dict[str, Path]:

@@ -220,6 +220,11 @@ def test_written_text(tmp_path):
     assert read_alignment(tmp_path / "x").sequences == family.sequences
 
 
+def test_the_first_word_of_a_name_in_stockholm_ends_at_a_tab(tmp_path):
+    write_alignment(Alignment.from_sequences(["MKV"], ["X_HUMAN/1-3\tUniRef100_B n=1"]), tmp_path / "x.sto")
+    assert "#=GS X_HUMAN/1-3 DE UniRef100_B n=1\nX_HUMAN/1-3 MKV\n" in (tmp_path / "x.sto").read_text()
+
+
 def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
     target = tmp_path / "family.a3m"
     target.write_text("old")

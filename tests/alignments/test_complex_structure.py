@@ -11,7 +11,7 @@ from straight_chains import chain_of, near, write
 
 from modeling_msa import Alignment, structure_contacts
 from modeling_msa.alignments.known_contacts import load_assignments, read_known
-from modeling_msa.alignments.structure import complex_contacts
+from modeling_msa.alignments.structure import complex_contacts, structure_residues
 
 A, B = "MKVLAWDC", "GWKDLM"
 PAIR = Alignment.from_sequences([A + B], chains=[len(A), len(B)])
@@ -73,6 +73,8 @@ def test_the_biological_assembly(tmp_path):
     path = write(tmp_path / "a.pdb", *lines, *chain_of(A, chain="A"))
     contacts = structure_contacts(path, HOMO)
     assert np.array_equal(contacts, np.tile(near(8, 1), (2, 2)))
+    with pytest.raises(ValueError, match="chain B is only in the biological assembly"):
+        structure_residues(path, HOMO, "A,B")
 
 
 def test_too_few_and_other_chains(tmp_path):

@@ -133,7 +133,14 @@ def test_warnings_of_a_complex_are_by_chain():
     assert (
         "2 of the query's 16 residues are in lower case and have no column, so no result covers them: A:1,B:7." in text
     )
-    assert "No row but the query has residues in every chain" in text
+    assert "No row but the query has residues in more than one chain" in text
+    rows = ["MKVLAW", "MKVL--", "MK--AW"]
+    found = alignment_statistics(Alignment.from_sequences(rows, chains=[2, 2, 2]))
+    assert found.paired == 1
+    assert [each for each in found.warnings if each.startswith("No row")] == [
+        "No row but the query has residues in both chains of B-C, so there is nothing to learn of pairs between these "
+        "chains."
+    ]
     rows = [query, *["-" * 14] * 5, "KVLAWYCDE-----"]
     found = alignment_statistics(Alignment.from_sequences(rows, chains="8,8"))
     assert "in 14 columns, so results there rest on few sequences: residues A:2-8,B:1-6,B:8." in " ".join(

@@ -158,13 +158,29 @@ def test_complexes_are_refused(name, places, tmp_path):
     assert "is for one protein, but this is a complex of A:38,B:42" in output
 
 
+def test_a_chain_of_no_structure_is_refused(places):
+    """--chain is taken for --chains."""
+    words = msa("contacts", "one.fasta", "-o", "c.tsv", "--chain", "38,42", code=1)
+    assert "pass --structure too. Lengths of the alignment's chains are passed with --chains." in words
+    np.save("known.npy", np.zeros((80, 80), dtype=int))
+    words = msa("contacts", "one.fasta", "-o", "c.tsv", "--structure", "known.npy", "--chain", "A", code=1)
+    assert "--chain names a chain of a structure, but known.npy has only contact maps." in words
+
+
 def test_a_table_of_chains(places, tmp_path):
     (tmp_path / "chains.tsv").write_text("# comment\none\tH:38,L:42\n")
     msa("contacts", "one.fasta", "-o", "a.tsv", "--rows", 4, "--chains", "chains.tsv")
     assert "\tL:" in (tmp_path / "a.tsv").read_text()
-    (tmp_path / "chains.tsv").write_text("other\tH:38,L:42\n")
+    (tmp_path / "chains.tsv").write_text("one.fasta\tH:38,L:42\n")
     msa("contacts", "one.fasta", "-o", "b.tsv", "--rows", 4, "--chains", "chains.tsv")
-    assert ":" not in (tmp_path / "b.tsv").read_text()
+    assert (tmp_path / "b.tsv").read_text() == (tmp_path / "a.tsv").read_text()
+    (tmp_path / "chains.tsv").write_text("other\tH:38,L:42\n")
+    for command in ("contacts", "info", "fit-distances"):
+        output = msa(command, "one.fasta", "-o", "c.json", "--chains", "chains.tsv", code=1)
+        assert "chains.tsv: the table of chains has no alignment named one" in output
+    msa("info", "one.fasta", "two.a3m", "-o", "c.tsv", "--chains", "chains.tsv", code=1)
+    (tmp_path / "chains.tsv").write_text("two\tH:38,L:42\n")  # one may be one protein
+    msa("info", "one.fasta", "two.a3m", "-o", "c.tsv", "--chains", "chains.tsv")
     (tmp_path / "chains.tsv").write_text("one 38,42\n")
     assert "chains.tsv, line 1: write the name of each alignment once" in msa(
         "contacts", "one.fasta", "-o", "c.tsv", "--chains", "chains.tsv", code=1

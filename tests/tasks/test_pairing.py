@@ -184,6 +184,14 @@ def test_halves_of_a_real_domain_find_each_other():
     assert right[by_model].mean() > 0.65
 
 
+def test_names_with_quotes_come_back_from_the_table(tmp_path):
+    names = ['"A" OX=1', 'a "b" OX=2', '"c OX=3', "'d OX=4"]
+    a, b = (Alignment.from_sequences(["MKV", *rows], ["q", *names]) for rows in (["MRV"] * 4, ["MKI"] * 4))
+    result = pair_alignments(a, b, method="species")
+    known, _ = read_pairs(write_pairing(result, tmp_path / "ab.a3m"))
+    assert known == [("q", "q"), *((name, name) for name in names)]
+
+
 def test_files(tmp_path):
     result = pair_alignments(A, B, method="rank", keep_unpaired=True)
     table = write_pairing(result, tmp_path / "ab.a3m")
