@@ -36,7 +36,6 @@ from modeling_msa import (
     fold_numbers,
     load_model,
     read_alignment,
-    select_rows,
     spearman,
 )
 from modeling_msa.alignments.variants import parse_variants, read_variants
@@ -61,7 +60,7 @@ METHODS: dict[str, tuple[tuple[str, ...], str | None]] = {
 
 @dataclass
 class Data:
-    """Variants of one protein with their values, and the rows that the model sees."""
+    """Variants of one protein with their values, and its family, of which the model sees `ROWS` diverse rows."""
 
     name: str
     family: Alignment
@@ -76,7 +75,7 @@ def read(name: str, alignment: str, table: str, column: str, offset: int, scheme
     rows = read_variants(DATA / table, score_column=column)
     covered = [row for row in rows if all(family.residue_columns[n - 1 - offset] >= 0 for n in numbers(row[0]))]
     values = np.array([value for _, value, _ in covered])
-    return Data(name, select_rows(family, ROWS), [text for text, _, _ in covered], values, offset, schemes)
+    return Data(name, family, [text for text, _, _ in covered], values, offset, schemes)
 
 
 def numbers(variant: str) -> list[int]:
