@@ -59,6 +59,8 @@ def contacts_command(
     if baseline and suffix == ".rr":
         raise ValueError("RR has one number for each pair: with --baseline, pass --format tsv or npz.")
     methods, windows = parse_baselines(baseline), WindowOptions(window, overlap)
+    if row_maps is not None and windows != WindowOptions():
+        raise ValueError("Row maps are not read in windows: leave out --window and --overlap, or --row-maps.")
     known = Known(structure, chain)
     outputs = Outputs("contacts", known, viewer, enrichment, row_maps, map_layers, map_heads, between_chains)
     run = session.run(

@@ -286,6 +286,7 @@ def test_files_beside(places, tmp_path):
         (["--row-maps", "m.npz", "--map-heads", "1,7"], "there is no head 7"),
         (["--row-maps", "m.npz", "--map-heads", "first"], "--map-heads: 'first' is not a number or a range"),
         (["--map-layers", "1"], "pass --row-maps too"),
+        (["--row-maps", "m.npz", "--window", "5"], "leave out --window and --overlap, or --row-maps"),
     ],
 )
 def test_files_that_cannot_be_written(arguments, words, places, tmp_path, monkeypatch):
