@@ -96,7 +96,7 @@ class Blocks:
     def pipeline(self, features: Sequence[str], kernel: str):
         """Make the pipeline of some features."""
         return fitness_pipeline(
-            self.data.family, self.model, features=features, kernel=kernel, offset=self.data.offset
+            self.data.family, self.model, features=features, kernel=kernel, rows=ROWS, offset=self.data.offset
         )
 
     def matrix(self, features: Sequence[str]):
@@ -157,7 +157,7 @@ def compare_modes(data: Data, model: MsaForMaskedLM, count: int) -> list[str]:
     found, seconds = {}, {}
     for mode in ("exact", "fast"):
         start = time.perf_counter()
-        options = {"which": "both", "layers": layers, "mode": mode, "offset": data.offset}
+        options = {"which": "both", "layers": layers, "mode": mode, "rows": ROWS, "offset": data.offset}
         found[mode] = embed_variants(data.family, variants, model, **options).arrays
         seconds[mode] = time.perf_counter() - start
     folds = fold_numbers(parse_variants(variants, data.family, data.offset), "random")
@@ -229,7 +229,7 @@ def _half(evaluation: FitnessEvaluation) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="msa-tiny")
+    parser.add_argument("--model", default="msa-small")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "supervised_fitness.md")
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--exact", type=int, default=300, help="variants to embed exactly")

@@ -182,7 +182,7 @@ def test_the_table_of_supervised_fitness(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "DRAWS", 2)
     methods = ("zero-shot", "one-hot, ridge", "all three, GP")
     monkeypatch.setattr(benchmark, "METHODS", {name: benchmark.METHODS[name] for name in methods})
-    options = ["--most", "40", "--exact", "10", "--output", str(tmp_path / "a.md")]
+    options = ["--model", "msa-tiny", "--most", "40", "--exact", "10", "--output", str(tmp_path / "a.md")]
     monkeypatch.setattr(sys, "argv", ["supervised_fitness.py", *options, "--picture", str(tmp_path / "p.png")])
     benchmark.main()
     page = (tmp_path / "a.md").read_text()
