@@ -215,7 +215,7 @@ def main() -> None:
             print(lines[-1], flush=True)
         others.append(row([*start, *other_tasks(family, model, arguments.rows)]))
         print(others[-1], flush=True)
-        write(arguments, lines, others)  # it takes long: what is done is kept
+        write(arguments, lines, others)  # after each part, so that an interrupted run keeps what it has measured
 
 
 def write(arguments: argparse.Namespace, lines: list[str], others: list[str]) -> None:

@@ -22,7 +22,7 @@ from ..tokenization_msa_transformer import MsaTokenizer
 from .inputs import row_limit
 from .proteingym_files import PER_ASSAY, SUMMARY, Assay, check_draws, check_scored, write_rows
 from .proteingym_metrics import benchmark_metrics
-from .scoring import VariantScores, fit_variants, profile_scores, resolve_profile_weight, score_variants
+from .scoring import VariantScores, fit_variants, mix_with_profile, resolve_profile_weight, score_variants
 from .strategies import Mode
 
 _MOST_GAPS = 0.5  # of a row, in MSA_processing
@@ -156,9 +156,7 @@ def score_assay(
         same = next((j for j in range(k) if np.array_equal(chosen[j].array, seen.array)), None)
         more: dict[str, Any] = {"mode": mode, "window": window, "batch_size": batch_size, "profile_weight": 0, **where}
         scores.append(score_variants(seen, variants, model, **more).score if same is None else scores[same])
-    per_seed = np.array(scores)
-    if weight:
-        per_seed = (1 - weight) * per_seed + weight * profile_scores(alignment, parsed)
+    per_seed = mix_with_profile(np.array(scores), alignment, parsed, weight)
     std = per_seed.std(axis=0, ddof=1) if len(seeds) > 1 else None
     reasons = ("",) * len(variants)
     mean, depth = per_seed.mean(axis=0), chosen[0].depth

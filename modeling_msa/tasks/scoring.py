@@ -234,10 +234,9 @@ def score_variants(
     scorer = Scorer(alignment, model, strategy, mode, rows, select, seed, coverage, identity, window, batch_size)
     scored = [k for k, reason in enumerate(reasons) if not reason]
     per_seed = np.full((len(scorer.seeds), len(parsed)), np.nan)
-    per_seed[:, scored] = scorer([parsed[k] for k in scored])
-    if weight:
-        profile = profile_scores(alignment, cast("list[tuple[Substitution, ...]]", [parsed[k] for k in scored]))
-        per_seed[:, scored] = (1 - weight) * per_seed[:, scored] + weight * profile
+    known = [parsed[k] for k in scored]
+    substitutions = cast("list[tuple[Substitution, ...]]", known)  # where there is a weight
+    per_seed[:, scored] = mix_with_profile(scorer(known), alignment, substitutions, weight)
     score, score_std = mean_and_std(per_seed)
     return VariantScores(
         name=alignment.names[0],
@@ -304,9 +303,7 @@ def score_all_singles(
     known = [k for k, letter in enumerate(wild_type) if letter in AMINO_ACIDS]
     variants = [(Substitution(wild_type[k], int(residues[k]), letter),) for k in known for letter in AMINO_ACIDS]
     per_seed = np.full((len(scorer.seeds), len(residues), len(AMINO_ACIDS)), np.nan)
-    found = scorer(variants)
-    if weight:
-        found = (1 - weight) * found + weight * profile_scores(alignment, variants)
+    found = mix_with_profile(scorer(variants), alignment, variants, weight)
     per_seed[:, known] = found.reshape(len(scorer.seeds), len(known), len(AMINO_ACIDS))
     score, score_std = mean_and_std(per_seed)
     return SubstitutionScores(
@@ -340,7 +337,14 @@ def resolve_profile_weight(
     return weight
 
 
-def profile_scores(alignment: Alignment, variants: Sequence[Sequence[Substitution]]) -> np.ndarray:
+def mix_with_profile(
+    scores: np.ndarray, alignment: Alignment, variants: Sequence[Sequence[Substitution]], weight: float
+) -> np.ndarray:
+    """Mix scores ``(seeds, N)`` of N variants with those by the family's frequencies, whose share is `weight`."""
+    return (1 - weight) * scores + weight * _profile_scores(alignment, variants) if weight else scores
+
+
+def _profile_scores(alignment: Alignment, variants: Sequence[Sequence[Substitution]]) -> np.ndarray:
     """Log-ratios of the frequencies of mutant and wild type in the family, added up: ``(N,)`` float64."""
     logs = log_frequencies(alignment.array[1:])
     columns = alignment.residue_columns
