@@ -127,11 +127,8 @@ def report_commands(
         for name in ("device", "dtype")
         if getattr(session, name) != getattr(default, name)
     }
-    known = (
-        {}
-        if structure is None
-        else {"structure": argument_of(structure)} | ({} if chain is None else {"chain": chain})
-    )
+    known = {} if structure is None else {"structure": argument_of(structure)}
+    known |= {} if chain is None else {"chain": chain}  # never without a structure
     compared: dict[str, Any] = {"baseline": ",".join(methods)} if methods else {}
     precision = [] if TORCH.matmul_precision == "highest" else ["--matmul-precision", TORCH.matmul_precision]
     limit = ["--max-megabytes", os.environ[LIMIT_VARIABLE]] if LIMIT_VARIABLE in os.environ else []
